@@ -1,0 +1,52 @@
+//! What a core is told about itself before it starts. Every queue, batch and window has its limit here.
+
+use core::time::Duration;
+
+use crate::ids::{ClusterId, NodeId};
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Config {
+    pub id: NodeId,
+    /// Followers campaign after hearing nothing for this long, up to twice it (drawn anew each time, thesis §3.4).
+    pub election_timeout: Duration,
+    /// An idle leader is heard this often.
+    pub heartbeat: Duration,
+    /// The name the cluster gets should this node be its first leader.
+    pub cluster: ClusterId,
+    /// Where its luck begins: two members of one cluster should differ.
+    pub seed: u64,
+    /// An append message is cut here; one larger entry still goes alone.
+    pub append_bytes_max: usize,
+    /// Append messages on their way to one follower.
+    pub inflight_messages_max: usize,
+    /// Their bytes; one message beyond it is let through when nothing else is on its way.
+    pub inflight_bytes_max: usize,
+    /// Bytes of entries handed out to be applied and not yet reported applied.
+    pub apply_bytes_max: usize,
+    /// Bytes of log kept in memory since the last snapshot; at the cap commands are refused as busy.
+    pub log_bytes_max: usize,
+    /// Bytes of the leader's log that are not committed; at the cap commands are refused as busy.
+    pub uncommitted_bytes_max: usize,
+    /// Reads waiting for their round of heartbeats; at the cap reads are refused as busy.
+    pub reads_max: usize,
+}
+
+impl Config {
+    /// The defaults of the product, for a node of this name.
+    pub const fn new(id: NodeId, cluster: ClusterId, seed: u64) -> Self {
+        Self {
+            id,
+            cluster,
+            seed,
+            election_timeout: Duration::from_millis(300),
+            heartbeat: Duration::from_millis(30),
+            append_bytes_max: 1 << 20,
+            inflight_messages_max: 256,
+            inflight_bytes_max: 16 << 20,
+            apply_bytes_max: 16 << 20,
+            log_bytes_max: 1 << 30,
+            uncommitted_bytes_max: 64 << 20,
+            reads_max: 65_536,
+        }
+    }
+}

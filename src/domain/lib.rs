@@ -1,0 +1,25 @@
+//! What Raft is. A value that steps: time and luck are arguments, effects are values.
+//!
+//! Source: D. Ongaro, *Consensus: Bridging Theory and Practice* (2014), "the thesis"; its words are used here.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod config;
+mod entry;
+mod ids;
+mod membership;
+mod message;
+mod step;
+
+pub use config::Config;
+pub use entry::{BadPayload, Entry, Payload};
+pub use ids::{BadNodeId, ClusterId, EntryId, Incarnation, Index, Instant, NodeId, ReadId, Term};
+pub use membership::{BadMembership, Member, Membership};
+pub use message::{Append, AppendOutcome, AppendReply, Envelope, Message, SnapshotOffer, VoteReply, VoteRequest};
+pub use step::{
+    Breach, Input, ReadOutcome, Ready, Recovered, Rejected, SnapshotFetch, SnapshotNeed, Transition, Write,
+};

@@ -1,0 +1,1 @@
+//! Graft: a replicated state machine as a library.

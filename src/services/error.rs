@@ -1,0 +1,58 @@
+//! Why a call was not done, and what is known of it.
+
+use std::fmt;
+
+use graft_domain::{Index, NodeId, Term};
+
+/// Certainly not applied, and will not be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    NotLeader {
+        leader: Option<NodeId>,
+    },
+    /// Nobody leads, as far as this member knows.
+    NoLeader,
+    /// A limit is reached; the text says which.
+    Busy(String),
+    TooLarge {
+        bytes: u64,
+        limit: u64,
+    },
+    /// The deadline came before the command was proposed.
+    Timeout,
+    /// The node is stopping or stopped.
+    Stopped,
+    /// The machine or the store of this node failed; the text is what happened.
+    Halted(String),
+}
+
+/// How a call ended. There are no other ways.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Applied, or answered; for a query `index` is what it had seen.
+    Done {
+        index: Index,
+        term: Term,
+        reply: crate::ports::Reply,
+    },
+    Refused(Refusal),
+    /// It may or may not be applied, now or later; the text says why that is not known.
+    Unknown(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader { leader: Some(leader) } => write!(f, "this node is not the leader, {leader} is"),
+            Self::NotLeader { leader: None } => f.write_str("this node is not the leader"),
+            Self::NoLeader => f.write_str("the cluster has no leader"),
+            Self::Busy(what) => write!(f, "busy: {what}"),
+            Self::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the limit of {limit}"),
+            Self::Timeout => f.write_str("the deadline came before the command was proposed; it is not applied"),
+            Self::Stopped => f.write_str("the node is stopped"),
+            Self::Halted(why) => write!(f, "this node halted: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

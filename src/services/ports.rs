@@ -1,0 +1,153 @@
+//! What the use-cases need of the world, as traits and plain values. Adapters implement them; nothing here does IO.
+
+use std::fmt;
+
+use bytes::Bytes;
+use graft_domain::{ClusterId, EntryId, Envelope, Incarnation, Index, NodeId, Recovered, Term, Write};
+
+use crate::error::Refusal;
+
+/// The durable log: one ordered stream of writes.
+///
+/// Whoever opens a store gets a [`Recovered`] with it. All methods block.
+pub trait LogStore: Send {
+    /// Makes the writes durable, in order, with one sync for all of them. After an error other than
+    /// [`StoreError::Full`] the store is poisoned: every later call fails until it is opened anew.
+    /// After `Full` nothing was written, and the same writes may be tried again.
+    fn persist(&mut self, writes: &[Write]) -> Result<(), StoreError>;
+
+    /// Forgets entries that a durable snapshot covers, as far as whole segments allow.
+    fn compact(&mut self, covered: EntryId) -> Result<(), StoreError>;
+
+    /// Bytes of log on disk.
+    fn bytes(&self) -> u64;
+}
+
+/// Why a store could not do as told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreError {
+    /// No space is left. Nothing was written; it can be tried again.
+    Full { path: String },
+    /// Another process, of this pid if it could be read, has the directory open.
+    Locked { path: String, pid: Option<u32> },
+    /// Bytes that were durable have changed. Nothing was cut.
+    Corrupt { file: String, offset: u64, what: String },
+    /// The directory belongs to another node.
+    WrongNode { path: String, found: NodeId, expected: NodeId },
+    /// Written by a newer version of this program.
+    NewerFormat { file: String, found: u32, known: u32 },
+    /// The operating system said no; after this nothing more is written until the store is opened again.
+    Io { path: String, what: String },
+    /// An earlier failure poisoned the store.
+    Poisoned,
+}
+
+/// What a data directory says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    pub id: NodeId,
+    pub incarnation: Incarnation,
+    /// Unknown until a first leader's first entry is committed.
+    pub cluster: ClusterId,
+}
+
+/// What opening a store gives besides the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    pub identity: Identity,
+    pub recovered: Recovered,
+    /// What recovery did that an operator should know, in words: a torn tail that was cut, say.
+    pub notes: Vec<String>,
+}
+
+/// The user's state machine, as its thread drives it.
+pub trait Machine: Send {
+    /// Called once before anything else. Answers the last index that the machine has on its own disk, 0 without one.
+    fn open(&mut self, directory: &str) -> Result<Index, Halt>;
+
+    /// Applies commands in log order and pushes one reply for each. On `Err` the replies pushed so far count,
+    /// and the machine is never called again.
+    fn apply(&mut self, commands: &[Command], replies: &mut Vec<Reply>) -> Result<(), Halt>;
+
+    /// Answers questions about the state as it is; one reply for each.
+    fn query(&mut self, queries: &[Bytes], replies: &mut Vec<Reply>);
+}
+
+/// One command as the machine sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Command {
+    pub index: Index,
+    pub term: Term,
+    /// Nanoseconds since the Unix epoch, stamped by the leader; never goes back along the log.
+    pub time: u64,
+    pub body: Bytes,
+}
+
+/// What a command or a query answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    Value(Bytes),
+    /// The user's code raised; for a command that is its answer, the same on every replica.
+    Raised(Box<Raised>),
+}
+
+/// An exception of the user's code, in words.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Raised {
+    pub type_name: String,
+    pub message: String,
+    pub traceback: String,
+}
+
+/// This replica's machine cannot go on. The entry is not skipped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Halt {
+    pub index: Index,
+    pub why: String,
+}
+
+/// What members say to one another: the core's messages, and commands on their way to the leader.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerMessage {
+    Raft(Envelope),
+    /// "You lead: please propose this." Applied, it is recognised by its ticket on the member it came from.
+    Forward {
+        from: NodeId,
+        ticket: Ticket,
+        body: Bytes,
+    },
+    /// "I did not propose it, and never will."
+    Refused {
+        to: NodeId,
+        ticket: Ticket,
+        refusal: Refusal,
+    },
+}
+
+/// Names one call for ever: which session, and the how-manieth call of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Ticket {
+    pub session: u64,
+    pub sequence: u64,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { path } => write!(f, "no space left for {path}"),
+            Self::Locked { path, pid: Some(pid) } => write!(f, "{path} is in use by process {pid}"),
+            Self::Locked { path, pid: None } => write!(f, "{path} is in use by another process"),
+            Self::Corrupt { file, offset, what } => write!(f, "{file} is damaged at byte {offset}: {what}"),
+            Self::WrongNode { path, found, expected } => {
+                write!(f, "{path} belongs to node {found:?}, not to {expected:?}")
+            }
+            Self::NewerFormat { file, found, known } => {
+                write!(f, "{file} has format version {found}; this program knows up to {known}")
+            }
+            Self::Io { path, what } => write!(f, "{path}: {what}"),
+            Self::Poisoned => f.write_str("the log store failed earlier and accepts nothing until it is reopened"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
