@@ -9,17 +9,31 @@ extern crate alloc;
 extern crate std;
 
 mod config;
+mod durability;
+mod election;
 mod entry;
 mod ids;
+mod invariants;
+mod leader;
+mod log;
 mod membership;
 mod message;
+mod progress;
+mod quorum;
+mod raft;
+mod random;
+mod reading;
+mod replication;
+mod snapshotting;
 mod step;
+mod transfer;
 
 pub use config::Config;
 pub use entry::{BadPayload, Entry, Payload};
 pub use ids::{BadNodeId, ClusterId, EntryId, Incarnation, Index, Instant, NodeId, ReadId, Term};
 pub use membership::{BadMembership, Member, Membership};
 pub use message::{Append, AppendOutcome, AppendReply, Envelope, Message, SnapshotOffer, VoteReply, VoteRequest};
+pub use raft::RaftCore;
 pub use step::{
     Breach, Input, ReadOutcome, Ready, Recovered, Rejected, SnapshotFetch, SnapshotNeed, Transition, Write,
 };

@@ -1,0 +1,135 @@
+//! What is durable, and the promises that wait for it: nothing that binds this node leaves before the write that it rests on.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::ids::{Index, Term};
+use crate::message::Envelope;
+
+/// Numbers the writes and keeps what waits for them.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Durability {
+    /// The number of the newest write that was handed out.
+    issued: u64,
+    /// Every write up to this one is durable.
+    durable: u64,
+    /// The log is durable up to here.
+    index: Index,
+    /// The write that holds the newest term and vote.
+    hard: u64,
+    /// The first entry that no write holds yet.
+    unwritten: Option<Index>,
+    /// Whether term or vote changed since the last write.
+    hard_changed: bool,
+    /// Writes on their way, with the end of the log as each leaves it.
+    flights: VecDeque<(u64, Index)>,
+    withheld: VecDeque<(u64, Envelope)>,
+}
+
+impl Durability {
+    pub(crate) const fn new(last: Index) -> Self {
+        Self {
+            issued: 0,
+            durable: 0,
+            index: last,
+            hard: 0,
+            unwritten: None,
+            hard_changed: false,
+            flights: VecDeque::new(),
+            withheld: VecDeque::new(),
+        }
+    }
+
+    pub(crate) const fn index(&self) -> Index {
+        self.index
+    }
+
+    /// Term or vote changed.
+    pub(crate) fn hard_state_changed(&mut self) {
+        self.hard_changed = true;
+        self.hard = self.issued + 1;
+    }
+
+    /// Entries from `first` on are new in the log.
+    pub(crate) fn appended(&mut self, first: Index) {
+        self.unwritten = Some(self.unwritten.map_or(first, |index| index.min(first)));
+    }
+
+    /// Entries from `first` on are gone. A write on its way that holds them makes durable only what is before them:
+    /// the same index and term may stand there again later, from another write (the ABA of asynchronous appends).
+    pub(crate) fn truncated(&mut self, first: Index) {
+        self.index = self.index.min(first.prev());
+        for (_, last) in &mut self.flights {
+            *last = (*last).min(first.prev());
+        }
+        if self.unwritten.is_some_and(|index| index >= first) {
+            self.unwritten = None;
+        }
+    }
+
+    /// The log begins anew after a durable snapshot.
+    pub(crate) fn reset(&mut self, last: Index) {
+        self.truncated(Index::ZERO.next());
+        self.index = last;
+        for (_, end) in &mut self.flights {
+            *end = last;
+        }
+    }
+
+    /// The number of the write that the log up to `index` rests on; 0 if it is durable already.
+    pub(crate) fn seq_of_log(&self, index: Index) -> u64 {
+        if index <= self.index {
+            0
+        } else if self.unwritten.is_some() {
+            self.issued + 1
+        } else {
+            self.issued
+        }
+    }
+
+    /// The number of the write that the present term and vote rest on; 0 if they are durable already.
+    pub(crate) const fn seq_of_hard_state(&self) -> u64 {
+        if self.hard <= self.durable { 0 } else { self.hard }
+    }
+
+    pub(crate) const fn is_durable(&self, seq: u64) -> bool {
+        seq <= self.durable
+    }
+
+    /// Keeps `envelope` until write `seq` is durable.
+    pub(crate) fn withhold(&mut self, seq: u64, envelope: Envelope) {
+        self.withheld.push_back((seq, envelope));
+    }
+
+    /// The next write if there is anything to write: its number and the first entry to put in it.
+    pub(crate) fn issue(&mut self, last: Index) -> Option<(u64, Option<Index>)> {
+        let first = self.unwritten.take();
+        if first.is_none() && !core::mem::take(&mut self.hard_changed) {
+            return None;
+        }
+        self.hard_changed = false;
+        self.issued += 1;
+        self.flights.push_back((self.issued, last));
+        Some((self.issued, first))
+    }
+
+    /// Every write up to `seq` is durable. Gives the promises that may leave now; those of a past term are void.
+    pub(crate) fn persisted(&mut self, seq: u64, term: Term) -> Vec<Envelope> {
+        let seq = seq.min(self.issued);
+        self.durable = self.durable.max(seq);
+        while let Some((_, last)) = self.flights.pop_front_if(|(flight, _)| *flight <= seq) {
+            self.index = self.index.max(last);
+        }
+        let due = |(rests_on, _): &(u64, Envelope)| *rests_on <= self.durable;
+        let (due, kept): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut self.withheld).into_iter().partition(due);
+        self.withheld = kept;
+        due.into_iter().map(|(_, envelope)| envelope).filter(|envelope| envelope.term == term).collect()
+    }
+
+    /// Nothing more will become durable: every promise is void.
+    pub(crate) fn silence(&mut self) {
+        self.withheld.clear();
+        self.unwritten = None;
+        self.hard_changed = false;
+    }
+}

@@ -1,0 +1,226 @@
+//! Becoming leader, and ceasing to be (thesis §3.4, §6.2, §9.6).
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::entry::Payload;
+use crate::ids::{ClusterId, Index, NodeId, Term};
+use crate::leader::Leader;
+use crate::message::{AppendOutcome, AppendReply, Message, VoteReply, VoteRequest};
+use crate::quorum::{self, Tally};
+use crate::raft::{RaftCore, Role};
+use crate::step::Transition;
+
+impl RaftCore {
+    /// Draws the next election deadline: one to two election timeouts from now.
+    pub(crate) fn rest(&mut self) {
+        self.election_deadline = self.now + self.random.once_to_twice(self.config.election_timeout);
+    }
+
+    /// Whether a leader was heard less than an election timeout ago. Whoever hears one supports no other (thesis §4.2.3).
+    pub(crate) fn hears_leader(&self) -> bool {
+        match &self.role {
+            Role::Leader(_) => true,
+            Role::Follower { leader: Some(_) } => self.now.since(self.leader_contact) < self.config.election_timeout,
+            _ => false,
+        }
+    }
+
+    /// Follows `leader` in `term`, or waits in it for one.
+    pub(crate) fn follow(&mut self, term: Term, leader: Option<NodeId>) {
+        let same = self.term == term && self.role == Role::Follower { leader };
+        if same {
+            return;
+        }
+        if term > self.term {
+            self.term = term;
+            self.vote = None;
+            self.durability.hard_state_changed();
+        }
+        self.fail_reads(leader);
+        if !matches!(self.role, Role::Follower { .. }) {
+            self.rest();
+        }
+        self.role = Role::Follower { leader };
+        self.transitions.push(Transition::Follower { term, leader });
+    }
+
+    /// Whether this member may lead: it votes in the membership in force, or in the one before it while that is not committed
+    /// (a member on its way out may have to finish its own removal, thesis §4.2.2).
+    pub(crate) fn is_promotable(&self) -> bool {
+        let id = &self.config.id;
+        self.membership().is_voter(id)
+            || (self.log.membership_index() > self.commit && self.log.membership_at(self.commit).is_voter(id))
+    }
+
+    /// Asks whether an election could be won, before disturbing anyone with a new term.
+    pub(crate) fn pre_campaign(&mut self) {
+        self.rest();
+        if !self.is_promotable() {
+            return;
+        }
+        self.fail_reads(None);
+        self.role = Role::PreCandidate { votes: BTreeMap::from([(self.config.id, true)]) };
+        self.transitions.push(Transition::PreCandidate { term: self.term });
+        for to in self.electorate() {
+            let request = self.vote_request(self.term.next(), false);
+            self.send(to, Message::PreVote(request));
+        }
+        self.count_pre_votes();
+    }
+
+    fn campaign(&mut self, transfer: bool) {
+        self.rest();
+        self.fail_reads(None);
+        self.term = self.term.next();
+        self.vote = Some(self.config.id);
+        self.durability.hard_state_changed();
+        // The own vote counts, and others are asked for theirs, once it is durable: a candidate that forgot it could lead the
+        // same term twice.
+        self.role = Role::Candidate { votes: BTreeMap::new() };
+        self.transitions.push(Transition::Candidate { term: self.term });
+        let seq = self.durability.seq_of_hard_state();
+        for to in self.electorate() {
+            let request = self.vote_request(self.term, transfer);
+            self.promise(seq, to, Message::Vote(request));
+        }
+    }
+
+    /// Everyone else whose vote counts.
+    fn electorate(&self) -> Vec<NodeId> {
+        let membership = self.membership();
+        membership.members.keys().filter(|id| membership.is_voter(id) && **id != self.config.id).copied().collect()
+    }
+
+    fn vote_request(&self, term: Term, transfer: bool) -> VoteRequest {
+        VoteRequest { term, last: self.log.last(), commit: self.commit, transfer }
+    }
+
+    /// Whether a candidate's log may lead this one (thesis §3.6.1).
+    ///
+    /// A node whose log is empty has no memory of what it may have acknowledged: it helps to found a cluster, and to elect
+    /// in one only after a leader has given it the log. The recipient's own membership plays no part.
+    fn is_up_to_date(&self, request: &VoteRequest) -> bool {
+        let amnesiac = self.log.last().index == Index::ZERO && request.commit > Index::ZERO;
+        request.last >= self.log.last() && !amnesiac
+    }
+
+    /// Answers what is asked and changes nothing: no term, no vote, no timer.
+    pub(crate) fn on_pre_vote(&mut self, from: NodeId, request: VoteRequest) {
+        let granted = request.term > self.term && !self.hears_leader() && self.is_up_to_date(&request);
+        self.send(from, Message::PreVoteReply(VoteReply { term: request.term, granted }));
+    }
+
+    pub(crate) fn on_vote(&mut self, from: NodeId, request: VoteRequest) {
+        if self.hears_leader() && !request.transfer && request.term > self.term {
+            return;
+        }
+        if request.term > self.term {
+            self.follow(request.term, None);
+        }
+        let is_free = self.vote.is_none_or(|vote| vote == from);
+        let granted = request.term == self.term && is_free && self.is_up_to_date(&request);
+        let reply = Message::VoteReply(VoteReply { term: request.term, granted });
+        if granted && self.vote.is_none() {
+            self.vote = Some(from);
+            self.durability.hard_state_changed();
+        }
+        if granted {
+            self.rest();
+        }
+        self.promise(self.durability.seq_of_hard_state(), from, reply);
+    }
+
+    pub(crate) fn on_pre_vote_reply(&mut self, from: NodeId, reply: VoteReply) {
+        let current = reply.term == self.term.next();
+        if let Role::PreCandidate { votes } = &mut self.role
+            && current
+        {
+            votes.insert(from, reply.granted);
+            self.count_pre_votes();
+        }
+    }
+
+    pub(crate) fn on_vote_reply(&mut self, from: NodeId, reply: VoteReply) {
+        let current = reply.term == self.term;
+        if let Role::Candidate { votes } = &mut self.role
+            && current
+        {
+            votes.insert(from, reply.granted);
+            self.count_votes();
+        }
+    }
+
+    fn count_pre_votes(&mut self) {
+        let Role::PreCandidate { votes } = &self.role else { return };
+        match quorum::tally(self.membership(), votes) {
+            Tally::Won => self.campaign(false),
+            Tally::Lost => self.follow(self.term, None),
+            Tally::Open => {}
+        }
+    }
+
+    /// Counts the own vote as soon as it is durable.
+    pub(crate) fn count_own_vote(&mut self) {
+        let durable = self.durability.seq_of_hard_state() == 0;
+        if let Role::Candidate { votes } = &mut self.role
+            && durable
+            && !votes.contains_key(&self.config.id)
+        {
+            votes.insert(self.config.id, true);
+            self.count_votes();
+        }
+    }
+
+    fn count_votes(&mut self) {
+        let Role::Candidate { votes } = &self.role else { return };
+        let own = votes.contains_key(&self.config.id);
+        match quorum::tally(self.membership(), votes) {
+            Tally::Won if own => self.lead(),
+            Tally::Lost => self.follow(self.term, None),
+            _ => {}
+        }
+    }
+
+    fn lead(&mut self) {
+        let first = self.log.last().index.next();
+        self.role = Role::Leader(Leader::new(first, self.now + self.config.heartbeat));
+        self.track_members();
+        self.transitions.push(Transition::Leader { term: self.term });
+        let founding = self.membership().cluster == ClusterId::UNKNOWN;
+        let payload = if founding { self.founding_entry() } else { Payload::Noop };
+        self.append_own(payload);
+    }
+
+    /// The first leader's first entry names the cluster and puts its founding members into the log.
+    fn founding_entry(&self) -> Payload {
+        let mut membership = (**self.membership()).clone();
+        membership.cluster = self.config.cluster;
+        Payload::Membership(Arc::new(membership))
+    }
+
+    /// Told by the leader to campaign at once (thesis §3.10).
+    pub(crate) fn on_timeout_now(&mut self, from: NodeId) {
+        let from_leader = self.role == Role::Follower { leader: Some(from) };
+        if from_leader && self.is_promotable() {
+            self.campaign(true);
+        }
+    }
+
+    /// Answers a message of a past term so that its sender learns of this one.
+    pub(crate) fn answer_stale(&mut self, from: NodeId, message: &Message) {
+        let missing = |session, round, prev| {
+            let outcome = AppendOutcome::Missing { prev, hint: self.log.last() };
+            Message::AppendReply(AppendReply { session, round, outcome })
+        };
+        let reply = match message {
+            // A leader that is not followed any more would otherwise go on for ever: the term here may have risen while it could
+            // not be heard.
+            Message::Append(append) => missing(append.session, append.round, append.prev.index),
+            Message::Snapshot(offer) => missing(offer.session, offer.round, offer.last.index),
+            _ => return,
+        };
+        self.promise(self.durability.seq_of_hard_state(), from, reply);
+    }
+}

@@ -1,0 +1,41 @@
+//! What always holds of one core, whatever it was fed. Tests and simulations ask after every step.
+
+use crate::ids::Index;
+use crate::progress::Mode;
+use crate::raft::{RaftCore, Role};
+
+impl RaftCore {
+    /// The first invariant that does not hold, in words.
+    pub fn broken_invariant(&self) -> Option<&'static str> {
+        let last = self.log.last();
+        let ordered = [self.log.base().index, self.applied, self.handed, self.commit.max(self.handed)];
+        let rules = [
+            (ordered.is_sorted(), "snapshot ≤ applied ≤ handed out ≤ committed"),
+            (self.commit <= last.index, "committed ≤ last"),
+            (self.durability.index() <= last.index, "durable ≤ last"),
+            (last.term <= self.term, "no entry is of a later term"),
+            (self.log.membership_index() <= last.index, "the membership in force is in the log or before it"),
+            (self.is_leader_sound(), "a leader voted for itself, durably, and tracks exactly its followers"),
+            (self.are_followers_sound(), "matched < next ≤ last + 1 for every follower"),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule)
+    }
+
+    fn is_leader_sound(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return true };
+        let members = self.membership().members.keys().filter(|id| **id != self.config.id);
+        self.vote == Some(self.config.id)
+            && self.durability.seq_of_hard_state() == 0
+            && members.eq(leader.progress.keys())
+            && leader.first > Index::ZERO
+    }
+
+    fn are_followers_sound(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return true };
+        let end = self.log.last().index.next();
+        leader.progress.values().all(|p| {
+            let sending = matches!(p.mode, Mode::Snapshot { .. }) || p.matched < p.next;
+            sending && p.next <= end && p.round <= leader.round
+        })
+    }
+}

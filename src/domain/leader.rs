@@ -1,0 +1,107 @@
+//! What only a leader has, and its beat.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use crate::ids::{Index, Instant, NodeId, ReadId};
+use crate::progress::Progress;
+use crate::quorum;
+use crate::raft::{RaftCore, Role};
+
+/// A leader's state: gone with its term, so that nothing of it can outlive the term.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Leader {
+    /// Its first entry: once that is committed it knows what is (thesis §6.4).
+    pub(crate) first: Index,
+    pub(crate) progress: BTreeMap<NodeId, Progress>,
+    /// Stays counted so far, to tell a follower's from an earlier one's.
+    pub(crate) sessions: u64,
+    /// Heartbeat rounds begun.
+    pub(crate) round: u64,
+    pub(crate) heartbeat_due: Instant,
+    /// A round is to begin with the next messages.
+    pub(crate) beat: bool,
+    pub(crate) reads: VecDeque<PendingRead>,
+    pub(crate) transfer: Option<Transfer>,
+    pub(crate) uncommitted_bytes: usize,
+}
+
+/// A read that waits for a quorum to confirm the leader in a round that began after it arrived.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct PendingRead {
+    pub(crate) read: ReadId,
+    /// The member that asked; none if it was asked here.
+    pub(crate) from: Option<NodeId>,
+    pub(crate) index: Index,
+    pub(crate) round: u64,
+}
+
+/// Handing over leadership (thesis §3.10).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Transfer {
+    pub(crate) to: NodeId,
+    /// Given up then, and commands are taken again.
+    pub(crate) deadline: Instant,
+    pub(crate) told: bool,
+}
+
+impl Leader {
+    pub(crate) const fn new(first: Index, heartbeat_due: Instant) -> Self {
+        Self {
+            first,
+            progress: BTreeMap::new(),
+            sessions: 0,
+            round: 0,
+            heartbeat_due,
+            beat: true,
+            reads: VecDeque::new(),
+            transfer: None,
+            uncommitted_bytes: 0,
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.transfer.as_ref().map_or(self.heartbeat_due, |t| t.deadline.min(self.heartbeat_due))
+    }
+}
+
+impl RaftCore {
+    /// Gives every member of the membership in force a progress, and takes it from those that left.
+    pub(crate) fn track_members(&mut self) {
+        let membership = alloc::sync::Arc::clone(self.membership());
+        let (own, now, next) = (self.config.id, self.now, self.log.last().index.next());
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.progress.retain(|id, _| membership.contains(id));
+        for id in membership.members.keys().filter(|id| **id != own) {
+            if !leader.progress.contains_key(id) {
+                leader.sessions += 1;
+                leader.progress.insert(*id, Progress::new(leader.sessions, next, now));
+            }
+        }
+    }
+
+    /// Whether a quorum was heard within an election timeout, this node being always heard.
+    pub(crate) fn hears_quorum(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let recent = |id: &NodeId| {
+            let heard = |p: &Progress| self.now.since(p.contact) < self.config.election_timeout;
+            *id == self.config.id || leader.progress.get(id).is_some_and(heard)
+        };
+        quorum::is_quorum(self.membership(), recent)
+    }
+
+    /// The leader's clock has struck: step down if nobody listens, else let everyone hear it.
+    pub(crate) fn on_heartbeat_due(&mut self) {
+        if !self.hears_quorum() {
+            return self.follow(self.term, None);
+        }
+        let (now, heartbeat) = (self.now, self.config.heartbeat);
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.transfer.as_ref().is_some_and(|t| now >= t.deadline) {
+            leader.transfer = None;
+        }
+        if now >= leader.heartbeat_due {
+            leader.heartbeat_due = now + heartbeat;
+            leader.beat = true;
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What a leader knows of one follower, and how much it may have on its way to it.
+
+use alloc::collections::VecDeque;
+
+use crate::ids::{EntryId, Index, Instant};
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Progress {
+    /// Which stay in the configuration: acknowledgements of another stay do not count.
+    pub(crate) session: u64,
+    pub(crate) mode: Mode,
+    /// Durable on the follower and the same as here.
+    pub(crate) matched: Index,
+    /// The next entry to send.
+    pub(crate) next: Index,
+    /// The newest heartbeat round it has answered.
+    pub(crate) round: u64,
+    /// When it was last heard.
+    pub(crate) contact: Instant,
+    /// The commit index it was last told.
+    pub(crate) told: Index,
+    /// Last index and bytes of each append on its way.
+    window: VecDeque<(Index, usize)>,
+    window_bytes: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Mode {
+    /// Where its log parts from this one is not known: one append at a time.
+    Probe { waiting: bool },
+    /// It follows: appends are sent ahead, without waiting.
+    Replicate,
+    /// What it lacks is no longer in the log: it is offered the snapshot.
+    Snapshot { last: EntryId },
+}
+
+impl Progress {
+    pub(crate) const fn new(session: u64, next: Index, now: Instant) -> Self {
+        Self {
+            session,
+            mode: Mode::Probe { waiting: false },
+            matched: Index::ZERO,
+            next,
+            round: 0,
+            contact: now,
+            told: Index::ZERO,
+            window: VecDeque::new(),
+            window_bytes: 0,
+        }
+    }
+
+    /// Whether another append of this size may leave. One always may when nothing is on its way.
+    pub(crate) fn has_room(&self, bytes: usize, messages_max: usize, bytes_max: usize) -> bool {
+        self.window.is_empty() || (self.window.len() < messages_max && self.window_bytes + bytes <= bytes_max)
+    }
+
+    pub(crate) fn sent(&mut self, last: Index, bytes: usize) {
+        self.window.push_back((last, bytes));
+        self.window_bytes += bytes;
+        self.next = last.next();
+    }
+
+    /// The follower has everything up to `index`; true if that is news.
+    pub(crate) fn matches(&mut self, index: Index) -> bool {
+        while self.window.front().is_some_and(|(last, _)| *last <= index) {
+            let bytes = self.window.pop_front().map_or(0, |(_, bytes)| bytes);
+            self.window_bytes -= bytes;
+        }
+        let news = index > self.matched;
+        self.matched = self.matched.max(index);
+        self.next = self.next.max(index.next());
+        news
+    }
+
+    /// Back to one append at a time, from `next`.
+    pub(crate) fn probe(&mut self, next: Index) {
+        self.mode = Mode::Probe { waiting: false };
+        self.next = next.max(self.matched.next());
+        self.window.clear();
+        self.window_bytes = 0;
+    }
+
+    pub(crate) fn replicate(&mut self) {
+        self.mode = Mode::Replicate;
+        self.next = self.next.max(self.matched.next());
+    }
+
+    pub(crate) fn offer(&mut self, last: EntryId) {
+        self.mode = Mode::Snapshot { last };
+        self.window.clear();
+        self.window_bytes = 0;
+    }
+}

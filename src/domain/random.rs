@@ -1,0 +1,27 @@
+//! Luck, from a seed: the same seed draws the same numbers on every machine.
+
+use core::time::Duration;
+
+/// `SplitMix64` (Steele, Lea, Flood 2014): one word of state, good enough to keep elections apart.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Something from `least` up to, not including, twice `least`.
+    pub(crate) fn once_to_twice(&mut self, least: Duration) -> Duration {
+        let span = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX).max(1);
+        least + Duration::from_nanos(self.next() % span)
+    }
+}

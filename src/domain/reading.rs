@@ -1,0 +1,89 @@
+//! Linearizable reads without writing (thesis §6.4): the leader names an index, a quorum confirms that it still leads.
+
+use alloc::vec::Vec;
+
+use crate::ids::{Index, NodeId, ReadId};
+use crate::leader::PendingRead;
+use crate::message::Message;
+use crate::quorum;
+use crate::raft::{RaftCore, Role};
+use crate::step::{ReadOutcome, Rejected};
+
+impl RaftCore {
+    /// A read asked for here: confirmed if this is the leader, else passed to it.
+    pub(crate) fn read(&mut self, read: ReadId) -> Result<(), Rejected> {
+        match self.leader() {
+            Some(leader) if leader == self.config.id => self.confirm(read, None),
+            Some(_) if self.forwarded_reads.len() >= self.config.reads_max => Err(Rejected::Busy),
+            Some(leader) => {
+                self.forwarded_reads.insert(read, leader);
+                self.send(leader, Message::Read { read });
+                Ok(())
+            }
+            None => Err(Rejected::NotLeader { leader: None }),
+        }
+    }
+
+    /// Queues a read for the next round of heartbeats. All that arrive before it begins share it, and only
+    /// acknowledgements of that round or a later one count: an older one may be of a leader that has been deposed since.
+    fn confirm(&mut self, read: ReadId, from: Option<NodeId>) -> Result<(), Rejected> {
+        let (commit, reads_max) = (self.commit, self.config.reads_max);
+        let Role::Leader(leader) = &mut self.role else { return Err(Rejected::NotLeader { leader: None }) };
+        if leader.reads.len() >= reads_max {
+            return Err(Rejected::Busy);
+        }
+        leader.beat = true;
+        // Before its first entry is committed a leader does not know what is; when that entry is applied, so is all of it.
+        let index = commit.max(leader.first);
+        leader.reads.push_back(PendingRead { read, from, index, round: leader.round + 1 });
+        Ok(())
+    }
+
+    pub(crate) fn on_read(&mut self, from: NodeId, read: ReadId) {
+        if self.confirm(read, Some(from)).is_err() {
+            self.send(from, Message::ReadReply { read, index: None });
+        }
+    }
+
+    pub(crate) fn on_read_reply(&mut self, from: NodeId, read: ReadId, index: Option<Index>) {
+        if self.forwarded_reads.get(&read) == Some(&from) {
+            self.forwarded_reads.remove(&read);
+            let outcome = index.ok_or(Rejected::NotLeader { leader: None });
+            self.reads.push(ReadOutcome { read, outcome });
+        }
+    }
+
+    /// Answers every read whose round a quorum has acknowledged.
+    pub(crate) fn release_reads(&mut self) {
+        let membership = alloc::sync::Arc::clone(self.membership());
+        let own = self.config.id;
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.reads.is_empty() {
+            return;
+        }
+        let acknowledged = |id: &NodeId| {
+            if *id == own { leader.round } else { leader.progress.get(id).map_or(0, |p| p.round) }
+        };
+        let confirmed = quorum::reached(&membership, acknowledged);
+        let mut released = Vec::new();
+        while let Some(read) = leader.reads.pop_front_if(|read| read.round <= confirmed) {
+            released.push(read);
+        }
+        for PendingRead { read, from, index, .. } in released {
+            match from {
+                Some(from) => self.send(from, Message::ReadReply { read, index: Some(index) }),
+                None => self.reads.push(ReadOutcome { read, outcome: Ok(index) }),
+            }
+        }
+    }
+
+    /// The leader changed or is gone: reads that waited for it are turned down, and can be asked anew.
+    pub(crate) fn fail_reads(&mut self, leader: Option<NodeId>) {
+        let mut failed: Vec<ReadId> = core::mem::take(&mut self.forwarded_reads).into_keys().collect();
+        if let Role::Leader(own) = &mut self.role {
+            failed.extend(core::mem::take(&mut own.reads).iter().filter(|r| r.from.is_none()).map(|r| r.read));
+        }
+        let outcome = Err(Rejected::NotLeader { leader });
+        self.reads.extend(failed.into_iter().map(|read| ReadOutcome { read, outcome }));
+    }
+}

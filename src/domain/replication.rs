@@ -1,0 +1,244 @@
+//! Making every log the same (thesis §3.5).
+
+use alloc::vec::Vec;
+
+use crate::entry::Entry;
+use crate::ids::{EntryId, Index, NodeId, Term};
+use crate::message::{Append, AppendOutcome, AppendReply, Message, SnapshotOffer};
+use crate::progress::Mode;
+use crate::quorum;
+use crate::raft::{RaftCore, Role};
+use crate::step::{Breach, SnapshotNeed, Transition};
+
+/// The leader's side.
+impl RaftCore {
+    /// Sends each follower what it may have now, once a turn, however many inputs the turn had.
+    /// Gives the followers that have begun to need a snapshot.
+    pub(crate) fn replicate(&mut self) -> Vec<SnapshotNeed> {
+        let Role::Leader(leader) = &mut self.role else { return Vec::new() };
+        let beat = core::mem::take(&mut leader.beat);
+        leader.round += u64::from(beat);
+        let followers: Vec<NodeId> = leader.progress.keys().copied().collect();
+        followers.iter().filter_map(|to| self.replicate_to(*to, beat)).collect()
+    }
+
+    fn replicate_to(&mut self, to: NodeId, beat: bool) -> Option<SnapshotNeed> {
+        let mut quiet = true;
+        while let Some(entries) = self.next_entries(to) {
+            self.send_append(to, entries);
+            quiet = false;
+        }
+        let (base, commit) = (self.log.base(), self.commit);
+        let Role::Leader(leader) = &mut self.role else { return None };
+        let progress = leader.progress.get_mut(&to)?;
+        let lost = progress.next <= base.index;
+        if lost && !matches!(progress.mode, Mode::Snapshot { .. }) {
+            let from = progress.next;
+            progress.offer(base);
+            self.send_offer(to, base);
+            return Some(SnapshotNeed { to, from });
+        }
+        match progress.mode {
+            Mode::Snapshot { last } if beat => self.send_offer(to, last),
+            Mode::Snapshot { .. } => {}
+            _ if quiet && (beat || (progress.told < commit && matches!(progress.mode, Mode::Replicate))) => {
+                self.send_append(to, Vec::new());
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// The next entries that may leave for `to`; none if it has all, its window is full, or it is being probed.
+    fn next_entries(&self, to: NodeId) -> Option<Vec<Entry>> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let progress = leader.progress.get(&to)?;
+        let (config, last) = (&self.config, self.log.last().index);
+        let may = match progress.mode {
+            Mode::Probe { waiting } => !waiting,
+            Mode::Replicate => {
+                let next = self.log.entry(progress.next).map_or(0, Entry::size);
+                progress.has_room(next, config.inflight_messages_max, config.inflight_bytes_max)
+            }
+            Mode::Snapshot { .. } => false,
+        };
+        let there = progress.next > self.log.base().index && progress.next <= last;
+        (may && there).then(|| self.log.slice(progress.next, last, config.append_bytes_max))
+    }
+
+    fn send_append(&mut self, to: NodeId, entries: Vec<Entry>) {
+        let commit = self.commit;
+        let Role::Leader(leader) = &mut self.role else { return };
+        let round = leader.round;
+        let Some(progress) = leader.progress.get_mut(&to) else { return };
+        let before = progress.next.prev();
+        let Some(term) = self.log.term_at(before) else { return };
+        if let Some(last) = entries.last().map(|e| e.index) {
+            match &mut progress.mode {
+                Mode::Probe { waiting } => *waiting = true,
+                _ => progress.sent(last, entries.iter().map(Entry::size).sum()),
+            }
+        }
+        progress.told = commit;
+        let prev = EntryId { term, index: before };
+        let append = Append { session: progress.session, round, prev, entries, commit };
+        self.send(to, Message::Append(append));
+    }
+
+    fn send_offer(&mut self, to: NodeId, last: EntryId) {
+        let Role::Leader(leader) = &self.role else { return };
+        let Some(progress) = leader.progress.get(&to) else { return };
+        let offer = SnapshotOffer { session: progress.session, round: leader.round, last };
+        self.send(to, Message::Snapshot(offer));
+    }
+
+    /// What an acknowledgement is worth is judged here and nowhere else: of this term (already checked), of this stay,
+    /// of entries that are here.
+    pub(crate) fn on_append_reply(&mut self, from: NodeId, reply: AppendReply) {
+        let (now, last) = (self.now, self.log.last().index);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
+        if reply.session != progress.session || reply.round > leader.round {
+            return;
+        }
+        progress.contact = now;
+        progress.round = progress.round.max(reply.round);
+        match reply.outcome {
+            AppendOutcome::Matched(index) if index <= last => self.on_matched(from, index),
+            AppendOutcome::Matched(_) => {}
+            AppendOutcome::Missing { prev, hint } => self.on_missing(from, prev, hint),
+        }
+    }
+
+    fn on_matched(&mut self, from: NodeId, index: Index) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
+        let probed = index >= progress.next.prev();
+        let news = progress.matches(index);
+        match progress.mode {
+            Mode::Probe { .. } if probed => progress.replicate(),
+            Mode::Snapshot { last } if index >= last.index => progress.probe(index.next()),
+            _ => {}
+        }
+        if news {
+            self.advance_commit();
+            self.hand_over();
+        }
+    }
+
+    fn on_missing(&mut self, from: NodeId, prev: Index, hint: EntryId) {
+        let base = self.log.base();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
+        let news = match progress.mode {
+            Mode::Probe { .. } => prev == progress.next.prev(),
+            Mode::Replicate => prev > progress.matched,
+            Mode::Snapshot { .. } => false,
+        };
+        if news {
+            // Both logs agree at most up to where both have terms as old as the hint's. Before the log's base nothing can be
+            // compared: sending from there on is for a snapshot.
+            let bound = hint.index.min(prev.prev());
+            let agreed = if bound < base.index { bound } else { self.log.last_at_most(bound, hint.term).index };
+            progress.probe(agreed.next());
+        }
+    }
+
+    /// Commits what a quorum holds durably, but only with an entry of the own term on top (thesis §3.6.2, figure 3.7).
+    pub(crate) fn advance_commit(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let own = (self.config.id, self.durability.index());
+        let matched = |id: &NodeId| {
+            if *id == own.0 { own.1 } else { leader.progress.get(id).map_or(Index::ZERO, |p| p.matched) }
+        };
+        let reached = quorum::reached(self.membership(), matched);
+        if reached > self.commit && self.log.term_at(reached) == Some(self.term) {
+            self.commit_to(reached);
+        }
+    }
+
+    /// Messages to a follower are being lost: ask where it is before sending on.
+    pub(crate) fn on_unreachable(&mut self, to: NodeId) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        if let Some(progress) = leader.progress.get_mut(&to)
+            && progress.mode == Mode::Replicate
+        {
+            progress.probe(progress.matched.next());
+        }
+    }
+}
+
+/// The follower's side.
+impl RaftCore {
+    pub(crate) fn on_append(&mut self, from: NodeId, append: Append) {
+        if !self.hear(from) || !is_contiguous(append.prev, &append.entries, self.term) {
+            return;
+        }
+        let Append { session, round, prev, entries, commit } = append;
+        let last = Index(prev.index.0 + entries.len() as u64);
+        if !self.log.covers(prev) {
+            let hint = self.log.last_at_most(prev.index.prev(), prev.term);
+            let outcome = AppendOutcome::Missing { prev: prev.index, hint };
+            let reply = Message::AppendReply(AppendReply { session, round, outcome });
+            return self.promise(self.durability.seq_of_hard_state(), from, reply);
+        }
+        let empty = entries.is_empty();
+        if !self.take_in(entries) {
+            return;
+        }
+        self.commit_to(commit.min(last).max(self.commit));
+        // A heartbeat is answered at once with what is durable; entries are acknowledged when they are.
+        let matched = if empty { last.min(self.durability.index()) } else { last };
+        let seq = self.durability.seq_of_log(matched).max(self.durability.seq_of_hard_state());
+        let reply = AppendReply { session, round, outcome: AppendOutcome::Matched(matched) };
+        self.promise(seq, from, Message::AppendReply(reply));
+    }
+
+    /// A leader of this term was heard. False if that cannot be.
+    pub(crate) fn hear(&mut self, from: NodeId) -> bool {
+        let other = match &self.role {
+            Role::Leader(_) => true,
+            Role::Follower { leader: Some(leader) } => *leader != from,
+            _ => false,
+        };
+        if other {
+            self.breach(Breach::TwoLeaders { term: self.term, other: from });
+            return false;
+        }
+        self.follow(self.term, Some(from));
+        self.leader_contact = self.now;
+        self.rest();
+        true
+    }
+
+    /// Puts a leader's entries into the log. Only a real conflict cuts it: an older message that arrives late must not
+    /// cut what a newer one brought. False if a committed entry would go.
+    fn take_in(&mut self, entries: Vec<Entry>) -> bool {
+        for entry in entries {
+            if self.log.covers(entry.id()) {
+                continue;
+            }
+            if entry.index <= self.commit {
+                self.breach(Breach::CommittedConflict { index: entry.index });
+                return false;
+            }
+            if entry.index <= self.log.last().index {
+                self.log.truncate_from(entry.index);
+                self.durability.truncated(entry.index);
+                self.transitions.push(Transition::Truncated { from: entry.index });
+            }
+            self.append(entry);
+        }
+        true
+    }
+}
+
+/// Whether the entries follow on `prev` one by one, with terms that never go back and are not beyond the leader's.
+fn is_contiguous(prev: EntryId, entries: &[Entry], term: Term) -> bool {
+    let mut before = prev;
+    entries.iter().all(|entry| {
+        let follows = entry.index == before.index.next() && entry.term >= before.term && entry.term <= term;
+        before = entry.id();
+        follows
+    })
+}

@@ -1,0 +1,69 @@
+//! When the log is shortened, and when a follower needs what was cut (thesis §5).
+
+use alloc::sync::Arc;
+
+use crate::ids::{EntryId, NodeId};
+use crate::membership::Membership;
+use crate::message::{AppendOutcome, AppendReply, Message, SnapshotOffer};
+use crate::progress::Mode;
+use crate::raft::{RaftCore, Role};
+use crate::step::{Breach, SnapshotFetch};
+
+impl RaftCore {
+    /// A snapshot up to here is durable. What was not applied is not covered, whatever the caller says.
+    pub(crate) fn on_snapshot_taken(&mut self, last: EntryId) {
+        if last.index <= self.applied && self.log.term_at(last.index) == Some(last.term) {
+            self.log.compact(last);
+        }
+    }
+
+    /// The leader offers a snapshot, and by that says that it leads.
+    pub(crate) fn on_snapshot_offer(&mut self, from: NodeId, offer: SnapshotOffer) {
+        if !self.hear(from) {
+            return;
+        }
+        let SnapshotOffer { session, round, last } = offer;
+        let here = last.index <= self.commit || self.log.covers(last);
+        if !here {
+            self.fetch = Some(SnapshotFetch { leader: from, last });
+        }
+        let outcome = if here {
+            AppendOutcome::Matched(last.index.min(self.durable()))
+        } else {
+            AppendOutcome::Missing { prev: last.index, hint: self.log.last() }
+        };
+        let reply = Message::AppendReply(AppendReply { session, round, outcome });
+        self.promise(self.durability.seq_of_hard_state(), from, reply);
+    }
+
+    /// The machine is the snapshot now, and the snapshot is durable. A log that leads past it keeps what comes after; any
+    /// other is let go whole: entries behind a conflict must never be seen again.
+    pub(crate) fn on_snapshot_installed(&mut self, last: EntryId, membership: Arc<Membership>) {
+        if last.index <= self.commit {
+            if !self.log.covers(last) {
+                self.breach(Breach::SnapshotConflict { last });
+            }
+            return;
+        }
+        if self.log.term_at(last.index) == Some(last.term) {
+            self.log.compact(last);
+        } else {
+            self.log.reset(last, membership);
+            self.durability.reset(last.index);
+        }
+        self.commit = last.index;
+        self.handed = last.index;
+        self.applied = last.index;
+        self.applying_bytes = 0;
+    }
+
+    /// The follower has to be asked anew where it is.
+    pub(crate) fn on_snapshot_failed(&mut self, to: NodeId) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        if let Some(progress) = leader.progress.get_mut(&to)
+            && matches!(progress.mode, Mode::Snapshot { .. })
+        {
+            progress.probe(progress.matched.next());
+        }
+    }
+}
