@@ -50,8 +50,9 @@ impl RaftCore {
     /// (a member on its way out may have to finish its own removal, thesis §4.2.2).
     pub(crate) fn is_promotable(&self) -> bool {
         let id = &self.config.id;
-        self.membership().is_voter(id)
-            || (self.log.membership_index() > self.commit && self.log.membership_at(self.commit).is_voter(id))
+        let is_voter = self.membership().is_voter(id)
+            || (self.log.membership_index() > self.commit && self.log.membership_at(self.commit).is_voter(id));
+        is_voter && !self.unfit
     }
 
     /// Asks whether an election could be won, before disturbing anyone with a new term.

@@ -98,6 +98,9 @@ impl RaftCore {
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.transfer.as_ref().is_some_and(|t| now >= t.deadline) {
             leader.transfer = None;
+            if self.unfit {
+                return self.follow(self.term, None);
+            }
         }
         if now >= leader.heartbeat_due {
             leader.heartbeat_due = now + heartbeat;

@@ -28,6 +28,11 @@ mod snapshotting;
 mod step;
 mod transfer;
 
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+mod world;
+
 pub use config::Config;
 pub use entry::{BadPayload, Entry, Payload};
 pub use ids::{BadNodeId, ClusterId, EntryId, Incarnation, Index, Instant, NodeId, ReadId, Term};

@@ -13,6 +13,7 @@ use crate::log::Log;
 use crate::membership::Membership;
 use crate::message::{Envelope, Message};
 use crate::random::Random;
+use crate::reading::ForwardedRead;
 use crate::step::{Breach, Input, ReadOutcome, Ready, Recovered, Rejected, SnapshotFetch, Transition, Write};
 
 /// One member of one cluster. Give it inputs with [`RaftCore::step`], then carry out [`RaftCore::ready`].
@@ -36,7 +37,11 @@ pub struct RaftCore {
     /// When the leader was last heard.
     pub(crate) leader_contact: Instant,
     /// Reads passed to the leader, by what was asked here.
-    pub(crate) forwarded_reads: BTreeMap<ReadId, NodeId>,
+    pub(crate) forwarded_reads: BTreeMap<ReadId, ForwardedRead>,
+    /// No read passed to the leader has waited too long before then.
+    pub(crate) reads_expire: Instant,
+    /// Never to lead again.
+    pub(crate) unfit: bool,
     /// Nothing is done or said any more.
     pub(crate) silenced: bool,
     pub(crate) outbox: Vec<Envelope>,
@@ -76,6 +81,8 @@ impl RaftCore {
             election_deadline: now,
             leader_contact: now,
             forwarded_reads: BTreeMap::new(),
+            reads_expire: Instant::NEVER,
+            unfit: false,
             silenced: false,
             outbox: Vec::new(),
             reads: Vec::new(),
@@ -105,6 +112,7 @@ impl RaftCore {
             Input::TransferLeadership(to) => self.transfer(to)?,
             Input::Persisted { seq } => self.on_persisted(seq),
             Input::StorageFailed => self.fall_silent(),
+            Input::Unfit => self.on_unfit(),
             Input::Applied { index } => self.on_applied(index),
             Input::SnapshotTaken { last } => self.on_snapshot_taken(last),
             Input::SnapshotInstalled { last, membership } => self.on_snapshot_installed(last, membership),

@@ -2,12 +2,19 @@
 
 use alloc::vec::Vec;
 
-use crate::ids::{Index, NodeId, ReadId};
+use crate::ids::{Index, Instant, NodeId, ReadId};
 use crate::leader::PendingRead;
 use crate::message::Message;
 use crate::quorum;
 use crate::raft::{RaftCore, Role};
 use crate::step::{ReadOutcome, Rejected};
+
+/// A read that was passed to the leader.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct ForwardedRead {
+    leader: NodeId,
+    asked: Instant,
+}
 
 impl RaftCore {
     /// A read asked for here: confirmed if this is the leader, else passed to it.
@@ -16,7 +23,8 @@ impl RaftCore {
             Some(leader) if leader == self.config.id => self.confirm(read, None),
             Some(_) if self.forwarded_reads.len() >= self.config.reads_max => Err(Rejected::Busy),
             Some(leader) => {
-                self.forwarded_reads.insert(read, leader);
+                self.forwarded_reads.insert(read, ForwardedRead { leader, asked: self.now });
+                self.reads_expire = self.reads_expire.min(self.now + self.config.election_timeout);
                 self.send(leader, Message::Read { read });
                 Ok(())
             }
@@ -46,11 +54,25 @@ impl RaftCore {
     }
 
     pub(crate) fn on_read_reply(&mut self, from: NodeId, read: ReadId, index: Option<Index>) {
-        if self.forwarded_reads.get(&read) == Some(&from) {
+        if self.forwarded_reads.get(&read).is_some_and(|asked| asked.leader == from) {
             self.forwarded_reads.remove(&read);
             let outcome = index.ok_or(Rejected::NotLeader { leader: None });
             self.reads.push(ReadOutcome { read, outcome });
         }
+    }
+
+    /// Turns down the reads that the leader has not answered for an election timeout: the question or the answer was lost.
+    pub(crate) fn expire_reads(&mut self) {
+        if self.now < self.reads_expire {
+            return;
+        }
+        let (now, timeout) = (self.now, self.config.election_timeout);
+        let outcome = Err(Rejected::NotLeader { leader: self.leader() });
+        let late = |_: &ReadId, forwarded: &mut ForwardedRead| now.since(forwarded.asked) >= timeout;
+        let expired = self.forwarded_reads.extract_if(.., late).map(|(read, _)| ReadOutcome { read, outcome });
+        self.reads.extend(expired);
+        let oldest = self.forwarded_reads.values().map(|forwarded| forwarded.asked).min();
+        self.reads_expire = oldest.map_or(Instant::NEVER, |asked| asked + timeout);
     }
 
     /// Answers every read whose round a quorum has acknowledged.

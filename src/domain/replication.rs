@@ -208,6 +208,7 @@ impl RaftCore {
         self.follow(self.term, Some(from));
         self.leader_contact = self.now;
         self.rest();
+        self.expire_reads();
         true
     }
 

@@ -27,6 +27,8 @@ pub enum Input {
     },
     /// The store is poisoned: nothing more will become durable. The core leaves its term and falls silent.
     StorageFailed,
+    /// The machine halted: hand over leadership and never seek it again. The log is kept and votes are cast as before.
+    Unfit,
     /// Every entry up to this one is applied.
     Applied {
         index: Index,

@@ -27,6 +27,14 @@ impl RaftCore {
         Ok(())
     }
 
+    /// The machine halted. Whoever can lead should; if nobody takes over in time, or there is nobody, the term ends without.
+    pub(crate) fn on_unfit(&mut self) {
+        self.unfit = true;
+        if self.is_leader() && self.transfer(None).is_err() {
+            self.follow(self.term, None);
+        }
+    }
+
     /// The voter with the most of the log, and of those the one heard last.
     fn best_successor(&self) -> Option<NodeId> {
         let Role::Leader(leader) = &self.role else { return None };

@@ -4,6 +4,8 @@ use std::fmt;
 
 use graft_domain::{Index, NodeId, Term};
 
+use crate::ports::Reply;
+
 /// Certainly not applied, and will not be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refusal {
@@ -12,6 +14,11 @@ pub enum Refusal {
     },
     /// Nobody leads, as far as this member knows.
     NoLeader,
+    /// Nobody can lead: fewer members than a majority can be reached from here, this node counted.
+    NoQuorum {
+        reachable: usize,
+        needed: usize,
+    },
     /// A limit is reached; the text says which.
     Busy(String),
     TooLarge {
@@ -33,7 +40,7 @@ pub enum Outcome {
     Done {
         index: Index,
         term: Term,
-        reply: crate::ports::Reply,
+        reply: Reply,
     },
     Refused(Refusal),
     /// It may or may not be applied, now or later; the text says why that is not known.
@@ -46,6 +53,9 @@ impl fmt::Display for Refusal {
             Self::NotLeader { leader: Some(leader) } => write!(f, "this node is not the leader, {leader} is"),
             Self::NotLeader { leader: None } => f.write_str("this node is not the leader"),
             Self::NoLeader => f.write_str("the cluster has no leader"),
+            Self::NoQuorum { reachable, needed } => {
+                write!(f, "{reachable} voting members are reachable from here, {needed} are needed")
+            }
             Self::Busy(what) => write!(f, "busy: {what}"),
             Self::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the limit of {limit}"),
             Self::Timeout => f.write_str("the deadline came before the command was proposed; it is not applied"),

@@ -1,4 +1,14 @@
 //! What users can do: the use-cases around the core. No IO, no clock, no luck: the same events give the same effects.
+#![forbid(unsafe_code)]
 
+pub mod commands;
 pub mod error;
 pub mod ports;
+mod reads;
+mod replica;
+mod routing;
+mod status;
+mod waiting;
+
+pub use replica::{Batch, Clock, Consistency, Effect, Event, Replica, ReplicaConfig, RequestId};
+pub use status::{MemberStatus, Status};

@@ -62,6 +62,11 @@ pub struct Opened {
 
 /// The user's state machine, as its thread drives it.
 pub trait Machine: Send {
+    /// Wraps the whole life of the machine's thread, so that what is costly to enter is entered once: an interpreter, say.
+    fn stay(&self) -> fn(&mut (dyn FnMut() + Send)) {
+        |body| body()
+    }
+
     /// Called once before anything else. Answers the last index that the machine has on its own disk, 0 without one.
     fn open(&mut self, directory: &str) -> Result<Index, Halt>;
 
@@ -110,9 +115,10 @@ pub struct Halt {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PeerMessage {
     Raft(Envelope),
-    /// "You lead: please propose this." Applied, it is recognised by its ticket on the member it came from.
+    /// "You lead in this term: please propose this in it." Applied, it is recognised by its ticket on the member it came from.
     Forward {
         from: NodeId,
+        term: Term,
         ticket: Ticket,
         body: Bytes,
     },

@@ -1,0 +1,106 @@
+# Everything a contributor and a CI run, from a fresh machine with Rust (stable), Python >= 3.11 and make.
+# What has been made is not made again: stamps lie in .venv, all else in target.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VENV := .venv
+PY := $(VENV)/bin/python
+WHEELS := target/wheels-fast
+# Where rustup puts it, for a shell that was opened before.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Directories stand for the files that leave them.
+WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
+	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
+
+.PHONY: help demo test test-rust test-python test-pythons build wheel scenarios docs \
+	check check-rust check-python check-architecture check-docs check-dependencies fix clean rust
+
+help: ## Say what there is to make.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1#\2/p' Makefile | awk -F'#' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.wheel ## Run a cluster of three processes, kill its leader, lose nothing.
+	$(PY) examples/demo.py
+
+test: test-rust test-pythons test-python ## Pass every test, in Rust and on every CPython of this machine.
+
+test-rust: | rust
+	cargo test --workspace --locked
+
+test-python: $(VENV)/.wheel
+	$(PY) -m pytest
+
+test-pythons: $(VENV)/.wheel
+	tools/smoke.sh $(WHEELS)
+
+build: $(VENV)/.tools | rust ## Build into .venv as the Python files lie here: edit them and go on.
+	rm -f $(VENV)/.wheel
+	$(VENV)/bin/maturin develop --profile fast --locked
+
+wheel: $(VENV)/.tools | rust ## Build the wheel to ship, optimised, into dist.
+	$(VENV)/bin/maturin build --release --locked --out dist
+
+scenarios: | rust ## Write the golden transcripts anew; read their diff before you commit it.
+	UPDATE_SCENARIOS=1 cargo test -p graft-domain --locked scenarios
+
+docs: $(VENV)/.tools | rust ## Draw the picture in docs/ARCHITECTURE.md from the code, and build the reference.
+	$(PY) tools/dependencies.py
+	cargo doc --workspace --no-deps --locked
+
+check: check-rust check-python check-architecture check-docs check-dependencies ## Hold formats, lints, types, layers. Never writes.
+
+check-rust: $(VENV)/.tools | rust
+	cargo fmt --all --check
+	PYO3_PYTHON=$(CURDIR)/$(PY) cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+
+check-python: $(VENV)/.wheel
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/basedpyright
+	$(PY) -m mypy.stubtest graft._graft --mypy-config-file pyproject.toml
+
+check-architecture: | rust
+	cargo test --test it --locked architecture
+
+check-docs: $(VENV)/.tools | rust
+	$(PY) tools/dependencies.py --check
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+check-dependencies: $(VENV)/.tools | rust
+	$(PY) tools/licences.py
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; fi
+
+fix: $(VENV)/.tools | rust ## Write what check asks for, where a machine can.
+	PYO3_PYTHON=$(CURDIR)/$(PY) cargo clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
+	cargo fmt --all
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+	$(PY) tools/dependencies.py
+
+clean: ## Remove all that was made.
+	rm -rf target dist $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find python examples tests tools -name __pycache__ -prune -exec rm -rf {} +
+	rm -f python/graft/*.so
+
+rust:
+	@command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || \
+		{ echo "rustfmt or clippy is missing: rustup component add rustfmt clippy" >&2; exit 1; }
+
+# A Python that has gone, or been replaced, leaves a dangling link: --clear makes the environment anew.
+$(VENV)/.tools: requirements-dev.txt
+	@test -x $(PY) || { python="$(PYTHON)"; python=$${python:-$$(tools/pythons.sh newest)} && \
+		echo "$$python -m venv $(VENV)" && "$$python" -m venv --clear $(VENV); }
+	$(PY) -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+$(VENV)/.wheel: $(WHEEL_SOURCES) $(VENV)/.tools | rust
+	rm -rf $(WHEELS)
+	$(VENV)/bin/maturin build --profile fast --locked --auditwheel skip --interpreter $(PY) --out $(WHEELS)
+	$(PY) -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
+	@touch $@

@@ -1,0 +1,131 @@
+"""The settings of a node, each with its unit, its default and the reason for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from graft import _units
+from graft._errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from graft._units import Duration, Size
+
+
+class Settings(TypedDict, total=False):
+    """The settings as keyword arguments: see `Config`."""
+
+    election_timeout: Duration
+    heartbeat: Duration
+    timeout: Duration
+    command_bytes_max: Size
+    batch_bytes_max: Size
+    inflight_max: int
+    log_bytes_max: Size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False)
+class Config:
+    """The settings of a node. Durations are seconds or text such as "300ms", sizes bytes or text such as "8MiB".
+
+    Raises `ConfigError` naming the setting that is wrong, and the nearest name for one that does not exist.
+    """
+
+    election_timeout: float = 0.3
+    """Seconds; default 300 ms. A member that hears nothing of a leader for this long, and up to twice as long, drawn
+    anew each time, asks to be elected. Ten heartbeats fit in, so that one lost packet or one slow fsync costs nothing;
+    between continents take "1s" or more. The same on every member."""
+
+    heartbeat: float = 0.03
+    """Seconds; default 30 ms. How often an idle leader is heard. A tenth of `election_timeout`; it must be at most
+    half of it."""
+
+    timeout: float = 10.0
+    """Seconds; default 10 s. How long a call waits unless `options(timeout=...)` says otherwise: long enough for a
+    change of leaders, short enough that nobody waits for ever."""
+
+    command_bytes_max: int = 8 << 20
+    """Bytes; default 8 MiB. A larger command is refused with `TooLarge`: one huge command holds up all that come
+    after it. The same on every member."""
+
+    batch_bytes_max: int = 1 << 20
+    """Bytes; default 1 MiB. Log entries sent to a member in one message; a single larger entry goes alone. About what
+    a 10 Gb/s link carries in a millisecond, so that heartbeats are never stuck behind it for long."""
+
+    inflight_max: int = 256
+    """Messages; default 256. How many may be on their way to one member unanswered: enough to fill a link with a long
+    round trip, few enough that a member that stopped reading costs little memory."""
+
+    log_bytes_max: int = 1 << 30
+    """Bytes; default 1 GiB. Log kept since the last snapshot; at this size commands are refused with `Busy`, for a
+    member that runs out of memory helps nobody."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            election_timeout: Duration = ...,
+            heartbeat: Duration = ...,
+            timeout: Duration = ...,
+            command_bytes_max: Size = ...,
+            batch_bytes_max: Size = ...,
+            inflight_max: int = ...,
+            log_bytes_max: Size = ...,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, **settings: Any) -> None:
+            refuse_unknown(settings, _PARSERS, "setting")
+            for field in dataclasses.fields(self):
+                value = settings.get(field.name, field.default)
+                object.__setattr__(self, field.name, _PARSERS[field.name](field.name, value))
+            self._check()
+
+    def _check(self) -> None:
+        if self.heartbeat * 2 > self.election_timeout:
+            raise ConfigError(
+                f"heartbeat={self.heartbeat:g}s is more than half of election_timeout={self.election_timeout:g}s: "
+                "one late heartbeat would cost an election; a tenth is usual"
+            )
+        if self.election_timeout < _ELECTION_TIMEOUT_MIN:
+            raise ConfigError(
+                f"election_timeout={self.election_timeout:g}s is below {_ELECTION_TIMEOUT_MIN:g}s: "
+                "any pause of the machine would cost an election"
+            )
+        if self.log_bytes_max < self.command_bytes_max:
+            raise ConfigError(
+                f"log_bytes_max={self.log_bytes_max} is below command_bytes_max={self.command_bytes_max}: "
+                "a command that may be sent would never fit"
+            )
+
+    def replace(self, **settings: Any) -> Config:
+        """A copy with other values for some settings."""
+        return Config(**{**dataclasses.asdict(self), **settings})
+
+
+_ELECTION_TIMEOUT_MIN = 0.01
+
+_PARSERS: dict[str, Callable[[str, object], float | int]] = {
+    "election_timeout": _units.seconds,
+    "heartbeat": _units.seconds,
+    "timeout": _units.seconds,
+    "command_bytes_max": _units.size,
+    "batch_bytes_max": _units.size,
+    "inflight_max": _units.count,
+    "log_bytes_max": _units.size,
+}
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raises `ConfigError` for the first name that is not known, naming the nearest that is."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names))}"
+            raise ConfigError(f"there is no {what} {name!r}; {hint}")

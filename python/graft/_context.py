@@ -1,0 +1,98 @@
+"""What a command may know of its entry, and which thread is a machine's.
+
+Whatever a command needs besides its arguments comes from the log entry, so that it is the same on every replica.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random as _random
+import struct
+import threading
+import uuid as _uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+_ENTRY = struct.Struct(">QQQ")
+
+
+class Context:
+    """The entry that a command is applied from. All of it is identical on every replica."""
+
+    __slots__ = ("_random", "_uuids", "index", "term", "time", "time_ns")
+
+    index: int
+    """Where the entry stands in the log. It only ever grows: use it as a revision or as a fencing token."""
+    term: int
+    """The term of the leader that took the command."""
+    time: float
+    """Seconds since the epoch, stamped by the leader; never goes back along the log."""
+    time_ns: int
+    """The same in nanoseconds, exactly."""
+
+    def __init__(self, index: int, term: int, time_ns: int) -> None:
+        self.index = index
+        self.term = term
+        self.time_ns = time_ns
+        self.time = time_ns / 1e9
+        self._random: _random.Random | None = None
+        self._uuids = 0
+
+    @property
+    def random(self) -> _random.Random:
+        """Luck that every replica has alike.
+
+        A Mersenne twister, seeded with the 32 bytes (as a big-endian number) of
+        `blake2b(b"graft.random.1" + index + term + time_ns)`, the three being unsigned 64-bit big-endian numbers.
+        """
+        if self._random is None:
+            self._random = _random.Random(int.from_bytes(self._hash(b"graft.random.1", 32), "big"))  # noqa: S311 - luck, not a secret
+        return self._random
+
+    def uuid(self) -> _uuid.UUID:
+        """A new UUID (version 4 in form), unlike any other of this or another entry.
+
+        The n-th of a command is the first 16 bytes of `blake2b(b"graft.uuid.1" + index + term + time_ns + n)`.
+        """
+        self._uuids += 1
+        return _uuid.UUID(bytes=self._hash(b"graft.uuid.1", 16, struct.pack(">Q", self._uuids)), version=4)
+
+    def _hash(self, purpose: bytes, size: int, more: bytes = b"") -> bytes:
+        entry = _ENTRY.pack(self.index, self.term, self.time_ns)
+        return hashlib.blake2b(purpose + entry + more, digest_size=size).digest()
+
+    def __repr__(self) -> str:
+        return f"Context(index={self.index}, term={self.term}, time={self.time!r})"
+
+
+class _Here(threading.local):
+    # Of each thread its own: several nodes in one process have a machine thread each.
+    context: Context | None = None
+    in_machine: bool = False
+
+
+here = _Here()
+
+
+def current() -> Context:
+    """The context of the command that this thread is applying."""
+    context = here.context
+    if context is None:
+        raise RuntimeError(
+            "self.context exists only while a command is applied; a query, __init__ or a snapshot has none"
+        )
+    return context
+
+
+@contextmanager
+def machine_thread() -> Generator[None]:
+    """Marks that the user's machine is running on this thread, from which no node may be called."""
+    outer = here.in_machine
+    here.in_machine = True
+    try:
+        yield
+    finally:
+        here.in_machine = outer

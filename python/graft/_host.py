@@ -1,0 +1,251 @@
+"""Between the engine's machine thread and the user's state machine: who is called, and what its exceptions mean.
+
+An `Exception` that a command raises is its answer, the same on every replica. Trouble of this replica alone - an
+`OSError`, a `MemoryError`, `graft.Halt`, anything that is not an `Exception`, a command that this code does not know -
+halts it: to go on past such an entry would be to differ from the others for ever.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import traceback
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import msgspec
+
+from graft import _codec, _state
+from graft._context import Context, here, machine_thread
+from graft._errors import Halt
+from graft._machine import Command, Operation, Query, StateMachine, is_raw, operations, refuse_unsuited
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from graft._engine import Reply
+
+Entry = tuple[int, int, int, bytes]
+"""Index, term, time in nanoseconds, and body of one command."""
+
+_MESSAGE_CHARS_MAX = 4_096
+_TRACEBACK_CHARS_MAX = 16_384
+_HALTING = (OSError, MemoryError, Halt)
+
+
+class _Halting(BaseException):
+    # Carries the words of a halt out of a command; not an Exception, so that nothing takes it for an answer.
+    pass
+
+
+class Host:
+    """Runs one state machine. Its methods are called by the engine, one at a time, except what `snapshot` returns."""
+
+    def __init__(self, machine: StateMachine) -> None:
+        """Raises `TypeError` if the machine cannot be replicated, and says why."""
+        if not isinstance(machine, StateMachine):
+            raise TypeError(_not_a_machine(machine))
+        self.machine: Any = machine
+        self.raw = is_raw(type(machine))
+        self.operations = operations(type(machine))
+        self._name = type(machine).__name__
+        self._check_hooks()
+        self._commands = {name: op for name, op in self.operations.items() if isinstance(op, Command)}
+        self._queries = {name: op for name, op in self.operations.items() if isinstance(op, Query)}
+        if not self.raw and not self._commands:
+            raise TypeError(
+                f"{self._name} has no command: mark a method with @graft.command, or define apply(self, command: bytes)"
+            )
+        for operation in self.operations.values():
+            _ = operation.shape
+
+    def prepare(self) -> None:
+        """Tries, before the node starts, whether the state can be kept. Raises `TypeError` if not."""
+        if self._default_snapshot:
+            with machine_thread():
+                _state.prepare(self.machine)
+
+    # What the engine calls.
+
+    def open(self, directory: str) -> int:
+        """The index of the last command that the machine has on its own disk, 0 if it keeps nothing there."""
+        if not self._opens:
+            return 0
+        with machine_thread():
+            index = self.machine.open(directory)
+        if type(index) is not int or index < 0:
+            raise TypeError(f"{self._name}.open() returned {index!r}; it must be the index it has applied, 0 or more")
+        return index
+
+    def apply(self, batch: list[Entry]) -> tuple[list[Reply], str | None]:
+        """Applies commands in order. The answers, and why this replica halts, if it does: the answers are then those
+        of the commands before."""
+        replies: list[Reply] = []
+        run = self._run_raw if self.raw else self._run_typed
+        with machine_thread():
+            for index, term, time_ns, body in batch:
+                here.context = Context(index, term, time_ns)
+                try:
+                    replies.append(run(body, index))
+                except _Halting as halting:
+                    return replies, str(halting)
+                finally:
+                    here.context = None
+        return replies, None
+
+    def query(self, batch: list[bytes]) -> list[Reply]:
+        """Answers queries; whatever one raises is its answer."""
+        with machine_thread():
+            return [self._answer(body) for body in batch]
+
+    def snapshot(self) -> bytes | Callable[[BinaryIO], None]:
+        """The state, or a function that writes it."""
+        with machine_thread():
+            made: Any = self.machine.snapshot()
+        if isinstance(made, (bytearray, memoryview)):
+            return bytes(made)
+        if isinstance(made, bytes) or callable(made):
+            return made  # type: ignore[no-any-return]
+        raise TypeError(f"{self._name}.snapshot() returned a {type(made).__name__}; return bytes, or a function")
+
+    def restore(self, file: BinaryIO) -> None:
+        """Makes the state what a snapshot says."""
+        with machine_thread():
+            self.machine.restore(file)
+
+    def digest(self) -> bytes:
+        """A few bytes that are equal on two replicas exactly if their states are."""
+        if self._digests:
+            with machine_thread():
+                made: Any = self.machine.digest()
+            if not isinstance(made, bytes) or not made:
+                raise TypeError(f"{self._name}.digest() returned {made!r:.80}; return some bytes")
+            return made
+        snapshot = self.snapshot()
+        if not isinstance(snapshot, bytes):
+            file = io.BytesIO()
+            snapshot(file)
+            snapshot = file.getvalue()
+        return _state.digest(snapshot)
+
+    # Commands.
+
+    def _run_typed(self, body: bytes, index: int) -> Reply:
+        try:
+            name, encoded = _codec.split_call(body)
+        except msgspec.DecodeError as error:
+            raise _Halting(
+                f"the log holds something at index {index} that is no command of a typed machine ({error}): "
+                f"it was written for another kind of machine than {self._name}"
+            ) from None
+        command = self._commands.get(name)
+        if command is None:
+            raise _Halting(
+                f"the log holds the command {name!r} at index {index}, which this code of {self._name} does not "
+                "know: start the node with the code that brought it"
+            )
+        try:
+            args, kwargs = command.shape.decode(encoded)
+        except msgspec.ValidationError as error:
+            raise _Halting(
+                f"the log holds the command {name!r} at index {index} with arguments that this code of {self._name} "
+                f"does not take ({error}): start the node with the code that sent it"
+            ) from None
+        return self._run(command.attribute, index, lambda: command.function(self.machine, *args, **kwargs))
+
+    def _run_raw(self, body: bytes, index: int) -> Reply:
+        return self._run("apply", index, lambda: self.machine.apply(body))
+
+    def _run(self, title: str, index: int, call: Callable[[], object]) -> Reply:
+        try:
+            value = call()
+        except _HALTING as error:
+            raise self._halt(title, index, error) from None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the command's answer
+            return _raised(error)
+        except BaseException as error:  # noqa: BLE001 - not even SystemExit may end the machine thread unseen
+            raise self._halt(title, index, error) from None
+        return self._encoded(title, value)
+
+    def _halt(self, title: str, index: int, error: BaseException) -> _Halting:
+        kind, message, trace = _raised(error)
+        return _Halting(f"{self._name}.{title}() at index {index} raised {kind}: {message}\n{trace}")
+
+    def _encoded(self, title: str, value: object) -> Reply:
+        try:
+            return _codec.encode_result(value)
+        except TypeError as error:
+            words = f"{self._name}.{title}() ran, but its result, a {type(value).__name__}, cannot be returned: {error}"
+            return "EncodeError", words, ""
+
+    # Queries.
+
+    def _answer(self, body: bytes) -> Reply:
+        try:
+            title, value = self._ask(body)
+        except BaseException as error:  # noqa: BLE001 - a query changes nothing: all it can do is answer
+            return _raised(error)
+        return self._encoded(title, value)
+
+    def _ask(self, body: bytes) -> tuple[str, object]:
+        if self.raw:
+            if not hasattr(self.machine, "query"):
+                raise TypeError(f"{self._name} answers no queries: it does not define query(self, query: bytes)")
+            return "query", self.machine.query(body)
+        name, encoded = _codec.split_call(body)
+        query = self._queries.get(name)
+        if query is None:
+            raise LookupError(f"{self._name} has no query {name!r}")
+        args, kwargs = query.shape.decode(encoded)
+        return query.attribute, query.function(self.machine, *args, **kwargs)
+
+    # What the machine defines.
+
+    def _check_hooks(self) -> None:
+        kind = type(self.machine)
+        self._opens = hasattr(kind, "open")
+        self._digests = hasattr(kind, "digest")
+        self._default_snapshot = kind.snapshot is StateMachine.snapshot
+        own_restore = kind.restore is not StateMachine.restore
+        if not self._default_snapshot and not own_restore:
+            raise TypeError(f"{self._name} defines snapshot() but not restore(file): a replica could not catch up")
+        if self._opens and self._default_snapshot:
+            raise TypeError(
+                f"{self._name} defines open(), so its state lies on disk: define snapshot() and restore(file) too"
+            )
+        for hook in ("apply", "query", "snapshot", "restore", "digest", "open"):
+            method = getattr(kind, hook, None)
+            if method is None:
+                continue
+            if not callable(method):
+                raise TypeError(f"{self._name}.{hook} must be a method; a state machine has its own use for this name")
+            refuse_unsuited(method)
+
+
+def _raised(error: BaseException) -> tuple[str, str, str]:
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001 - the user's own __str__
+        message = f"(its __str__ raised {type(broken).__name__})"
+    try:
+        # The frames of this module say nothing to the user.
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+            frames = frames.tb_next
+        trace = "".join(traceback.format_exception(type(error), error, frames))
+    except Exception as broken:  # noqa: BLE001 - formatting calls the user's code, too
+        trace = f"(the traceback cannot be shown: {type(broken).__name__})"
+    return type(error).__name__, _sound(message)[:_MESSAGE_CHARS_MAX], _sound(trace)[-_TRACEBACK_CHARS_MAX:]
+
+
+def _sound(text: str) -> str:
+    # Lone surrogates have no UTF-8, and this text leaves Python.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _not_a_machine(machine: object) -> str:
+    if inspect.isclass(machine) and issubclass(machine, StateMachine):
+        return f"pass an instance, {machine.__name__}(), not the class: each node has a machine of its own"
+    return f"the machine must be an instance of a subclass of graft.StateMachine, not {machine!r:.80}"
+
+
+__all__ = ["Entry", "Host", "Operation"]

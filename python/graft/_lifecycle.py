@@ -1,0 +1,108 @@
+"""Nodes and the process they live in: its exit, its forks, its event loops."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from graft._context import here
+from graft._errors import Stopped
+
+if TYPE_CHECKING:
+    from graft._node import Node
+
+_EXIT_SECONDS_MAX = 5.0
+_EXIT_SECONDS_EACH = 2.0
+
+
+class _Process:
+    """What this module knows of the process."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.running: weakref.WeakSet[Node[Any]] = weakref.WeakSet()
+        self.exit_hook = False
+
+
+process = _Process()
+
+
+def track(node: Node[Any]) -> None:
+    """Has the node stopped before the interpreter goes down: its threads must not outlive it."""
+    if not process.exit_hook:
+        process.exit_hook = True
+        atexit.register(_stop_all)
+    process.running.add(node)
+
+
+def untrack(node: Node[Any]) -> None:
+    """The node has stopped."""
+    process.running.discard(node)
+
+
+def refuse_after_fork(generation: int, id_: str) -> None:
+    """Raises `Stopped` if the node was made before this process was forked."""
+    if generation != process.generation:
+        raise Stopped(
+            f"node {id_} lives in the process that this one was forked from; its threads and sockets do not exist here",
+            fix="start child processes with multiprocessing's 'spawn' method, or make the node after the fork",
+        )
+
+
+def refuse_on_machine_thread(what: str) -> None:
+    """Raises `RuntimeError` if a state machine is running on this thread: it would wait for itself."""
+    if here.in_machine:
+        raise RuntimeError(
+            f"{what}() was called from within a state machine: a command that waits for the cluster would wait for "
+            "itself for ever; return first, and call from outside"
+        )
+
+
+def refuse_in_event_loop(what: str) -> None:
+    """Raises `RuntimeError` if an event loop runs on this thread: blocking would stop all its tasks.
+    In a notebook there is always one, and cells may block it."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or asyncio._get_running_loop() is None or _in_notebook():
+        return
+    raise RuntimeError(f"{what}() would block the running event loop: write `await node.aio.{what}(...)`")
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    if ipython is None or threading.current_thread() is not threading.main_thread():
+        return False
+    return getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+def _stop_all() -> None:
+    deadline = time.monotonic() + _EXIT_SECONDS_MAX
+    for node in list(process.running):
+        left = max(0.1, deadline - time.monotonic())
+        with suppress(Exception):
+            node.stop(timeout=min(left, _EXIT_SECONDS_EACH))
+    if "graft._logging" in sys.modules:
+        from graft._logging import forwarder
+
+        forwarder.stop()
+
+
+def _after_fork_in_child() -> None:
+    process.generation += 1
+    process.running = weakref.WeakSet()
+    if "graft._logging" in sys.modules:
+        from graft._logging import forwarder
+
+        forwarder.forget()
+    engine = sys.modules.get("graft._graft")
+    if engine is not None:
+        engine.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,68 @@
+"""The engine's log under the loggers `graft.*`.
+
+The engine puts its records into a bounded queue and never waits for Python; one daemon thread takes them out.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+
+from graft import _engine
+
+# How long the thread waits in the engine, which is also how long the exit of the interpreter may wait for it.
+_WAIT_SECONDS = 0.2
+
+# A library stays silent unless the program asks for its log.
+logging.getLogger("graft").addHandler(logging.NullHandler())
+
+
+class _Forwarder:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+
+    def start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._ending.clear()
+                self._thread = threading.Thread(target=self._run, name="graft-logs", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._ending.set()
+        if thread is not None:
+            thread.join(10 * _WAIT_SECONDS)
+
+    def forget(self) -> None:
+        # In a forked child the thread does not exist, and the lock may be held by nobody who lives.
+        self.__init__()  # type: ignore[misc]
+
+    def _run(self) -> None:
+        logs = _engine.load().logs
+        while not self._ending.is_set():
+            for level, target, message, created in logs(_WAIT_SECONDS):
+                _emit(level, target, message, created)
+        for level, target, message, created in logs(0.0):
+            _emit(level, target, message, created)
+
+
+def _emit(level: int, target: str, message: str, created: float) -> None:
+    name = target.replace("::", ".")
+    logger = logging.getLogger(name if name == "graft" or name.startswith("graft.") else f"graft.{name}")
+    if not logger.isEnabledFor(level):
+        return
+    record = logger.makeRecord(logger.name, level, "(engine)", 0, message, (), None)
+    record.created = created
+    record.msecs = created % 1 * 1000
+    try:
+        logger.handle(record)
+    except Exception as error:  # noqa: BLE001 - a handler of the user's must not end the log
+        print(f"graft: a logging handler failed: {error!r}", file=sys.stderr)  # noqa: T201 - there is no log to say it in
+
+
+forwarder = _Forwarder()

@@ -1,0 +1,119 @@
+"""The default snapshot: a machine's attributes that do not start with `_`, with their exact types."""
+
+from __future__ import annotations
+
+import hashlib
+import types
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from graft._exact import Inexact, Writer, encode
+from graft._exact_reader import Reader
+
+if TYPE_CHECKING:
+    from graft._machine import StateMachine
+
+_FORMAT = "graft.state"
+_FORMAT_VERSION = 1
+_INITIAL = "_graft_initial"
+_document = msgspec.msgpack.Decoder(tuple[str, int, dict[str, Any]])
+_MUTABLE = (list, dict, set, bytearray, deque)
+
+
+def dump(machine: StateMachine) -> bytes:
+    """The state as bytes: equal states give equal bytes. Raises `TypeError` naming what cannot be kept."""
+    state = _attributes(machine)
+    missing = machine.__dict__.get(_INITIAL, frozenset()) - state.keys()
+    if missing:
+        raise TypeError(
+            f"{type(machine).__name__}.{min(missing)} is gone: a snapshot could not tell this from an attribute that "
+            "newer code brings; set it to None instead of deleting it"
+        )
+    writer = Writer(type(machine).__module__)
+    trees = {}
+    for name in sorted(state):
+        try:
+            trees[name] = writer.tree(state[name])
+        except Inexact as error:
+            error.path.append(f"{type(machine).__name__}.{name}")
+            raise TypeError(str(error)) from None
+    return encode([_FORMAT, _FORMAT_VERSION, trees])
+
+
+def load(machine: StateMachine, data: bytes) -> None:
+    """Makes the state what `dump` saw. Raises `ValueError` if the bytes are no such state; nothing is changed then."""
+    state = _read(machine, data)
+    keep = machine.__dict__.get(_INITIAL, frozenset())
+    for name in _attributes(machine).keys() - state.keys() - keep:
+        object.__delattr__(machine, name)
+    for name, value in state.items():
+        object.__setattr__(machine, name, value)
+
+
+def digest(data: bytes) -> bytes:
+    """32 bytes that tell two snapshots apart."""
+    return hashlib.blake2b(data, digest_size=32).digest()
+
+
+def prepare(machine: StateMachine) -> None:
+    """Called before a machine runs: remembers what `__init__` made and tries a round trip.
+    Raises `TypeError` naming the attribute that would not survive it."""
+    _refuse_class_state(machine)
+    machine.__dict__[_INITIAL] = frozenset(_attributes(machine))
+    data = dump(machine)
+    name = type(machine).__name__
+    writer = Writer(type(machine).__module__)
+    try:
+        state = _read(machine, data)
+        again = {attribute: encode(writer.tree(value)) for attribute, value in state.items()}
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"the state of {name} cannot be read back from its own snapshot: {error}") from error
+    writer = Writer(type(machine).__module__)
+    for attribute, value in _attributes(machine).items():
+        if encode(writer.tree(value)) != again.get(attribute):
+            raise TypeError(f"{name}.{attribute} does not survive being written and read back: {value!r:.200}")
+
+
+def _read(machine: StateMachine, data: bytes) -> dict[str, Any]:
+    try:
+        format_, version, trees = _document.decode(data)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"this is not a snapshot of a machine's attributes: {error}") from None
+    if format_ != _FORMAT or version != _FORMAT_VERSION:
+        raise ValueError(f"this snapshot has the format {format_!r} {version}; this code reads {_FORMAT!r} 1")
+    reader = Reader(type(machine).__module__)
+    state = {}
+    for name, tree in trees.items():
+        try:
+            state[name] = reader.value(tree)
+        except Exception as error:
+            raise ValueError(f"{type(machine).__name__}.{name} cannot be restored: {error}") from error
+    return state
+
+
+def _attributes(machine: StateMachine) -> dict[str, Any]:
+    found = {name: value for name, value in machine.__dict__.items() if not name.startswith("_")}
+    for kind in type(machine).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if not name.startswith("_") and isinstance(vars(kind).get(name), types.MemberDescriptorType):
+                try:
+                    found[name] = getattr(machine, name)
+                except AttributeError:
+                    continue
+    return found
+
+
+def _refuse_class_state(machine: StateMachine) -> None:
+    # A container made in the class body is shared by all machines of the process and is in no snapshot.
+    cls = type(machine)
+    for kind in cls.__mro__:
+        for name, value in vars(kind).items():
+            constant = "ClassVar" in str(vars(kind).get("__annotations__", {}).get(name, "")) or name.isupper()
+            if isinstance(value, _MUTABLE) and not (name.startswith("_") or constant or name in machine.__dict__):
+                raise TypeError(
+                    f"{kind.__name__}.{name} is a {type(value).__name__} of the class, shared by all its instances, "
+                    f"and is in no snapshot: make it in __init__ as self.{name}, or annotate it with ClassVar"
+                )

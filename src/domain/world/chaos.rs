@@ -1,0 +1,382 @@
+//! Many small clusters under random misfortune, all checks after every step; then everything heals and must work again.
+//!
+//! `CHAOS_SEEDS=100000` runs so many, from `CHAOS_FIRST` on; `CHAOS_SEED=17` runs one and shows its transcript when it breaks.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+use std::{eprintln, env, println, thread};
+
+use bytes::Bytes;
+
+use super::disk::Disk;
+use super::cluster::World;
+use crate::random::Random;
+use crate::{ClusterId, Config, Entry, Index, Input, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Term};
+
+const SEEDS: u64 = 300;
+const STEPS: u64 = 1_000;
+
+/// How unlucky one run is, in thousandths.
+#[derive(Debug)]
+struct Luck {
+    lost: u64,
+    twice: u64,
+    out_of_order: u64,
+    crash: u64,
+    cut: u64,
+    disk_held: u64,
+    machine_held: u64,
+    gather: u64,
+    propose: u64,
+    snapshot: u64,
+    fail: u64,
+}
+
+struct Chaos {
+    world: World,
+    random: Random,
+    luck: Luck,
+    reads: u64,
+    proposed: u64,
+    seen: Seen,
+}
+
+/// That the interesting things do happen.
+#[derive(Debug, Default)]
+struct Seen {
+    commits: u64,
+    terms: u64,
+    crashes: u64,
+    reads: u64,
+    transfers: u64,
+    installs: u64,
+    steps: u64,
+}
+
+impl Chaos {
+    fn below(&mut self, end: u64) -> u64 {
+        self.random.next() % end.max(1)
+    }
+
+    fn chance(&mut self, thousandths: u64) -> bool {
+        self.below(1_000) < thousandths
+    }
+
+    fn any(&mut self) -> NodeId {
+        let ids = self.world.ids();
+        let place = self.below(ids.len() as u64);
+        ids[usize::try_from(place).expect("a small number")]
+    }
+
+    fn some(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).expect("a small number")
+    }
+
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut rare = |most: u64| if random.next() % 3 == 0 { 0 } else { random.next() % most };
+        let luck = Luck {
+            lost: rare(300),
+            twice: rare(200),
+            out_of_order: rare(800),
+            crash: rare(150),
+            cut: rare(150),
+            disk_held: rare(700),
+            machine_held: rare(500),
+            gather: rare(500),
+            propose: 20 + rare(300),
+            snapshot: rare(400),
+            fail: rare(10),
+        };
+        let mut world = World { name: format!("seed {seed}"), ..World::default() };
+        world.recording = env::var("CHAOS_SEED").is_ok();
+        let mut chaos = Self { world, random, luck, reads: 0, proposed: 0, seen: Seen::default() };
+        chaos.found(seed);
+        chaos
+    }
+
+    /// Three to five members: to be founded or at work already, with a learner, or half-way through a change.
+    fn found(&mut self, seed: u64) {
+        let count = 3 + self.below(3);
+        let ids: Vec<NodeId> = (1..=count).map(|n| NodeId::new(&format!("n{n}")).expect("a good id")).collect();
+        let mut membership = Membership::founding(ids.iter().map(|id| (*id, "")));
+        let shape = self.below(5);
+        for (place, member) in membership.members.values_mut().enumerate() {
+            match shape {
+                1 if place == 0 => member.voter = false,
+                2 => (member.voter, member.outgoing) = (place != 0, place + 1 != ids.len()),
+                _ => {}
+            }
+        }
+        let founded = shape != 0;
+        let founding = Arc::new(membership.clone());
+        membership.cluster = ClusterId(1);
+        let first = Entry { index: Index(1), term: Term(1), payload: Payload::Membership(Arc::new(membership)) };
+        let tight = self.chance(300);
+        for (n, id) in (1..).zip(&ids) {
+            let mut config = Config::new(*id, ClusterId(u128::from(n)), seed.wrapping_mul(31).wrapping_add(n));
+            if tight {
+                (config.append_bytes_max, config.inflight_messages_max) = (100, 2);
+                (config.inflight_bytes_max, config.apply_bytes_max, config.reads_max) = (200, 100, 3);
+            }
+            let mut disk = Disk { membership: Arc::clone(&founding), ..Disk::default() };
+            if founded {
+                (disk.entries, disk.term, disk.commit) = (vec![first.clone()], Term(1), Index(1));
+            }
+            self.world.add(config, disk);
+            self.world.node_mut(id).machine.keeps = self.chance(500);
+        }
+        for id in ids {
+            self.world.start(&id, true);
+        }
+    }
+
+    fn misfortune(&mut self) {
+        for _ in 0..STEPS {
+            self.seen.steps += 1;
+            match self.below(10) {
+                0..=4 => (0..=self.below(4)).for_each(|_| self.network()),
+                5 => self.clock(),
+                6 => self.client(),
+                7 => self.disks(),
+                8 => self.faults(),
+                _ => self.turns(),
+            }
+        }
+    }
+
+    fn network(&mut self) {
+        let waiting = self.world.wire.len();
+        if waiting == 0 {
+            return self.clock();
+        }
+        let out_of_order = self.luck.out_of_order;
+        let place = if self.chance(out_of_order) { self.some(waiting.min(20)) } else { 0 };
+        if self.chance(self.luck.lost) {
+            self.world.wire.remove(place);
+            return;
+        }
+        if self.chance(self.luck.twice) {
+            let copy = self.world.wire[place].clone();
+            self.world.wire.push_back(copy);
+        }
+        self.world.deliver(place);
+        // What nobody takes from the wire is lost in the end.
+        while self.world.wire.len() > 200 {
+            self.world.wire.pop_front();
+        }
+    }
+
+    fn clock(&mut self) {
+        self.world.now = self.world.now + Duration::from_micros(self.below(30_000));
+        for id in self.world.ids() {
+            // Some clocks are slow.
+            if self.chance(800) {
+                self.world.fire(&id);
+            }
+        }
+    }
+
+    fn client(&mut self) {
+        let id = self.any();
+        let leader = self.world.leader().unwrap_or(id);
+        if self.chance(self.luck.propose) {
+            let count = 1 + self.below(3);
+            let commands = (0..count).map(|_| {
+                self.proposed += 1;
+                Bytes::from(format!("c{}", self.proposed))
+            });
+            let commands: Vec<Bytes> = commands.collect();
+            let _ = self.world.step(&leader, Input::Propose(commands));
+        }
+        if self.chance(200) && self.world.node(&id).core.is_some() {
+            self.reads += 1;
+            self.seen.reads += u64::from(self.world.read(&id, ReadId(self.reads)).is_ok());
+        }
+        if self.chance(20) {
+            let to = if self.chance(500) { Some(id) } else { None };
+            self.seen.transfers += u64::from(self.world.step(&leader, Input::TransferLeadership(to)).is_ok());
+        }
+    }
+
+    fn disks(&mut self) {
+        let id = self.any();
+        let held = self.chance(self.luck.disk_held);
+        self.world.node_mut(&id).disk.held = held;
+        let count = self.some(3);
+        self.world.sync(&id, count);
+        let held = self.chance(self.luck.machine_held);
+        self.world.node_mut(&id).machine.held = held;
+        self.world.apply(&id, count);
+        if !self.world.node(&id).gathering {
+            self.world.act(&id);
+        }
+        if self.chance(self.luck.snapshot) {
+            let back = self.below(4);
+            let upto = self.world.checks.committed_last().0.saturating_sub(back);
+            let id = self.world.leader().unwrap_or(id);
+            self.world.snapshot(&id, Index(upto));
+        }
+        for id in self.world.ids() {
+            if self.chance(300) {
+                self.seen.installs += u64::from(self.world.fetch(&id));
+            }
+        }
+    }
+
+    fn faults(&mut self) {
+        let (id, other) = (self.any(), self.any());
+        if self.world.node(&id).core.is_none() {
+            if self.chance(200) {
+                let disk = &mut self.world.node_mut(&id).disk;
+                (disk.failed, disk.held) = (false, false);
+                self.world.start(&id, false);
+            }
+        } else if self.chance(self.luck.crash) {
+            let pending = self.world.node(&id).disk.pending.len();
+            let kept = self.some(pending + 1);
+            self.world.crash(&id, kept);
+            self.seen.crashes += 1;
+        } else if self.chance(self.luck.fail) {
+            let disk = &mut self.world.node_mut(&id).disk;
+            disk.failed = true;
+            disk.pending.clear();
+            let _ = self.world.step(&id, Input::StorageFailed);
+        } else if self.chance(self.luck.cut) {
+            self.partition(id, other);
+        } else if self.chance(100) {
+            self.world.cuts.clear();
+        } else if self.chance(50) {
+            let _ = self.world.step(&id, Input::Unreachable(other));
+        } else if self.chance(20) {
+            let _ = self.world.step(&id, Input::SnapshotFailed(other));
+        }
+    }
+
+    /// Cuts one way, both ways, or one member from all.
+    fn partition(&mut self, id: NodeId, other: NodeId) {
+        match self.below(3) {
+            0 => drop(self.world.cuts.insert((id, other))),
+            1 => self.world.cuts.extend([(id, other), (other, id)]),
+            _ => {
+                let ids = self.world.ids();
+                self.world.cuts.extend(ids.iter().flat_map(|to| [(id, *to), (*to, id)]));
+            }
+        }
+    }
+
+    /// Whether a node's inputs gather, or each is carried out at once.
+    fn turns(&mut self) {
+        let id = self.any();
+        let gathering = self.chance(self.luck.gather);
+        self.world.node_mut(&id).gathering = gathering && self.world.node(&id).core.is_some();
+        if !gathering {
+            self.world.act(&id);
+        }
+    }
+
+    /// Everything works again, so everything must work: one leader, equal logs, a fresh command and fresh reads everywhere.
+    fn recovery(&mut self) {
+        let world = &mut self.world;
+        world.note(|| "everything heals".to_string());
+        world.cuts.clear();
+        for id in world.ids() {
+            let node = world.node_mut(&id);
+            (node.disk.held, node.machine.held, node.gathering) = (false, false, false);
+            if node.core.as_ref().is_some_and(|core| core.role() == "silenced") {
+                world.crash(&id, 0);
+            }
+            if world.node(&id).core.is_none() {
+                world.node_mut(&id).disk.failed = false;
+                world.start(&id, false);
+            }
+            world.act(&id);
+        }
+        world.run(Duration::from_secs(15));
+        let leader = world.leader();
+        let leader = world.must(leader.ok_or("nobody leads fifteen seconds after everything healed"));
+        let command = vec![Bytes::from_static(b"fresh")];
+        let index = world.step(&leader, Input::Propose(command)).unwrap_or_else(|rejected| {
+            panic!("{}: the leader turns a command down: {rejected:?}", world.name)
+        });
+        for id in world.ids() {
+            self.reads += 1;
+            let asked = world.read(&id, ReadId(self.reads)).map_err(|r| format!("{id} turns a read down: {r:?}"));
+            world.must(asked);
+        }
+        world.run(Duration::from_secs(1));
+        let leaders = world.cores().filter(|core| core.is_leader()).count();
+        let behind = |core: &RaftCore| core.applied() < index;
+        let behind: BTreeMap<NodeId, Index> = world.cores().filter(|c| behind(c)).map(|c| (c.id(), c.applied())).collect();
+        let converged = leaders == 1 && behind.is_empty() && world.ends().len() == 1 && world.checks.reads_open() == 0;
+        let verdict = || {
+            let (ends, reads) = (world.ends(), world.checks.reads_open());
+            format!("not well: {leaders} leaders, {index} not applied by {behind:?}, ends {ends:?}, {reads} reads open")
+        };
+        world.must(if converged { Ok(()) } else { Err(verdict()) });
+        self.seen.commits = world.checks.committed_last().0;
+        self.seen.terms = world.cores().map(|core| core.term().0).max().unwrap_or(0);
+    }
+}
+
+/// Says which run it was when the core itself panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("broken: CHAOS_SEED={} shows it", self.0);
+        }
+    }
+}
+
+fn run(seed: u64) -> Chaos {
+    let named = Named(seed);
+    let mut chaos = Chaos::new(seed);
+    chaos.misfortune();
+    chaos.recovery();
+    drop(named);
+    chaos
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn nothing_breaks_and_everything_heals() {
+    let (first, count) = match number("CHAOS_SEED") {
+        Some(seed) => (seed, 1),
+        None => (number("CHAOS_FIRST").unwrap_or(0), number("CHAOS_SEEDS").unwrap_or(SEEDS)),
+    };
+    let mut total = Seen::default();
+    for seed in first..first + count {
+        let seen = run(seed).seen;
+        total.commits += seen.commits;
+        total.terms += seen.terms;
+        total.crashes += seen.crashes;
+        total.reads += seen.reads;
+        total.transfers += seen.transfers;
+        total.installs += seen.installs;
+        total.steps += seen.steps;
+    }
+    println!("{count} runs: {total:?}");
+    let happens = [total.commits, total.terms, total.crashes, total.reads, total.transfers, total.installs];
+    assert!(count < SEEDS || happens.iter().all(|n| *n > count / 10), "too little happens to mean anything: {total:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let ends = |seed| {
+        let chaos = run(seed);
+        let cores: Vec<RaftCore> = chaos.world.cores().cloned().collect();
+        (cores, chaos.world.now, format!("{:?}", chaos.seen))
+    };
+    let (first, second): ((Vec<RaftCore>, Instant, _), _) = (ends(7), ends(7));
+    assert!(first == second, "luck came from somewhere else than the seed");
+}

@@ -1,0 +1,200 @@
+//! What must hold of a whole cluster, over its whole history, whatever happens to it. Asked after every step.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::cluster::Node;
+use crate::message::{AppendOutcome, Envelope, Message};
+use crate::{Entry, EntryId, Index, Membership, NodeId, RaftCore, ReadId, Term};
+
+/// Everything that was ever true and must stay so.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Checks {
+    leaders: BTreeMap<Term, NodeId>,
+    /// By term and voter.
+    votes: BTreeMap<(Term, NodeId), NodeId>,
+    /// Every entry that ever was, with the one before it: by induction, equal entries have equal logs before them.
+    entries: BTreeMap<EntryId, (Entry, EntryId)>,
+    /// Committed entries with the term of the leader that committed them.
+    committed: BTreeMap<Index, (Entry, Term)>,
+    /// The term and commit index of each node when last looked at.
+    seen: BTreeMap<NodeId, (Term, Index)>,
+    /// The base and end of each node's log, and how far it was durable, when last looked at.
+    logs: BTreeMap<NodeId, (EntryId, EntryId, Index)>,
+    /// Reads on their way, with what was committed when they were asked.
+    asked: BTreeMap<(NodeId, ReadId), Index>,
+}
+
+type Verdict = Result<(), String>;
+
+fn must(holds: bool, rule: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(rule()) }
+}
+
+impl Checks {
+    pub(crate) fn committed_last(&self) -> Index {
+        self.committed.last_key_value().map_or(Index::ZERO, |(index, _)| *index)
+    }
+
+    /// Takes what a node was set up with as history.
+    pub(crate) fn adopt(&mut self, core: &RaftCore) {
+        for index in core.snapshot().index.0 + 1..=core.commit().0 {
+            if let Some(entry) = core.entry(Index(index)) {
+                self.committed.insert(Index(index), (entry.clone(), entry.term));
+            }
+        }
+        self.seen.insert(core.id(), (core.term(), core.commit()));
+    }
+
+    /// What a restarted node knows comes from its disk; of its commit index that is only a hint.
+    pub(crate) fn restarted(&mut self, core: &RaftCore) {
+        self.seen.insert(core.id(), (core.term(), core.snapshot().index));
+    }
+
+    /// Looks at the node that has just moved.
+    pub(crate) fn observe(&mut self, id: &NodeId, nodes: &BTreeMap<NodeId, Node>) -> Verdict {
+        let Some(node) = nodes.get(id) else { return Ok(()) };
+        let Some(core) = &node.core else { return Ok(()) };
+        if let Some(rule) = core.broken_invariant() {
+            return Err(format!("{id}: {rule}"));
+        }
+        let (term, commit) = self.seen.insert(*id, (core.term(), core.commit())).unwrap_or_default();
+        must(core.term() >= term, || format!("{id} goes back from term {term} to {}", core.term()))?;
+        must(core.commit() >= commit, || format!("{id} goes back from commit {commit} to {}", core.commit()))?;
+        let log = (core.snapshot(), core.last(), core.durable());
+        if self.logs.insert(*id, log) != Some(log) {
+            self.log_matching(core)?;
+            durable_is_on_disk(node, core)?;
+        }
+        self.commits(core, commit, nodes)?;
+        self.leads(core)
+    }
+
+    fn log_matching(&mut self, core: &RaftCore) -> Verdict {
+        let mut before = core.snapshot();
+        for index in before.index.0 + 1..=core.last().index.0 {
+            let Some(entry) = core.entry(Index(index)) else { return Err(format!("no entry at {index}")) };
+            let known = self.entries.entry(entry.id()).or_insert_with(|| (entry.clone(), before));
+            must(known.0 == *entry && known.1 == before, || {
+                format!("log matching: {} has {:?} after {before}, elsewhere {known:?}", core.id(), entry)
+            })?;
+            before = entry.id();
+        }
+        Ok(())
+    }
+
+    /// Committed entries never change, and a leader commits only what a quorum holds durably.
+    fn commits(&mut self, core: &RaftCore, before: Index, nodes: &BTreeMap<NodeId, Node>) -> Verdict {
+        for index in (before.0 + 1..=core.commit().0).map(Index) {
+            let Some(entry) = core.entry(index) else { continue };
+            if let Some((known, _)) = self.committed.get(&index) {
+                must(known == entry, || format!("committed {known:?} changed to {entry:?} on {}", core.id()))?;
+                continue;
+            }
+            must(core.is_leader(), || format!("{} takes {index} for committed before any leader did", core.id()))?;
+            let holds = |id: &NodeId| nodes.get(id).is_some_and(|n| n.disk.holds(entry));
+            must(is_quorum(core.membership(), holds), || {
+                format!("{} commits {}, which is not durable on a quorum", core.id(), entry.id())
+            })?;
+            self.committed.insert(index, (entry.clone(), core.term()));
+        }
+        Ok(())
+    }
+
+    /// One leader a term, and it has everything that was committed in terms before (thesis §3.6.3).
+    fn leads(&mut self, core: &RaftCore) -> Verdict {
+        if !core.is_leader() {
+            return Ok(());
+        }
+        let (id, term) = (core.id(), core.term());
+        if let Some(other) = self.leaders.get(&term) {
+            return must(*other == id, || format!("{other} and {id} both lead term {term}"));
+        }
+        self.leaders.insert(term, id);
+        for (index, (entry, committed_in)) in &self.committed {
+            let has = *index <= core.snapshot().index || core.entry(*index) == Some(entry);
+            must(has || *committed_in >= term, || format!("{id} leads term {term} without committed {}", entry.id()))?;
+        }
+        Ok(())
+    }
+
+    /// A message leaves: whatever it promises is on its sender's disk.
+    pub(crate) fn sends(&mut self, envelope: &Envelope, node: &Node) -> Verdict {
+        let Envelope { from, to, term, message } = envelope;
+        let (disk, core) = (&node.disk, node.core.as_ref());
+        let says = |vote: &NodeId| disk.term > *term || (disk.term == *term && disk.vote == Some(*vote));
+        match message {
+            Message::VoteReply(reply) if reply.granted => {
+                must(says(to), || format!("{from} grants {to} its vote of term {term} before that is durable"))?;
+                let first = self.votes.entry((*term, *from)).or_insert(*to);
+                must(first == to, || format!("{from} votes for {first} and for {to} in term {term}"))
+            }
+            Message::Vote(request) => {
+                must(says(from), || format!("{from} asks for votes in term {term} before its own is durable"))?;
+                let first = self.votes.entry((request.term, *from)).or_insert(*from);
+                must(first == from, || format!("{from} voted for {first} and is a candidate in term {term}"))
+            }
+            Message::AppendReply(reply) => {
+                must(disk.term >= *term, || format!("{from} answers in term {term} before that is durable"))?;
+                let AppendOutcome::Matched(matched) = reply.outcome else { return Ok(()) };
+                let core = core.ok_or_else(|| format!("{from} speaks from the grave"))?;
+                // One of a past term was true when it was said; the log may have moved on before it could leave.
+                if core.term() != *term {
+                    return Ok(());
+                }
+                let mut promised = (core.snapshot().index.0 + 1..=matched.0).map(|index| core.entry(Index(index)));
+                must(promised.all(|entry| entry.is_some_and(|e| disk.holds(e))), || {
+                    format!("{from} acknowledges {matched} before that is durable")
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An entry is applied: it is the next one, committed, and on this disk.
+    pub(crate) fn applies(&self, id: &NodeId, handed: Index, entry: &Entry, node: &Node) -> Verdict {
+        let at = entry.id();
+        must(entry.index == handed.next(), || format!("{id} applies {at} after {handed}"))?;
+        let committed = self.committed.get(&entry.index).map(|(e, _)| e);
+        must(committed == Some(entry), || format!("{id} applies {at}, committed is {committed:?}"))?;
+        must(node.disk.holds(entry), || format!("{id} applies {at}, which its disk does not hold"))
+    }
+
+    pub(crate) fn asks(&mut self, id: NodeId, read: ReadId) {
+        self.asked.insert((id, read), self.committed_last());
+    }
+
+    /// A read is answered: at least what was committed when it was asked (thesis §6.4).
+    pub(crate) fn answers(&mut self, id: NodeId, read: ReadId, index: Option<Index>) -> Verdict {
+        let Some(floor) = self.asked.remove(&(id, read)) else {
+            return Err(format!("{id} answers read {read}, which nobody asks"));
+        };
+        let stale = index.is_some_and(|index| index < floor);
+        must(!stale, || format!("{id} answers read {read} at {index:?} though {floor} was committed when it was asked"))
+    }
+
+    /// Nothing is being asked on this node any more.
+    pub(crate) fn forget_reads(&mut self, id: &NodeId) {
+        self.asked.retain(|(node, _), _| node != id);
+    }
+
+    pub(crate) fn reads_open(&self) -> usize {
+        self.asked.len()
+    }
+}
+
+fn durable_is_on_disk(node: &Node, core: &RaftCore) -> Verdict {
+    for index in core.snapshot().index.0 + 1..=core.durable().0 {
+        let held = core.entry(Index(index)).is_some_and(|e| node.disk.holds(e));
+        must(held, || format!("{} takes entry {index} for durable, its disk does not hold it", core.id()))?;
+    }
+    Ok(())
+}
+
+/// By the definition, so that the code under test does not judge itself.
+fn is_quorum(membership: &Membership, holds: impl Fn(&NodeId) -> bool) -> bool {
+    let majority = |voters: Vec<NodeId>| voters.iter().filter(|id| holds(id)).count() * 2 > voters.len();
+    majority(membership.voters().collect()) && (!membership.is_joint() || majority(membership.outgoing().collect()))
+}

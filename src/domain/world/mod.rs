@@ -1,0 +1,12 @@
+//! A small world for cores: a network, disks, machines and a clock that do as they are told. What tests the core, but is not a
+//! transcript, is here too.
+
+mod chaos;
+mod checks;
+mod cluster;
+mod disk;
+mod show;
+
+pub(crate) use cluster::{Node, World};
+pub(crate) use disk::Disk;
+pub(crate) use show::Shown;

@@ -1,0 +1,113 @@
+//! What a node is told when it is made.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use graft_domain::{Membership, NodeId};
+
+/// Every setting of a node. Sizes are bytes.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub id: NodeId,
+    /// What other members dial: `host:port`. Port 0 takes any free one.
+    pub address: String,
+    /// Where to listen, when that differs from `address`.
+    pub bind: Option<String>,
+    /// Holds the log and the machine's own files; made if it is not there.
+    pub data_dir: PathBuf,
+    /// Everyone who founds the cluster, this node included; none for a cluster of one.
+    pub members: Option<BTreeMap<NodeId, String>>,
+    /// Followers campaign after one to two of these without a leader. 300 ms: ten heartbeats.
+    pub election_timeout: Duration,
+    /// A leader is heard this often. 30 ms.
+    pub heartbeat: Duration,
+    /// A larger command is refused. 8 MiB.
+    pub command_bytes_max: usize,
+    /// Calls that wait on this node; more are refused as busy. 65 536.
+    pub inflight_max: usize,
+    /// Bytes of commands that wait on this node; more are refused as busy. 256 MiB.
+    pub inflight_bytes_max: usize,
+    /// One append message is cut here. 1 MiB.
+    pub batch_bytes_max: usize,
+    /// Log kept in memory; commands are refused as busy beyond. 1 GiB.
+    pub log_bytes_max: usize,
+}
+
+/// Why a configuration cannot work.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadConfig(pub String);
+
+impl NodeConfig {
+    pub fn new(id: NodeId, address: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            id,
+            address: address.into(),
+            bind: None,
+            data_dir: data_dir.into(),
+            members: None,
+            election_timeout: Duration::from_millis(300),
+            heartbeat: Duration::from_millis(30),
+            command_bytes_max: 8 << 20,
+            inflight_max: 65_536,
+            inflight_bytes_max: 256 << 20,
+            batch_bytes_max: 1 << 20,
+            log_bytes_max: 1 << 30,
+        }
+    }
+
+    /// Refuses what cannot work, in words that say what would.
+    pub fn check(&self) -> Result<(), BadConfig> {
+        let rules = [
+            (self.heartbeat.is_zero(), "heartbeat must be longer than zero".to_owned()),
+            (
+                self.election_timeout < self.heartbeat * 3,
+                format!(
+                    "election_timeout ({:?}) must be at least three heartbeats ({:?} each), or followers campaign for nothing",
+                    self.election_timeout, self.heartbeat
+                ),
+            ),
+            (
+                self.election_timeout > Duration::from_mins(10),
+                "election_timeout must be at most ten minutes".to_owned(),
+            ),
+            (self.command_bytes_max == 0, "command_bytes_max must be at least 1 byte".to_owned()),
+            (self.command_bytes_max > 32 << 20, "command_bytes_max must be at most 32 MiB".to_owned()),
+            (self.inflight_max == 0, "inflight_max must be at least 1".to_owned()),
+            (self.inflight_bytes_max == 0, "inflight_bytes_max must be at least 1 byte".to_owned()),
+            (self.batch_bytes_max == 0, "batch_bytes_max must be at least 1 byte".to_owned()),
+            (self.batch_bytes_max > 16 << 20, "batch_bytes_max must be at most 16 MiB".to_owned()),
+            (self.address.len() > 1024, "address must be at most 1024 characters".to_owned()),
+        ];
+        let broken = rules.into_iter().find_map(|(broken, why)| broken.then_some(BadConfig(why)));
+        broken.map_or(Ok(()), Err)?;
+        let Some(members) = &self.members else { return Ok(()) };
+        match members.get(&self.id) {
+            None => Err(BadConfig(format!("members does not name this node, {:?}", self.id.as_str()))),
+            Some(address) if *address != self.address => Err(BadConfig(format!(
+                "members says that {} is at {address}, but address is {}; both must be the same",
+                self.id, self.address
+            ))),
+            Some(_) if members.values().any(|address| address.ends_with(":0")) => {
+                Err(BadConfig("members needs real ports: nobody can dial port 0".to_owned()))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The membership that the cluster is founded with, this node being at `address`.
+    pub fn founding(&self, address: &str) -> Membership {
+        match &self.members {
+            Some(members) => Membership::founding(members.iter().map(|(id, address)| (*id, address.as_str()))),
+            None => Membership::founding([(self.id, address)]),
+        }
+    }
+}
+
+impl std::fmt::Display for BadConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadConfig {}

@@ -1,0 +1,298 @@
+//! Between the messages of the core and their form on the wire. Total: whatever a peer sends becomes a message or an
+//! error.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use graft_domain::{
+    Append, AppendOutcome, AppendReply, BadNodeId, BadPayload, Entry, EntryId, Envelope, Index, Message, NodeId,
+    Payload, ReadId, SnapshotOffer, Term, VoteReply, VoteRequest,
+};
+use graft_services::error::Refusal;
+use graft_services::ports::{PeerMessage, Ticket};
+
+use super::wire;
+use super::wire::append_reply::Outcome;
+use super::wire::frame::Message as Wire;
+use super::wire::refused::Why;
+
+/// Why a frame is not a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum BadFrame {
+    /// The field that says which kind it is, or which answer, is missing or of a kind that is not known.
+    Empty(&'static str),
+    /// An entry's kind is not one.
+    Kind(u32),
+    Payload(BadPayload),
+    NodeId(BadNodeId),
+}
+
+/// More than any frame takes on the wire beside its entries, its body or its text.
+const FRAME_OVERHEAD: usize = 96;
+/// More than any entry takes on the wire beside its data.
+const ENTRY_OVERHEAD: usize = 48;
+
+/// Never less than the bytes that the message takes on the wire, lengths and tags included.
+pub(super) fn wire_bytes_max(message: &PeerMessage) -> usize {
+    FRAME_OVERHEAD
+        + match message {
+            PeerMessage::Raft(envelope) => match &envelope.message {
+                Message::Append(append) => append.entries.iter().map(entry_bytes_max).sum(),
+                _ => 0,
+            },
+            PeerMessage::Forward { body, .. } => body.len(),
+            PeerMessage::Refused { refusal, .. } => match refusal {
+                Refusal::Busy(text) | Refusal::Halted(text) => text.len(),
+                _ => NodeId::BYTES_MAX,
+            },
+        }
+}
+
+fn entry_bytes_max(entry: &Entry) -> usize {
+    // `Entry::size` counts the payload and an overhead of its own, which the wire's replaces.
+    ENTRY_OVERHEAD + entry.size().saturating_sub(Entry::OVERHEAD)
+}
+
+/// The message as a frame. Sender and recipient are the link's and are not written.
+pub(super) fn encode(message: PeerMessage) -> wire::Frame {
+    let (term, message) = match message {
+        PeerMessage::Raft(envelope) => (envelope.term.0, encode_raft(envelope.message)),
+        PeerMessage::Forward { from: _, term, ticket, body } => {
+            (term.0, Wire::Forward(wire::Forward { session: ticket.session, sequence: ticket.sequence, body }))
+        }
+        PeerMessage::Refused { to: _, ticket, refusal } => {
+            let why = Some(encode_refusal(refusal));
+            (0, Wire::Refused(wire::Refused { session: ticket.session, sequence: ticket.sequence, why }))
+        }
+    };
+    wire::Frame { term, message: Some(message) }
+}
+
+fn encode_raft(message: Message) -> Wire {
+    match message {
+        Message::PreVote(request) => Wire::PreVote(encode_vote(request)),
+        Message::PreVoteReply(reply) => Wire::PreVoteReply(encode_vote_reply(reply)),
+        Message::Vote(request) => Wire::Vote(encode_vote(request)),
+        Message::VoteReply(reply) => Wire::VoteReply(encode_vote_reply(reply)),
+        Message::Append(append) => Wire::Append(wire::Append {
+            session: append.session,
+            round: append.round,
+            prev_term: append.prev.term.0,
+            prev_index: append.prev.index.0,
+            commit: append.commit.0,
+            entries: append.entries.into_iter().map(encode_entry).collect(),
+        }),
+        Message::AppendReply(reply) => Wire::AppendReply(wire::AppendReply {
+            session: reply.session,
+            round: reply.round,
+            outcome: Some(match reply.outcome {
+                AppendOutcome::Matched(index) => Outcome::Matched(index.0),
+                AppendOutcome::Missing { prev, hint } => Outcome::Missing(wire::append_reply::Missing {
+                    prev: prev.0,
+                    hint_term: hint.term.0,
+                    hint_index: hint.index.0,
+                }),
+            }),
+        }),
+        Message::Snapshot(offer) => Wire::Snapshot(wire::SnapshotOffer {
+            session: offer.session,
+            round: offer.round,
+            last_term: offer.last.term.0,
+            last_index: offer.last.index.0,
+        }),
+        Message::TimeoutNow => Wire::TimeoutNow(wire::TimeoutNow {}),
+        Message::Read { read } => Wire::Read(wire::Read { read: read.0 }),
+        Message::ReadReply { read, index } => {
+            Wire::ReadReply(wire::ReadReply { read: read.0, index: index.map(|index| index.0) })
+        }
+    }
+}
+
+fn encode_vote(request: VoteRequest) -> wire::VoteRequest {
+    wire::VoteRequest {
+        term: request.term.0,
+        last_term: request.last.term.0,
+        last_index: request.last.index.0,
+        commit: request.commit.0,
+        transfer: request.transfer,
+    }
+}
+
+fn encode_vote_reply(reply: VoteReply) -> wire::VoteReply {
+    wire::VoteReply { term: reply.term.0, granted: reply.granted }
+}
+
+fn encode_entry(entry: Entry) -> wire::Entry {
+    let kind = u32::from(entry.payload.kind());
+    let data = match entry.payload {
+        Payload::Command(bytes) => bytes,
+        other => other.data(),
+    };
+    wire::Entry { term: entry.term.0, index: entry.index.0, kind, data }
+}
+
+fn encode_refusal(refusal: Refusal) -> Why {
+    match refusal {
+        Refusal::NotLeader { leader } => Why::NotLeader(wire::refused::NotLeader {
+            leader: leader.map(|leader| leader.as_str().to_owned()).unwrap_or_default(),
+        }),
+        Refusal::NoLeader => Why::NoLeader(wire::refused::NoLeader {}),
+        Refusal::NoQuorum { reachable, needed } => {
+            Why::NoQuorum(wire::refused::NoQuorum { reachable: reachable as u64, needed: needed as u64 })
+        }
+        Refusal::Busy(what) => Why::Busy(what),
+        Refusal::TooLarge { bytes, limit } => Why::TooLarge(wire::refused::TooLarge { bytes, limit }),
+        Refusal::Timeout => Why::TimedOut(wire::refused::TimedOut {}),
+        Refusal::Stopped => Why::Stopped(wire::refused::Stopped {}),
+        Refusal::Halted(why) => Why::Halted(why),
+    }
+}
+
+/// The messages of one batch that `from` sent to `to`, in order. One bad frame spoils the batch.
+pub(super) fn decode_batch(
+    mut frames: Vec<wire::Frame>,
+    from: NodeId,
+    to: NodeId,
+) -> Result<Vec<PeerMessage>, BadFrame> {
+    unshare(&mut frames);
+    frames.into_iter().map(|frame| decode(frame, from, to)).collect()
+}
+
+fn decode(frame: wire::Frame, from: NodeId, to: NodeId) -> Result<PeerMessage, BadFrame> {
+    let raft = |message| PeerMessage::Raft(Envelope { from, to, term: Term(frame.term), message });
+    Ok(match frame.message.ok_or(BadFrame::Empty("message"))? {
+        Wire::PreVote(request) => raft(Message::PreVote(decode_vote(request))),
+        Wire::PreVoteReply(reply) => raft(Message::PreVoteReply(decode_vote_reply(reply))),
+        Wire::Vote(request) => raft(Message::Vote(decode_vote(request))),
+        Wire::VoteReply(reply) => raft(Message::VoteReply(decode_vote_reply(reply))),
+        Wire::Append(append) => raft(Message::Append(decode_append(append)?)),
+        Wire::AppendReply(reply) => raft(Message::AppendReply(decode_append_reply(reply)?)),
+        Wire::Snapshot(offer) => raft(Message::Snapshot(SnapshotOffer {
+            session: offer.session,
+            round: offer.round,
+            last: EntryId::new(offer.last_term, offer.last_index),
+        })),
+        Wire::TimeoutNow(wire::TimeoutNow {}) => raft(Message::TimeoutNow),
+        Wire::Read(read) => raft(Message::Read { read: ReadId(read.read) }),
+        Wire::ReadReply(reply) => raft(Message::ReadReply { read: ReadId(reply.read), index: reply.index.map(Index) }),
+        Wire::Forward(forward) => PeerMessage::Forward {
+            from,
+            term: Term(frame.term),
+            ticket: Ticket { session: forward.session, sequence: forward.sequence },
+            body: forward.body,
+        },
+        Wire::Refused(refused) => PeerMessage::Refused {
+            to,
+            ticket: Ticket { session: refused.session, sequence: refused.sequence },
+            refusal: decode_refusal(refused.why.ok_or(BadFrame::Empty("refusal"))?)?,
+        },
+    })
+}
+
+fn decode_vote(request: wire::VoteRequest) -> VoteRequest {
+    VoteRequest {
+        term: Term(request.term),
+        last: EntryId::new(request.last_term, request.last_index),
+        commit: Index(request.commit),
+        transfer: request.transfer,
+    }
+}
+
+fn decode_vote_reply(reply: wire::VoteReply) -> VoteReply {
+    VoteReply { term: Term(reply.term), granted: reply.granted }
+}
+
+fn decode_append(append: wire::Append) -> Result<Append, BadFrame> {
+    Ok(Append {
+        session: append.session,
+        round: append.round,
+        prev: EntryId::new(append.prev_term, append.prev_index),
+        entries: append.entries.into_iter().map(decode_entry).collect::<Result<_, _>>()?,
+        commit: Index(append.commit),
+    })
+}
+
+fn decode_entry(entry: wire::Entry) -> Result<Entry, BadFrame> {
+    let kind = u8::try_from(entry.kind).map_err(|_| BadFrame::Kind(entry.kind))?;
+    let payload = Payload::decode(kind, entry.data).map_err(BadFrame::Payload)?;
+    Ok(Entry { index: Index(entry.index), term: Term(entry.term), payload })
+}
+
+fn decode_append_reply(reply: wire::AppendReply) -> Result<AppendReply, BadFrame> {
+    let outcome = match reply.outcome.ok_or(BadFrame::Empty("outcome"))? {
+        Outcome::Matched(index) => AppendOutcome::Matched(Index(index)),
+        Outcome::Missing(missing) => AppendOutcome::Missing {
+            prev: Index(missing.prev),
+            hint: EntryId::new(missing.hint_term, missing.hint_index),
+        },
+    };
+    Ok(AppendReply { session: reply.session, round: reply.round, outcome })
+}
+
+fn decode_refusal(why: Why) -> Result<Refusal, BadFrame> {
+    Ok(match why {
+        Why::NotLeader(wire::refused::NotLeader { leader }) if leader.is_empty() => Refusal::NotLeader { leader: None },
+        Why::NotLeader(wire::refused::NotLeader { leader }) => {
+            Refusal::NotLeader { leader: Some(NodeId::new(&leader).map_err(BadFrame::NodeId)?) }
+        }
+        Why::NoLeader(wire::refused::NoLeader {}) => Refusal::NoLeader,
+        // Counts of members, for people to read: what does not fit here is no such count.
+        Why::NoQuorum(wire::refused::NoQuorum { reachable, needed }) => Refusal::NoQuorum {
+            reachable: usize::try_from(reachable).unwrap_or(usize::MAX),
+            needed: usize::try_from(needed).unwrap_or(usize::MAX),
+        },
+        Why::Busy(what) => Refusal::Busy(what),
+        Why::TooLarge(wire::refused::TooLarge { bytes, limit }) => Refusal::TooLarge { bytes, limit },
+        Why::TimedOut(wire::refused::TimedOut {}) => Refusal::Timeout,
+        Why::Stopped(wire::refused::Stopped {}) => Refusal::Stopped,
+        Why::Halted(why) => Refusal::Halted(why),
+    })
+}
+
+/// Payloads of fewer bytes in sum are not worth keeping a receive buffer for.
+const SHARED_BYTES_MIN: usize = 4096;
+
+/// Moves the payloads of a small batch out of the receive buffer, into one of just their size.
+///
+/// A payload lives as long as the log keeps its entry, and as a slice it keeps the whole buffer it came in. For bulk
+/// that buffer is mostly payloads; for a lone command between heartbeats it would be a hundred times the command.
+fn unshare(frames: &mut [wire::Frame]) {
+    let total: usize = payloads(frames).map(|payload| payload.len()).sum();
+    if total == 0 || total >= SHARED_BYTES_MIN.max(frames.len().saturating_mul(FRAME_OVERHEAD)) {
+        return;
+    }
+    let mut buffer = BytesMut::with_capacity(total);
+    for payload in payloads(frames) {
+        buffer.extend_from_slice(payload);
+        *payload = buffer.split().freeze();
+    }
+}
+
+/// What outlives its batch: the data of entries and the bodies of forwarded commands.
+fn payloads(frames: &mut [wire::Frame]) -> impl Iterator<Item = &mut Bytes> {
+    frames.iter_mut().flat_map(|frame| {
+        let (entries, body): (&mut [wire::Entry], _) = match &mut frame.message {
+            Some(Wire::Append(append)) => (&mut append.entries, None),
+            Some(Wire::Forward(forward)) => (&mut [], Some(&mut forward.body)),
+            _ => (&mut [], None),
+        };
+        entries.iter_mut().map(|entry| &mut entry.data).chain(body)
+    })
+}
+
+impl fmt::Display for BadFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty(what) => write!(f, "a {what} of no known kind: was it sent by a newer version?"),
+            Self::Kind(kind) => write!(f, "an entry of unknown kind {kind}: was it sent by a newer version?"),
+            Self::Payload(bad) => bad.fmt(f),
+            Self::NodeId(bad) => write!(f, "a bad node id: {bad}"),
+        }
+    }
+}
+
+impl std::error::Error for BadFrame {}
+
+#[cfg(test)]
+#[path = "tests/convert.rs"]
+mod tests;

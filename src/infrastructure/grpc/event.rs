@@ -1,0 +1,107 @@
+//! What the transport is told and what it tells.
+
+use std::fmt;
+use std::sync::Arc;
+
+use graft_domain::{ClusterId, Incarnation, NodeId};
+use graft_services::ports::PeerMessage;
+
+/// How this node introduces itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalHello {
+    pub id: NodeId,
+    pub incarnation: Incarnation,
+    /// Unknown until the cluster has had a leader; see [`Transport::set_cluster`](super::Transport::set_cluster).
+    pub cluster: ClusterId,
+    /// Where others should dial this node, as `host:port`.
+    pub address: String,
+    /// A hash of the membership that this node would found a cluster with; 0 if it would not. Two members compare it
+    /// as long as neither knows its cluster.
+    pub membership_hash: u64,
+}
+
+/// A member to keep a link to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// `host:port`. The host is resolved at every attempt to connect.
+    pub address: String,
+    /// Which life of its data directory the membership records; unknown lets any through.
+    pub incarnation: Incarnation,
+}
+
+/// What happens on the links.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerEvent {
+    /// In the order in which `from` sent them, one event for each batch received.
+    Messages { from: NodeId, messages: Vec<PeerMessage> },
+    /// A link stands: `inbound` brings messages of `peer`, the other kind takes messages to it.
+    Connected { peer: NodeId, address: String, incarnation: Incarnation, inbound: bool },
+    /// Nothing reaches `peer`, and what waited for it is dropped. Told once, until it is connected again.
+    Unreachable { peer: NodeId, why: String },
+    /// A link was refused, by this side or the other; `why` says what to do. For a link that this node dials it is
+    /// told again only when the code changes or the link has stood in between.
+    Refused {
+        /// Unknown if it could not even introduce itself.
+        peer: Option<NodeId>,
+        address: String,
+        code: RefusedCode,
+        why: String,
+    },
+}
+
+/// Why a link is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RefusedCode {
+    /// There is no protocol version that both can speak.
+    ProtocolVersion,
+    /// The two belong to different clusters.
+    ClusterMismatch,
+    /// It goes by a member's id, but it is not that member's data directory.
+    IdentityMismatch,
+    /// Another node than the one dialled answered.
+    NotMe,
+    /// It was removed from the cluster.
+    Removed,
+    /// Both are to found a cluster, but not with the same members.
+    FoundingMismatch,
+    /// It sent what is not the protocol.
+    Malformed,
+    /// The node has as many connections as it may have.
+    TooMany,
+}
+
+/// Takes events, from any thread, in order for each link. It must not block.
+pub type PeerSink = Arc<dyn Fn(PeerEvent) + Send + Sync>;
+
+/// How it stands with the link to one peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkStatus {
+    pub connected: bool,
+    pub queued_messages: usize,
+    pub queued_bytes: usize,
+    /// Messages that were not sent because the queue was full, the message too large or the link broken, since the
+    /// peer was set.
+    pub dropped: u64,
+}
+
+impl RefusedCode {
+    /// The code as people and logs see it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ProtocolVersion => "protocol-version",
+            Self::ClusterMismatch => "cluster-mismatch",
+            Self::IdentityMismatch => "identity-mismatch",
+            Self::NotMe => "not-me",
+            Self::Removed => "removed",
+            Self::FoundingMismatch => "founding-mismatch",
+            Self::Malformed => "malformed",
+            Self::TooMany => "too-many",
+        }
+    }
+}
+
+impl fmt::Display for RefusedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

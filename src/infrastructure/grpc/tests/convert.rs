@@ -1,0 +1,163 @@
+use prost::Message as _;
+
+use super::super::tests::{append, command, id, numbered, raft, samples};
+use super::*;
+
+fn decode_one(frame: wire::Frame) -> Result<PeerMessage, BadFrame> {
+    decode_batch(vec![frame], id("n1"), id("n2")).map(|mut messages| messages.remove(0))
+}
+
+/// Through the bytes, as a peer would see it.
+fn reread(frame: &wire::Frame) -> wire::Frame {
+    wire::Frame::decode(Bytes::from(frame.encode_to_vec())).expect("its own encoding")
+}
+
+#[test]
+fn every_message_survives_the_wire() {
+    for message in samples(id("n1"), id("n2")) {
+        let frame = reread(&encode(message.clone()));
+        assert_eq!(decode_one(frame), Ok(message));
+    }
+}
+
+#[test]
+fn numbers_survive_at_their_extremes() {
+    let (from, to) = (id("n1"), id("n2"));
+    for number in [0, 1, 127, 128, u64::from(u32::MAX), u64::MAX] {
+        let entry = EntryId::new(number, number);
+        let messages = [
+            Message::Vote(VoteRequest { term: entry.term, last: entry, commit: entry.index, transfer: false }),
+            Message::Append(Append {
+                session: number,
+                round: number,
+                prev: entry,
+                entries: vec![Entry { index: entry.index, term: entry.term, payload: Payload::Noop }],
+                commit: entry.index,
+            }),
+            Message::AppendReply(AppendReply {
+                session: number,
+                round: number,
+                outcome: AppendOutcome::Missing { prev: entry.index, hint: entry },
+            }),
+            Message::Snapshot(SnapshotOffer { session: number, round: number, last: entry }),
+            Message::ReadReply { read: ReadId(number), index: Some(entry.index) },
+        ];
+        for message in messages {
+            let message = PeerMessage::Raft(Envelope { from, to, term: Term(number), message });
+            let frame = encode(message.clone());
+            // The frame itself stands in a batch, with a tag and a length.
+            assert!(frame.encoded_len() + 6 <= wire_bytes_max(&message), "{message:?}");
+            assert_eq!(decode_one(reread(&frame)), Ok(message));
+        }
+    }
+}
+
+#[test]
+fn sizes_are_never_underestimated() {
+    let mut messages = samples(id("n1"), id("n2"));
+    let long = id(&"x".repeat(NodeId::BYTES_MAX));
+    let ticket = Ticket { session: u64::MAX, sequence: u64::MAX };
+    messages.push(PeerMessage::Refused { to: id("n2"), ticket, refusal: Refusal::NotLeader { leader: Some(long) } });
+    messages.push(append(id("n1"), id("n2"), (0..100).map(|at| command(at, vec![7; 300])).collect()));
+    for message in messages {
+        let size = wire_bytes_max(&message);
+        let encoded = encode(message.clone()).encoded_len() + 6;
+        assert!(encoded <= size, "{encoded} of {size}: {message:?}");
+    }
+}
+
+#[test]
+fn a_commands_bytes_are_not_copied_into_the_frame() {
+    let body = Bytes::from(vec![7; 100]);
+    let frame = encode(append(id("n1"), id("n2"), vec![command(1, body.clone())]));
+    let Some(Wire::Append(wire)) = frame.message else { panic!("not an append") };
+    assert_eq!(wire.entries[0].data.as_ptr(), body.as_ptr());
+}
+
+fn bad(message: Wire) -> BadFrame {
+    decode_one(wire::Frame { term: 1, message: Some(message) }).expect_err("an error")
+}
+
+#[test]
+fn what_is_no_message_is_an_error() {
+    assert_eq!(decode_one(wire::Frame::default()), Err(BadFrame::Empty("message")));
+    assert_eq!(bad(Wire::AppendReply(wire::AppendReply::default())), BadFrame::Empty("outcome"));
+    assert_eq!(bad(Wire::Refused(wire::Refused::default())), BadFrame::Empty("refusal"));
+    let leader = Why::NotLeader(wire::refused::NotLeader { leader: "no id!".to_owned() });
+    let refused = wire::Refused { why: Some(leader), ..wire::Refused::default() };
+    assert!(matches!(bad(Wire::Refused(refused)), BadFrame::NodeId(_)));
+    let with = |kind, data: &'static [u8]| {
+        let entry = wire::Entry { kind, data: Bytes::from_static(data), ..wire::Entry::default() };
+        bad(Wire::Append(wire::Append { entries: vec![entry], ..wire::Append::default() }))
+    };
+    assert_eq!(with(3, b""), BadFrame::Payload(BadPayload::UnknownKind(3)));
+    // 257 is 1 if it is cut to a byte.
+    assert_eq!(with(257, b""), BadFrame::Kind(257));
+    assert_eq!(with(0, b"x"), BadFrame::Payload(BadPayload::NoopWithData));
+    assert!(matches!(with(2, b"x"), BadFrame::Payload(BadPayload::Membership(_))));
+}
+
+#[test]
+fn one_bad_frame_spoils_its_batch() {
+    let good = encode(numbered(id("n1"), id("n2"), 1));
+    let batch = vec![good.clone(), wire::Frame::default(), good];
+    assert_eq!(decode_batch(batch, id("n1"), id("n2")), Err(BadFrame::Empty("message")));
+}
+
+#[test]
+fn cut_and_flipped_bytes_never_panic() {
+    let frames = samples(id("n1"), id("n2")).into_iter().map(encode).collect();
+    let batch = wire::Frames { frames, ..wire::Frames::default() };
+    let whole = batch.encode_to_vec();
+    let attempt = |bytes: Vec<u8>| {
+        let Ok(batch) = wire::Frames::decode(Bytes::from(bytes)) else { return 0 };
+        usize::from(decode_batch(batch.frames, id("n1"), id("n2")).is_ok())
+    };
+    let cut: usize = (0..whole.len()).map(|end| attempt(whole[..end].to_vec())).sum();
+    let flipped: usize = (0..whole.len() * 8)
+        .map(|bit| {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            attempt(bytes)
+        })
+        .sum();
+    assert!(cut > 0 && cut < whole.len(), "{cut}");
+    assert!(flipped > 0 && flipped < whole.len() * 8, "{flipped}");
+}
+
+/// Whether payloads of a batch are still slices of what it was read from.
+fn shared(messages: &[PeerMessage]) -> bool {
+    let frames = messages.iter().cloned().map(encode).collect();
+    let buffer = Bytes::from(wire::Frames { frames, ..wire::Frames::default() }.encode_to_vec());
+    let range = buffer.as_ptr_range();
+    let batch = wire::Frames::decode(buffer.clone()).expect("its own encoding");
+    let decoded = decode_batch(batch.frames, id("n1"), id("n2")).expect("good messages");
+    assert_eq!(decoded, messages);
+    let payload = decoded.iter().find_map(|message| match message {
+        PeerMessage::Forward { body, .. } => Some(body.clone()),
+        PeerMessage::Raft(Envelope { message: Message::Append(append), .. }) => Some(append.entries[0].payload.data()),
+        _ => None,
+    });
+    range.contains(&payload.expect("a payload").as_ptr())
+}
+
+#[test]
+fn bulk_is_shared_and_crumbs_are_moved() {
+    let (from, to) = (id("n1"), id("n2"));
+    let bulk = |count: u64, bytes| append(from, to, (1..=count).map(|at| command(at, vec![7; bytes])).collect());
+    let forward = |bytes| PeerMessage::Forward {
+        from,
+        term: Term(7),
+        ticket: Ticket::default(),
+        body: Bytes::from(vec![7; bytes]),
+    };
+    assert!(shared(&[bulk(1, 8192)]));
+    assert!(shared(&[bulk(100, 64)]));
+    assert!(shared(&[forward(8192)]));
+    assert!(!shared(&[bulk(3, 64)]));
+    assert!(!shared(&[forward(64)]));
+    // Enough bytes by themselves, but few for a buffer of so many messages.
+    let mut crumbs = vec![bulk(1, 8192)];
+    crumbs.extend((0..1000).map(|_| raft(from, to, Message::TimeoutNow)));
+    assert!(!shared(&crumbs));
+}

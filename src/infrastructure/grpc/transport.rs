@@ -1,0 +1,242 @@
+//! The transport as the runtime holds it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::time::Duration;
+
+use graft_domain::{ClusterId, NodeId};
+use graft_services::ports::PeerMessage;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::address::Connector;
+use super::config::PeerConfig;
+use super::dial::Dial;
+use super::event::{LinkStatus, LocalHello, Peer, PeerEvent, PeerSink};
+use super::handshake::View;
+use super::outbox::Outbox;
+use super::refusal::Refusal;
+use super::server;
+use super::tasks::Tasks;
+
+/// Links to every other member, and the port at which they reach this one.
+///
+/// Dropped without [`Transport::shutdown`], it breaks its links and frees the port soon after.
+#[derive(Debug)]
+pub struct Transport {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+/// What every task of a transport knows.
+pub(super) struct Shared {
+    pub(super) config: PeerConfig,
+    pub(super) view: watch::Sender<View>,
+    pub(super) sink: PeerSink,
+    pub(super) tasks: Tasks,
+    /// The transport is to end in good order.
+    pub(super) stop: CancellationToken,
+    links: RwLock<BTreeMap<NodeId, Link>>,
+    me: NodeId,
+}
+
+/// The link to a peer, as seen from outside of its task.
+#[derive(Debug)]
+struct Link {
+    address: String,
+    outbox: Arc<Outbox>,
+    nudge: Arc<Notify>,
+    ended: CancellationToken,
+}
+
+/// How long tasks that are told to drop everything may take to be scheduled.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Transport {
+    /// Serves `listener` on the runtime of `handle`. Peers are dialled once they are set.
+    pub fn start(
+        handle: Handle,
+        listener: TcpListener,
+        hello: LocalHello,
+        config: PeerConfig,
+        sink: PeerSink,
+    ) -> Result<Self, io::Error> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let listener = {
+            let _runtime = handle.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        let me = hello.id;
+        let view = View { me: hello, peers: BTreeMap::new(), removed: BTreeSet::new() };
+        let shared = Arc::new(Shared {
+            config: config.workable(),
+            view: watch::Sender::new(view),
+            sink,
+            tasks: Tasks::new(handle),
+            stop: CancellationToken::new(),
+            links: RwLock::default(),
+            me,
+        });
+        shared.tasks.spawn(server::accept(listener, Arc::clone(&shared)));
+        Ok(Self { shared, address })
+    }
+
+    /// Where it listens, with the port that was taken for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// This node has learned which cluster it belongs to. Peers are told, and links with other clusters end.
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        self.shared.view.send_modify(|view| view.me.cluster = cluster);
+        for link in self.shared.links().values() {
+            link.outbox.announce(cluster);
+        }
+    }
+
+    /// The members to keep links to, this node's own aside. Links to others end, links whose address changed are
+    /// dialled anew, and links with another incarnation than the one recorded here end, in both directions.
+    pub fn set_peers(&self, peers: &BTreeMap<NodeId, Peer>) {
+        self.shared.view.send_if_modified(|view| {
+            let changed = view.peers != *peers;
+            if changed {
+                view.peers.clone_from(peers);
+            }
+            changed
+        });
+        let mut links = self.shared.links.write().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|id, link| {
+            let wanted = peers.get(id).is_some_and(|peer| peer.address == link.address);
+            if !wanted {
+                link.ended.cancel();
+            }
+            wanted
+        });
+        for (id, peer) in peers {
+            if *id != self.shared.me && !links.contains_key(id) {
+                links.insert(*id, self.dial(*id, &peer.address));
+            }
+        }
+    }
+
+    /// Former members: their links are refused, with words that say that they were removed.
+    pub fn set_removed(&self, removed: &BTreeSet<NodeId>) {
+        self.shared.view.send_if_modified(|view| {
+            let changed = view.removed != *removed;
+            if changed {
+                view.removed.clone_from(removed);
+            }
+            changed
+        });
+    }
+
+    /// Queues a message. Never waits. False if it is dropped: there is no link to `to`, its queue is full, the message
+    /// is larger than any may be, or it is not one from this node to `to`.
+    pub fn send(&self, to: NodeId, message: PeerMessage) -> bool {
+        self.send_batch(to, std::iter::once(message)) == 1
+    }
+
+    /// Queues messages in order, with at most one wake-up, and answers how many were not dropped.
+    pub fn send_batch(&self, to: NodeId, messages: impl IntoIterator<Item = PeerMessage>) -> usize {
+        match self.shared.links().get(&to) {
+            Some(link) => {
+                link.outbox.push(messages.into_iter().filter(|message| addressed(message, self.shared.me, to)))
+            }
+            None => 0,
+        }
+    }
+
+    /// How it stands with the link to a peer; none if it is not one that was set.
+    pub fn link(&self, peer: NodeId) -> Option<LinkStatus> {
+        self.shared.links().get(&peer).map(|link| link.outbox.status())
+    }
+
+    /// Says goodbye, sends what is queued and ends every task, by force after `timeout`. The port is free afterwards.
+    /// Blocks; not to be called from a task.
+    pub fn shutdown(self, timeout: Duration) {
+        let shared = &self.shared;
+        shared.stop.cancel();
+        let (done, ended) = mpsc::sync_channel(1);
+        let tasks = shared.tasks.clone();
+        // Not tracked: it would wait for itself.
+        shared.tasks.handle().spawn(async move {
+            tasks.done().await;
+            let _ = done.send(());
+        });
+        if ended.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Timeout) {
+            shared.tasks.kill();
+            if ended.recv_timeout(KILL_TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                warn!("the runtime is too busy to end the transport's tasks; they end when it gets to them");
+            }
+        }
+    }
+
+    fn dial(&self, peer: NodeId, address: &str) -> Link {
+        let outbox = Arc::new(Outbox::new(&self.shared.config));
+        let nudge = Arc::new(Notify::new());
+        let ended = self.shared.stop.child_token();
+        let dial = Dial {
+            shared: Arc::clone(&self.shared),
+            peer,
+            connector: Connector::new(address.to_owned()),
+            outbox: Arc::clone(&outbox),
+            nudge: Arc::clone(&nudge),
+            ended: ended.clone(),
+        };
+        self.shared.tasks.spawn(dial.run());
+        Link { address: address.to_owned(), outbox, nudge, ended }
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.kill();
+    }
+}
+
+impl Shared {
+    fn links(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<NodeId, Link>> {
+        // Nothing panics while it holds the lock.
+        self.links.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The peer lives: dials it now, if it is not connected.
+    pub(super) fn nudge(&self, peer: &NodeId) {
+        if let Some(link) = self.links().get(peer) {
+            link.nudge.notify_one();
+        }
+    }
+
+    pub(super) fn refused(&self, peer: Option<NodeId>, address: &str, refusal: Refusal) {
+        let Refusal { code, why } = refusal;
+        let name = peer.map(|peer| peer.to_string()).unwrap_or_default();
+        warn!(peer = name, address, %code, "link refused: {why}");
+        (self.sink)(PeerEvent::Refused { peer, address: address.to_owned(), code, why });
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("me", &self.me).field("links", &self.links).finish_non_exhaustive()
+    }
+}
+
+/// The wire carries neither sender nor recipient, so a message of others would arrive as one of these two.
+fn addressed(message: &PeerMessage, me: NodeId, to: NodeId) -> bool {
+    let right = match message {
+        PeerMessage::Raft(envelope) => envelope.from == me && envelope.to == to,
+        PeerMessage::Forward { from, .. } => *from == me,
+        PeerMessage::Refused { to: recipient, .. } => *recipient == to,
+    };
+    if !right {
+        warn!(%to, "dropped a message that is not from {me} to {to}");
+    }
+    right
+}

@@ -1,0 +1,90 @@
+//! Between Python's values and the engine's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use graft_domain::NodeId;
+use graft_services::Consistency;
+use graft_services::ports::{Raised, Reply};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+
+use super::errors;
+use crate::infrastructure::config::NodeConfig;
+
+/// Seconds as a duration; what is negative or not a number is no time at all, what is endless a day.
+pub(super) fn seconds(seconds: f64) -> Duration {
+    const DAY: f64 = 86_400.0;
+    if seconds > 0.0 { Duration::from_secs_f64(seconds.min(DAY)) } else { Duration::ZERO }
+}
+
+pub(super) fn consistency(py: Python<'_>, name: &str) -> PyResult<Consistency> {
+    match name {
+        "linearizable" => Ok(Consistency::Linearizable),
+        "stale" => Ok(Consistency::Stale),
+        other => {
+            let words = format!("consistency must be \"linearizable\" or \"stale\", not {other:?}");
+            Err(errors::raise(py, "CONFIG", &words, &[]))
+        }
+    }
+}
+
+/// Bytes are a value, a triple of texts is what was raised.
+pub(super) fn reply_from_python(reply: &Bound<'_, PyAny>) -> PyResult<Reply> {
+    if let Ok(bytes) = reply.cast::<PyBytes>() {
+        return Ok(Reply::Value(Bytes::copy_from_slice(bytes.as_bytes())));
+    }
+    let (type_name, message, traceback) = reply.extract()?;
+    Ok(Reply::Raised(Box::new(Raised { type_name, message, traceback })))
+}
+
+pub(super) fn reply_to_python<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Bound<'py, PyAny>> {
+    match reply {
+        Reply::Value(bytes) => Ok(PyBytes::new(py, bytes).into_any()),
+        Reply::Raised(raised) => {
+            Ok(PyTuple::new(py, [&raised.type_name, &raised.message, &raised.traceback])?.into_any())
+        }
+    }
+}
+
+/// The engine's configuration from the flat dict that Python's layer has checked and completed.
+pub(super) fn config(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<NodeConfig> {
+    let required = |key: &str| {
+        let missing = || errors::raise(py, "CONFIG", &format!("the setting {key} is missing"), &[]);
+        dict.get_item(key)?.ok_or_else(missing)
+    };
+    let id = node_id(py, &required("id")?.extract::<String>()?)?;
+    let mut config = NodeConfig::new(
+        id,
+        required("address")?.extract::<String>()?,
+        required("data_dir")?.extract::<std::path::PathBuf>()?,
+    );
+    for (key, value) in dict {
+        let key: String = key.extract()?;
+        match key.as_str() {
+            "id" | "address" | "data_dir" => {}
+            "bind" => config.bind = value.extract()?,
+            "members" => config.members = members(py, &value)?,
+            "election_timeout" => config.election_timeout = seconds(value.extract()?),
+            "heartbeat" => config.heartbeat = seconds(value.extract()?),
+            "command_bytes_max" => config.command_bytes_max = value.extract()?,
+            "inflight_max" => config.inflight_max = value.extract()?,
+            "inflight_bytes_max" => config.inflight_bytes_max = value.extract()?,
+            "batch_bytes_max" => config.batch_bytes_max = value.extract()?,
+            "log_bytes_max" => config.log_bytes_max = value.extract()?,
+            other => return Err(errors::raise(py, "CONFIG", &format!("the engine knows no setting {other}"), &[])),
+        }
+    }
+    config.check().map_err(|error| errors::raise(py, "CONFIG", &error.to_string(), &[]))?;
+    Ok(config)
+}
+
+fn members(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Option<BTreeMap<NodeId, String>>> {
+    let Some(members) = value.extract::<Option<BTreeMap<String, String>>>()? else { return Ok(None) };
+    members.into_iter().map(|(id, address)| Ok((node_id(py, &id)?, address))).collect::<PyResult<_>>().map(Some)
+}
+
+fn node_id(py: Python<'_>, id: &str) -> PyResult<NodeId> {
+    NodeId::new(id).map_err(|error| errors::raise(py, "CONFIG", &format!("id {id:?}: {error}"), &[]))
+}

@@ -1,0 +1,104 @@
+//! Errors become the classes of `graft._errors`, by their codes.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+
+use graft_services::error::{Outcome, Refusal};
+use graft_services::ports::{Raised, Reply, StoreError};
+
+use super::convert::reply_to_python;
+use crate::infrastructure::grpc::BindError;
+use crate::infrastructure::runtime::StartError;
+
+/// A value among an error's details.
+pub(super) enum Detail {
+    Text(String),
+    Number(u64),
+}
+
+/// The exception object of this code.
+pub(super) fn object<'py>(
+    py: Python<'py>,
+    code: &str,
+    message: &str,
+    details: &[(&str, Detail)],
+) -> PyResult<Bound<'py, PyAny>> {
+    static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let make = MAKE.import(py, "graft._errors", "_native")?;
+    let dict = PyDict::new(py);
+    for (name, detail) in details {
+        match detail {
+            Detail::Text(text) => dict.set_item(name, text)?,
+            Detail::Number(number) => dict.set_item(name, number)?,
+        }
+    }
+    make.call1((code, message, dict))
+}
+
+pub(super) fn raise(py: Python<'_>, code: &str, message: &str, details: &[(&str, Detail)]) -> PyErr {
+    object(py, code, message, details).map_or_else(|error| error, PyErr::from_value)
+}
+
+pub(super) fn refusal<'py>(py: Python<'py>, refusal: &Refusal) -> PyResult<Bound<'py, PyAny>> {
+    let number = |number: usize| Detail::Number(number as u64);
+    let (code, details) = match refusal {
+        Refusal::NotLeader { leader } => {
+            ("NOT_LEADER", leader.iter().map(|id| ("leader", Detail::Text(id.to_string()))).collect())
+        }
+        Refusal::NoLeader => ("NO_LEADER", vec![]),
+        Refusal::NoQuorum { reachable, needed } => {
+            ("NO_QUORUM", vec![("reachable", number(*reachable)), ("needed", number(*needed))])
+        }
+        Refusal::Busy(_) => ("BUSY", vec![]),
+        Refusal::TooLarge { bytes, limit } => {
+            ("TOO_LARGE", vec![("bytes", Detail::Number(*bytes)), ("limit", Detail::Number(*limit))])
+        }
+        Refusal::Timeout => ("TIMEOUT", vec![]),
+        Refusal::Stopped => ("STOPPED", vec![]),
+        Refusal::Halted(_) => ("HALTED", vec![]),
+    };
+    object(py, code, &refusal.to_string(), &details)
+}
+
+/// What a call answers: `(reply, index, term)`, or the exception to raise.
+pub(super) fn outcome(py: Python<'_>, outcome: Outcome) -> PyResult<Result<Bound<'_, PyAny>, Bound<'_, PyAny>>> {
+    match outcome {
+        Outcome::Done { index, term, reply } => {
+            let reply = reply_to_python(py, &reply)?;
+            Ok(Ok((reply, index.0, term.0).into_pyobject(py)?.into_any()))
+        }
+        Outcome::Refused(why) => Ok(Err(refusal(py, &why)?)),
+        Outcome::Unknown(why) => {
+            Ok(Err(object(py, "UNKNOWN_OUTCOME", &format!("the outcome is not known: {why}"), &[])?))
+        }
+    }
+}
+
+pub(super) fn start(py: Python<'_>, error: &StartError) -> PyErr {
+    let words = error.to_string();
+    match error {
+        StartError::Bind(BindError::InUse { .. }) => raise(py, "ADDRESS_IN_USE", &words, &[]),
+        StartError::Config(_) | StartError::Bind(_) => raise(py, "CONFIG", &words, &[]),
+        StartError::Machine(_) => raise(py, "HALTED", &words, &[]),
+        StartError::Store(StoreError::Corrupt { file, offset, .. }) => {
+            let details = [("file", Detail::Text(file.clone())), ("offset", Detail::Number(*offset))];
+            raise(py, "CORRUPTION", &words, &details)
+        }
+        StartError::Store(StoreError::WrongNode { .. }) => raise(py, "IDENTITY_MISMATCH", &words, &[]),
+        StartError::Store(_) | StartError::Io { .. } => raise(py, "STORAGE", &words, &[]),
+    }
+}
+
+/// An exception in words, for peers and logs.
+pub(super) fn words(py: Python<'_>, error: &PyErr) -> Raised {
+    let traceback = error.traceback(py).and_then(|traceback| traceback.format().ok()).unwrap_or_default();
+    let type_name = error.get_type(py).name().map_or_else(|_| "Exception".to_owned(), |name| name.to_string());
+    let message = error.value(py).to_string();
+    Raised { traceback: format!("{traceback}{type_name}: {message}"), type_name, message }
+}
+
+/// The reply that stands for an exception where none was expected.
+pub(super) fn raised(py: Python<'_>, error: &PyErr) -> Reply {
+    Reply::Raised(Box::new(words(py, error)))
+}

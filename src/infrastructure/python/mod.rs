@@ -1,0 +1,53 @@
+//! The native module `graft._graft`. Python's own layer on top of it is what users see.
+//!
+//! The engine's threads never touch the interpreter. Only the machine's thread does, and the callers' own.
+
+mod completions;
+mod convert;
+mod errors;
+mod fork;
+mod logs;
+mod machine;
+mod node;
+
+use pyo3::prelude::*;
+
+/// The engine, in Rust. Private: use the names of `graft`.
+#[pymodule(name = "_graft")]
+mod module {
+    #[pymodule_export]
+    use super::completions::Completions;
+    #[pymodule_export]
+    use super::node::NativeNode;
+    #[pymodule_export]
+    use super::{after_fork_in_child, build_info, log_level, take_logs};
+}
+
+/// What this build of the engine is: `version` (str) and `debug` (bool: slow, for development).
+#[pyfunction]
+fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
+    let info = pyo3::types::PyDict::new(py);
+    info.set_item("version", env!("CARGO_PKG_VERSION"))?;
+    info.set_item("debug", env!("GRAFT_OPT_LEVEL") == "0")?;
+    Ok(info)
+}
+
+/// Called in the child after a fork: whatever this process inherited of the engine is unusable from here on.
+#[pyfunction]
+fn after_fork_in_child() {
+    fork::mark_child();
+}
+
+/// Waits at most `timeout` seconds for events of the engine: `(level, target, message, created)` each, level as in `logging`,
+/// created in seconds since the epoch. An empty list if none came.
+#[pyfunction]
+#[pyo3(name = "logs")]
+fn take_logs(py: Python<'_>, timeout: f64) -> Vec<(u8, String, String, f64)> {
+    py.detach(|| logs::take(convert::seconds(timeout)))
+}
+
+/// From now on the engine notes events of this level of `logging` and above, and no others.
+#[pyfunction]
+fn log_level(level: u8) {
+    logs::set_level(level);
+}

@@ -1,0 +1,285 @@
+//! The one event loop: takes everything that waits, lets the replica handle it, carries out what it wants.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use graft_domain::{ClusterId, Index, NodeId, Transition};
+use graft_services::error::{Outcome, Refusal};
+use graft_services::ports::PeerMessage;
+use graft_services::{Clock, Consistency, Effect, Event, Replica, RequestId, Status};
+
+use super::calls::{Caller, Callers};
+use super::workers::{ApplyJob, MachineJob, StoreJob};
+use crate::infrastructure::grpc::{Peer, PeerEvent, Transport};
+
+/// What reaches the event loop.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Calls {
+        calls: Vec<(Bytes, Caller)>,
+        kind: Kind,
+        deadline: Instant,
+    },
+    Peer(PeerEvent),
+    Event(Event),
+    /// The machine is done up to here, and with these requests.
+    Applied {
+        index: Index,
+        done: Vec<RequestId>,
+    },
+    Queried {
+        done: Vec<RequestId>,
+    },
+    Status(std::sync::mpsc::SyncSender<Status>),
+    Stop {
+        deadline: Instant,
+    },
+    /// End at once and tell nobody.
+    Kill,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Execute,
+    Query(Consistency),
+}
+
+/// Events taken in one turn at the most, so that heartbeats leave in time however much waits.
+const TURN_MAX: usize = 4096;
+
+pub(crate) struct Engine {
+    pub(crate) replica: Replica,
+    pub(crate) inbox: Receiver<Message>,
+    pub(crate) store: Sender<StoreJob>,
+    pub(crate) machine: Sender<MachineJob>,
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) callers: Callers,
+    /// Bytes of peers' messages in the inbox.
+    pub(crate) inbox_bytes: Arc<AtomicUsize>,
+    /// Where the monotonic clock of the replica begins.
+    pub(crate) origin: Instant,
+    pub(crate) outbox: BTreeMap<NodeId, Vec<PeerMessage>>,
+    pub(crate) stopped: bool,
+}
+
+impl Engine {
+    /// Runs until it is stopped or nobody can reach it any more.
+    pub(crate) fn run(&mut self) {
+        self.dial();
+        self.turn(None);
+        while !self.stopped {
+            match self.inbox.recv_timeout(self.patience()) {
+                Ok(first) => self.turn(Some(first)),
+                Err(RecvTimeoutError::Timeout) => self.turn(None),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// How long there is nothing to do unless something comes.
+    fn patience(&self) -> Duration {
+        let now = self.clock().now;
+        self.replica.deadline().since(now).min(Duration::from_hours(1))
+    }
+
+    fn clock(&self) -> Clock {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Clock { now: self.instant(Instant::now()), wall: nanoseconds(wall) }
+    }
+
+    fn instant(&self, at: Instant) -> graft_domain::Instant {
+        graft_domain::Instant(nanoseconds(at.saturating_duration_since(self.origin)))
+    }
+
+    /// Everything that waits, then the timer (a heartbeat may have been among the messages), then what all of it wants done.
+    fn turn(&mut self, first: Option<Message>) {
+        let clock = self.clock();
+        if let Some(first) = first {
+            self.take(clock, first);
+        }
+        for _ in 1..TURN_MAX {
+            let Ok(message) = self.inbox.try_recv() else { break };
+            self.take(clock, message);
+        }
+        if self.replica.deadline() <= clock.now {
+            self.replica.handle(clock, Event::Timeout);
+        }
+        if self.stopped {
+            return;
+        }
+        for effect in self.replica.effects() {
+            self.perform(effect);
+        }
+        self.send();
+    }
+
+    fn take(&mut self, clock: Clock, message: Message) {
+        match message {
+            Message::Calls { calls, kind, deadline } => {
+                let deadline = self.instant(deadline);
+                for (body, caller) in calls {
+                    let request = self.callers.admit(caller);
+                    let event = match kind {
+                        Kind::Execute => Event::Execute { request, body, deadline },
+                        Kind::Query(consistency) => Event::Query { request, body, consistency, deadline },
+                    };
+                    self.replica.handle(clock, event);
+                }
+            }
+            Message::Peer(event) => self.take_peer(clock, event),
+            Message::Event(event) => self.replica.handle(clock, event),
+            Message::Applied { index, done } => {
+                for request in done {
+                    self.callers.release(request);
+                }
+                self.replica.handle(clock, Event::Applied { index });
+            }
+            Message::Queried { done } => {
+                for request in &done {
+                    self.callers.release(*request);
+                }
+                self.replica.handle(clock, Event::Queried(done));
+            }
+            Message::Status(reply) => {
+                // Whoever asked may have given up.
+                let _ = reply.try_send(self.replica.status());
+            }
+            Message::Stop { deadline } => {
+                let deadline = self.instant(deadline);
+                self.replica.handle(clock, Event::Stop { deadline });
+            }
+            Message::Kill => self.stopped = true,
+        }
+    }
+
+    fn take_peer(&mut self, clock: Clock, event: PeerEvent) {
+        match event {
+            PeerEvent::Messages { messages, .. } => {
+                let bytes = messages.iter().map(weight).sum();
+                self.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                for message in messages {
+                    self.replica.handle(clock, Event::Peer(message));
+                }
+            }
+            PeerEvent::Connected { peer, inbound: false, .. } => self.replica.handle(clock, Event::Connected(peer)),
+            PeerEvent::Connected { .. } => {}
+            PeerEvent::Unreachable { peer, why } => {
+                tracing::debug!(%peer, %why, "unreachable");
+                self.replica.handle(clock, Event::Unreachable(peer));
+            }
+            PeerEvent::Refused { peer, address, code, why } => {
+                let peer = peer.map_or_else(String::new, |peer| peer.to_string());
+                tracing::warn!(%peer, %address, ?code, "connection refused: {why}");
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(to, message) => self.outbox.entry(to).or_default().push(message),
+            Effect::Persist(write) => {
+                // Messages to followers leave first: their disks work while this one does.
+                self.send();
+                let _ = self.store.send(StoreJob::Persist(write));
+            }
+            Effect::Apply(batch) => {
+                let find = |(place, request): (usize, RequestId)| (place, request, self.callers.find(request));
+                let callers = batch.callers.into_iter().map(find).collect();
+                let _ = self.machine.send(MachineJob::Apply(ApplyJob {
+                    commands: batch.commands,
+                    callers,
+                    upto: batch.upto,
+                }));
+            }
+            Effect::Query(queries) => {
+                let (requests, queries): (Vec<RequestId>, Vec<Bytes>) = queries.into_iter().unzip();
+                let callers = requests.into_iter().map(|request| (request, self.callers.find(request))).collect();
+                let core = self.replica.core();
+                let (applied, term) = (self.replica.handed(), core.term());
+                let _ = self.machine.send(MachineJob::Query { queries, callers, applied, term });
+            }
+            Effect::Answer(request, outcome) => self.callers.answer(request, outcome),
+            Effect::Transition(transition) => self.note(&transition),
+            Effect::Stopped => self.stopped = true,
+        }
+    }
+
+    fn send(&mut self) {
+        for (to, messages) in std::mem::take(&mut self.outbox) {
+            self.transport.send_batch(to, messages);
+        }
+    }
+
+    /// Lets the world know of what changed.
+    fn note(&mut self, transition: &Transition) {
+        match transition {
+            Transition::Leader { term } => tracing::info!(%term, "leader"),
+            Transition::Follower { term, leader: Some(leader) } => tracing::info!(%term, %leader, "follower"),
+            Transition::Follower { term, leader: None } => tracing::debug!(%term, "follower without a leader"),
+            Transition::PreCandidate { term } => tracing::debug!(%term, "asks for pre-votes"),
+            Transition::Candidate { term } => tracing::info!(%term, "candidate"),
+            Transition::Truncated { from } => tracing::info!(%from, "entries replaced by the leader's"),
+            Transition::Membership { .. } => self.dial(),
+            Transition::MembershipCommitted { .. } => {
+                let cluster = self.replica.core().cluster();
+                if cluster != ClusterId::UNKNOWN {
+                    self.transport.set_cluster(cluster);
+                    let _ = self.store.send(StoreJob::Cluster(cluster));
+                }
+            }
+            Transition::Breach(breach) => {
+                tracing::error!(?breach, "an invariant does not hold; this node falls silent")
+            }
+        }
+    }
+
+    /// Keeps a connection to every other member.
+    fn dial(&self) {
+        let core = self.replica.core();
+        let others = core.membership().members.iter().filter(|(id, _)| **id != core.id());
+        let peer = |member: &graft_domain::Member| Peer {
+            address: member.address.to_string(),
+            incarnation: member.incarnation,
+        };
+        self.transport.set_peers(&others.map(|(id, member)| (*id, peer(member))).collect());
+    }
+
+    /// Answers everyone who still waits, when the loop is over.
+    pub(crate) fn abandon(&mut self, why: Option<String>) {
+        let outcome = match why {
+            Some(why) => Outcome::Unknown(why),
+            None => Outcome::Refused(Refusal::Stopped),
+        };
+        self.callers.abandon(&outcome);
+        while let Ok(message) = self.inbox.try_recv() {
+            if let Message::Calls { calls, .. } = message {
+                for (_, caller) in calls {
+                    caller.sink.complete(caller.token, Outcome::Refused(Refusal::Stopped));
+                }
+            }
+        }
+    }
+}
+
+/// What a message counts for in the inbox.
+pub(crate) fn weight(message: &PeerMessage) -> usize {
+    const OVERHEAD: usize = 64;
+    OVERHEAD
+        + match message {
+            PeerMessage::Raft(envelope) => match &envelope.message {
+                graft_domain::Message::Append(append) => append.entries.iter().map(graft_domain::Entry::size).sum(),
+                _ => 0,
+            },
+            PeerMessage::Forward { body, .. } => body.len(),
+            PeerMessage::Refused { .. } => 0,
+        }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    // Five hundred years fit.
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

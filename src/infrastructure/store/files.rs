@@ -1,0 +1,88 @@
+//! What the log needs of a file system, and nothing more, so that a test or a simulator can put a failing one below it.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// A file system. Errors are the operating system's own; "no space" is [`io::ErrorKind::StorageFull`] or
+/// [`io::ErrorKind::QuotaExceeded`].
+pub trait Files: fmt::Debug + Send + 'static {
+    type File: StoreFile;
+    /// Holds the lock for as long as it lives.
+    type Lock: fmt::Debug + Send;
+
+    /// Makes a directory, and those above it, durably. False if it was there already.
+    fn make_directory(&self, path: &Path) -> io::Result<bool>;
+
+    /// Takes the one lock there is on this file, making the file if needed, and leaves this process's pid in it.
+    fn lock(&self, path: &Path) -> io::Result<Locking<Self::Lock>>;
+
+    /// The names of the files in a directory, in any order.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Opens an existing file to read and write.
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Makes a file, or empties an existing one, to read and write. Durable after [`Files::sync_directory`].
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Replaces `to` by `from`, atomically. Durable after [`Files::sync_directory`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Durable after [`Files::sync_directory`].
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+}
+
+/// An open file.
+pub trait StoreFile: fmt::Debug + Send {
+    /// Bytes in it.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Reads at most as much as fits, and answers how much; 0 only at the end of the file.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all of it. After an error any part of it may be written.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts the file off.
+    fn truncate(&mut self, length: u64) -> io::Result<()>;
+
+    /// Makes the bytes and the length durable.
+    fn sync_data(&mut self) -> io::Result<()>;
+}
+
+/// What came of asking for a lock.
+#[derive(Debug)]
+pub enum Locking<L> {
+    Held(L),
+    /// Somebody has it: the process of this pid, if that could be read.
+    Taken {
+        pid: Option<u32>,
+    },
+}
+
+/// Fills `into` from `offset` on as far as the file goes, and answers how much that was.
+pub(super) fn read_full(file: &impl StoreFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < into.len() {
+        match file.read_at(offset + done as u64, &mut into[done..])? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    Ok(done)
+}
+
+/// Writes zeros over `from..to`.
+pub(super) fn fill_zeros(file: &mut impl StoreFile, mut from: u64, to: u64) -> io::Result<()> {
+    static ZEROS: [u8; 1 << 18] = [0; 1 << 18];
+    while from < to {
+        let count = ZEROS.len().min(usize::try_from(to - from).unwrap_or(usize::MAX));
+        file.write_at(from, &ZEROS[..count])?;
+        from += count as u64;
+    }
+    Ok(())
+}

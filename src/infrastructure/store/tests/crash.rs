@@ -1,0 +1,145 @@
+//! The machine stops between any two changes of the disk, unsynced ones being lost, kept or torn. A step is there
+//! wholly or not at all, and if it was acknowledged it is there.
+
+use super::disk::{Crash, Faults};
+use super::*;
+
+const CRASHES: [Crash; 6] = [Crash::Drop, Crash::Keep, Crash::Tear(1), Crash::Tear(2), Crash::Tear(3), Crash::Tear(4)];
+
+/// Where a life was when the power went.
+struct Stopped {
+    done: usize,
+    before: Model,
+    /// If the step at hand was done after all.
+    after: Model,
+}
+
+/// Lives until the power goes at change `at`.
+fn live_until(disk: &Disk, steps: &[Step], at: u64) -> Stopped {
+    disk.set_faults(Faults { power_off_at: Some(at), ..Faults::default() });
+    let mut before = Model::default();
+    let Ok((mut wal, _)) = open(disk) else { return Stopped { done: 0, after: before.clone(), before } };
+    for (done, step) in steps.iter().enumerate() {
+        let after = before.after(step);
+        if step.run(&mut wal).is_err() {
+            let again = wal.persist(&[write(9, None, vec![], 0)]);
+            assert_eq!(again, Err(StoreError::Poisoned), "a failed store takes nothing more");
+            return Stopped { done, before, after };
+        }
+        before = after;
+    }
+    Stopped { done: steps.len(), after: before.clone(), before }
+}
+
+/// Checks what came back and answers how many steps are done.
+fn check(stopped: &Stopped, opened: &Opened, context: &str) -> usize {
+    let found = Model::of(opened);
+    if found == stopped.before.shown() {
+        return stopped.done;
+    }
+    assert_eq!(found, stopped.after.shown(), "{context}: neither before nor after step {}", stopped.done);
+    stopped.done + 1
+}
+
+fn changes_of(steps: &[Step]) -> u64 {
+    let disk = Disk::new();
+    let (mut wal, _) = open_well(&disk);
+    run_all(&mut wal, steps);
+    disk.changes()
+}
+
+#[test]
+fn a_crash_anywhere_loses_nothing_acknowledged() {
+    let steps = life();
+    let (mut torn, mut kept) = (0, 0);
+    for at in 0..=changes_of(&steps) {
+        for crash in CRASHES {
+            let context = format!("power off at change {at}, {crash:?}");
+            let disk = Disk::new();
+            let stopped = live_until(&disk, &steps, at);
+            disk.crash(crash);
+            let (mut wal, opened) = open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let done = check(&stopped, &opened, &context);
+            torn += usize::from(!opened.notes.is_empty());
+            kept += usize::from(done > stopped.done);
+            let mut model = if done == stopped.done { stopped.before } else { stopped.after };
+            // What a reopened log hands out it must keep, and life goes on.
+            for step in &steps[done.min(steps.len())..] {
+                step.run(&mut wal).unwrap_or_else(|error| panic!("{context}, then {step:?}: {error}"));
+                model = model.after(step);
+            }
+            drop(wal);
+            disk.crash(Crash::Drop);
+            assert_eq!(Model::of(&open_well(&disk).1), model.shown(), "{context}, after the rest of its life");
+        }
+    }
+    assert!(torn > 50 && kept > 50, "both kinds of ends came about: {torn} torn, {kept} kept");
+}
+
+#[test]
+fn a_crash_while_recovering_from_a_crash_loses_nothing_either() {
+    let steps = &life()[..16];
+    for at in (0..=changes_of(steps)).step_by(2) {
+        let disk = Disk::new();
+        let stopped = live_until(&disk, steps, at);
+        disk.crash(Crash::Tear(at));
+        for second in 0.. {
+            let disk = disk.copy();
+            let off = disk.changes() + second;
+            disk.set_faults(Faults { power_off_at: Some(off), ..Faults::default() });
+            let finished = open(&disk).map(|(_, opened)| Model::of(&opened)).ok();
+            disk.crash(Crash::Tear(second));
+            let context = format!("power off at change {at}, again at change {second} of the recovery");
+            let (_, opened) = open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+            check(&stopped, &opened, &context);
+            if let Some(finished) = finished {
+                assert_eq!(Model::of(&opened), finished, "{context}: what was handed out is gone");
+                break;
+            }
+        }
+    }
+}
+
+/// The process is killed with a write in the page cache; the next one reads it, believes it, and then the power goes.
+#[test]
+fn what_a_reopened_log_hands_out_is_durable() {
+    let steps = life();
+    let mut unsynced = 0;
+    for at in 0..changes_of(&steps) {
+        let disk = Disk::new();
+        let stopped = live_until(&disk, &steps, at);
+        disk.set_faults(Faults::default());
+        let (wal, opened) = open_well(&disk);
+        let done = check(&stopped, &opened, "killed");
+        unsynced += usize::from(done > stopped.done);
+        drop(wal);
+        disk.crash(Crash::Drop);
+        assert_eq!(Model::of(&open_well(&disk).1), Model::of(&opened), "killed at change {at}, then a power failure");
+    }
+    assert!(unsynced > 20, "a write was in the page cache only, {unsynced} times");
+}
+
+/// A write that was torn and cut off is longer than what is written in its place.
+#[test]
+fn torn_bytes_never_come_back() {
+    for seed in 0..40 {
+        let disk = Disk::new();
+        let (mut wal, _) = open_well(&disk);
+        let first = Step::Persist(vec![write(1, None, commands(1, 1, 1), 0)]);
+        let mut model = run_all(&mut wal, std::slice::from_ref(&first));
+        disk.set_faults(Faults { power_off_at: Some(disk.changes() + 1), ..Faults::default() });
+        wal.persist(&[write(1, None, vec![command(1, 2, 4000)], 0)]).expect_err("the power is off");
+        drop(wal);
+        disk.crash(Crash::Tear(seed));
+        let (mut wal, opened) = open_well(&disk);
+        assert_eq!(Model::of(&opened), model.shown());
+        let behind = disk.read("log-0000000001")[position(&wal)..].to_vec();
+        assert!(behind.iter().all(|byte| *byte == 0), "seed {seed}: torn bytes are left");
+        let step = Step::Persist(vec![write(1, None, commands(1, 2, 2), 0)]);
+        step.run(&mut wal).expect("it is written");
+        model = model.after(&step);
+        drop(wal);
+        disk.crash(Crash::Drop);
+        assert_eq!(Model::of(&open_well(&disk).1), model.shown());
+    }
+}

@@ -1,0 +1,403 @@
+//! Real nodes on loopback, with real disks and a machine in Rust.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use graft::domain::{Index, NodeId};
+use graft::infrastructure::config::NodeConfig;
+use graft::infrastructure::runtime::{Caller, Kind, Node, StartError, Waiting};
+use graft::services::error::{Outcome, Refusal};
+use graft::services::ports::{Command, Halt, Machine, Raised, Reply, StoreError};
+use graft::services::{Consistency, Status};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Keeps every command; `raise`, `halt`, `panic` and `block` do as they say.
+#[derive(Clone, Default)]
+struct Lines {
+    lines: Arc<Mutex<Vec<Bytes>>>,
+    blocked: Arc<AtomicBool>,
+    /// What `halt` and `panic` mean only here: trouble of this replica alone.
+    fragile: bool,
+}
+
+impl Lines {
+    fn seen(&self) -> Vec<Bytes> {
+        self.lines.lock().unwrap().clone()
+    }
+}
+
+impl Machine for Lines {
+    fn open(&mut self, _directory: &str) -> Result<Index, Halt> {
+        Ok(Index::ZERO)
+    }
+
+    fn apply(&mut self, commands: &[Command], replies: &mut Vec<Reply>) -> Result<(), Halt> {
+        for command in commands {
+            match &command.body[..] {
+                b"raise" => replies.push(Reply::Raised(Box::new(Raised {
+                    type_name: "ValueError".to_owned(),
+                    message: "as told".to_owned(),
+                    traceback: String::new(),
+                }))),
+                b"halt" if self.fragile => return Err(Halt { index: command.index, why: "told to halt".to_owned() }),
+                b"panic" if self.fragile => panic!("told to panic"),
+                body => {
+                    while body == b"block" && self.blocked.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
+                    let mut lines = self.lines.lock().unwrap();
+                    lines.push(command.body.clone());
+                    replies.push(Reply::Value(Bytes::from(lines.len().to_string())));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn query(&mut self, queries: &[Bytes], replies: &mut Vec<Reply>) {
+        let count = self.lines.lock().unwrap().len().to_string();
+        replies.extend(queries.iter().map(|_| Reply::Value(Bytes::from(count.clone()))));
+    }
+}
+
+struct Cluster {
+    directory: tempfile::TempDir,
+    configs: Vec<NodeConfig>,
+    machines: Vec<Lines>,
+    nodes: Vec<Option<Node>>,
+}
+
+impl Cluster {
+    fn new(size: usize) -> Self {
+        Self::with(size, |_| Lines::default())
+    }
+
+    fn with(size: usize, machine: impl Fn(usize) -> Lines) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let free: Vec<_> = (0..size).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let members: BTreeMap<NodeId, String> =
+            free.iter().enumerate().map(|(n, listener)| (id(n), listener.local_addr().unwrap().to_string())).collect();
+        drop(free);
+        let config = |n: usize| NodeConfig {
+            members: Some(members.clone()),
+            ..NodeConfig::new(id(n), members[&id(n)].clone(), directory.path().join(id(n).as_str()))
+        };
+        let configs: Vec<NodeConfig> = (0..size).map(config).collect();
+        let machines: Vec<Lines> = (0..size).map(machine).collect();
+        let mut cluster = Self { directory, configs, machines, nodes: (0..size).map(|_| None).collect() };
+        (0..size).for_each(|n| cluster.start(n));
+        cluster
+    }
+
+    fn start(&mut self, n: usize) {
+        self.nodes[n] = Some(Node::start(&self.configs[n], Box::new(self.machines[n].clone())).unwrap());
+    }
+
+    /// Takes it down without a word to the others.
+    fn crash(&mut self, n: usize) {
+        let node = self.nodes[n].take().unwrap();
+        assert!(node.kill(PATIENCE), "a killed node's threads end");
+        let machine = Lines { fragile: self.machines[n].fragile, ..Lines::default() };
+        self.machines[n] = machine;
+    }
+
+    fn node(&self, n: usize) -> &Node {
+        self.nodes[n].as_ref().unwrap()
+    }
+
+    fn running(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.nodes.len()).filter(|n| self.nodes[*n].is_some())
+    }
+
+    /// Waits until all that run agree on a leader that has a quorum.
+    fn leader(&self) -> usize {
+        wait("a leader that all follow", || {
+            let all: Vec<Status> = self.running().map(|n| self.node(n).status()).collect();
+            let leader = all[0].leader?;
+            let agreed = all.iter().all(|s| s.leader == Some(leader) && s.term == all[0].term && s.has_quorum);
+            agreed
+                .then(|| (0..self.nodes.len()).find(|n| id(*n) == leader))
+                .flatten()
+                .filter(|n| self.nodes[*n].is_some())
+        })
+    }
+
+    fn converged(&self) -> Vec<Bytes> {
+        wait("the same state everywhere", || {
+            let all: Vec<Vec<Bytes>> = self.running().map(|n| self.machines[n].seen()).collect();
+            let last: Vec<Status> = self.running().map(|n| self.node(n).status()).collect();
+            let done = last.iter().all(|s| s.applied == last[0].last && s.last == last[0].last);
+            (done && all.iter().all(|lines| *lines == all[0])).then(|| all[0].clone())
+        })
+    }
+}
+
+fn id(n: usize) -> NodeId {
+    NodeId::new(&format!("n{}", n + 1)).unwrap()
+}
+
+fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn call(node: &Node, kind: Kind, bodies: &[&str], timeout: Duration) -> Vec<Outcome> {
+    let waiting = Waiting::new(bodies.len());
+    let caller = |token: usize| Caller { sink: Arc::<Waiting>::clone(&waiting), token: token as u64 };
+    let calls = bodies.iter().enumerate().map(|(n, body)| (Bytes::from((*body).to_owned()), caller(n))).collect();
+    node.submit(kind, calls, Instant::now() + timeout);
+    assert!(waiting.wait(timeout + PATIENCE), "every call is answered by its deadline");
+    waiting.take()
+}
+
+fn execute(node: &Node, body: &str) -> Outcome {
+    call(node, Kind::Execute, &[body], PATIENCE).remove(0)
+}
+
+fn value(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Done { reply: Reply::Value(bytes), .. } => String::from_utf8(bytes.to_vec()).unwrap(),
+        other => panic!("no value: {other:?}"),
+    }
+}
+
+fn count(node: &Node, consistency: Consistency) -> String {
+    value(call(node, Kind::Query(consistency), &["count"], PATIENCE).remove(0))
+}
+
+#[test]
+fn a_cluster_of_one_remembers() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = NodeConfig::new(id(0), "127.0.0.1:0", directory.path());
+    for round in 0..3 {
+        let machine = Lines::default();
+        let node = Node::start(&config, Box::new(machine.clone())).unwrap();
+        assert!(!node.address().ends_with(":0"), "{}", node.address());
+        assert_eq!(value(execute(&node, "x")), (round + 1).to_string());
+        assert_eq!(count(&node, Consistency::Linearizable), (round + 1).to_string());
+        assert!(node.stop(PATIENCE));
+        assert_eq!(execute(&node, "x"), Outcome::Refused(Refusal::Stopped));
+    }
+}
+
+#[test]
+fn any_member_takes_any_call() {
+    let cluster = Cluster::new(3);
+    for n in 0..9 {
+        assert_eq!(value(execute(cluster.node(n % 3), &format!("{n}"))), (n + 1).to_string());
+        assert_eq!(count(cluster.node((n + 1) % 3), Consistency::Linearizable), (n + 1).to_string());
+    }
+    assert_eq!(cluster.converged().len(), 9);
+    assert_eq!(count(cluster.node(0), Consistency::Stale), "9");
+    let clusters: Vec<_> = (0..3).map(|n| cluster.node(n).status().cluster).collect();
+    assert!(clusters.iter().all(|cluster| *cluster == clusters[0]) && clusters[0].0 != 0);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_with_the_leader() {
+    let mut cluster = Cluster::new(3);
+    let mut acknowledged = Vec::new();
+    for round in 0..4 {
+        let leader = cluster.leader();
+        let other = (leader + 1) % 3;
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..8)
+                .map(|writer| {
+                    let node = cluster.node(other);
+                    scope.spawn(move || {
+                        let line = |n| format!("{round}-{writer}-{n}");
+                        (0..20)
+                            .map(line)
+                            .filter(|l| matches!(execute(node, l), Outcome::Done { .. }))
+                            .collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            for writer in writers {
+                acknowledged.extend(writer.join().unwrap());
+            }
+        });
+        cluster.crash(leader);
+        assert_eq!(
+            value(execute(cluster.node(other), &format!("after {round}"))).parse::<usize>().unwrap(),
+            acknowledged.len() + 1
+        );
+        acknowledged.push(format!("after {round}"));
+        cluster.start(leader);
+    }
+    let lines: Vec<String> = cluster.converged().iter().map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
+    let mut sorted = lines.clone();
+    sorted.sort();
+    acknowledged.sort();
+    assert_eq!(sorted, acknowledged, "each acknowledged line is there once, and no other");
+}
+
+#[test]
+fn a_restarted_leader_disturbs_nobody() {
+    let mut cluster = Cluster::new(3);
+    let old = cluster.leader();
+    execute(cluster.node(old), "before");
+    cluster.crash(old);
+    let new = cluster.leader();
+    let term = cluster.node(new).status().term;
+    execute(cluster.node(new), "while it was away");
+    cluster.start(old);
+    assert_eq!(cluster.converged().len(), 2);
+    for n in 0..20 {
+        execute(cluster.node(n % 3), "more");
+    }
+    assert_eq!((cluster.leader(), cluster.node(new).status().term), (new, term), "no election");
+}
+
+#[test]
+fn stopping_hands_leadership_over_and_loses_no_call() {
+    let mut cluster = Cluster::new(3);
+    let old = cluster.leader();
+    let before = cluster.node(old).status().term;
+    let begun = Instant::now();
+    assert!(cluster.nodes[old].take().unwrap().stop(PATIENCE));
+    let new = cluster.leader();
+    assert_eq!(cluster.node(new).status().term.0, before.0 + 1, "one election, at once");
+    assert!(begun.elapsed() < PATIENCE);
+    assert_eq!(value(execute(cluster.node(new), "on")), "1");
+}
+
+#[test]
+fn a_command_that_raises_is_answered_and_the_cluster_goes_on() {
+    let cluster = Cluster::new(3);
+    for n in 0..3 {
+        let Outcome::Done { reply: Reply::Raised(raised), .. } = execute(cluster.node(n), "raise") else {
+            panic!("not raised");
+        };
+        assert_eq!((raised.type_name.as_str(), raised.message.as_str()), ("ValueError", "as told"));
+    }
+    assert_eq!(value(execute(cluster.node(0), "on")), "1");
+}
+
+#[test]
+fn a_machine_that_blocks_causes_no_election() {
+    let cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    let term = cluster.node(leader).status().term;
+    cluster.machines[leader].blocked.store(true, Ordering::Relaxed);
+    let outcome = call(cluster.node(leader), Kind::Execute, &["block"], Duration::from_secs(3)).remove(0);
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    assert_eq!((cluster.leader(), cluster.node(leader).status().term), (leader, term));
+    cluster.machines[leader].blocked.store(false, Ordering::Relaxed);
+    assert_eq!(value(execute(cluster.node(leader), "on")), "2");
+}
+
+#[test]
+fn a_replica_that_halts_says_so_and_gives_up_leadership() {
+    for trouble in ["halt", "panic"] {
+        let cluster = Cluster::with(3, |_| Lines::default());
+        let leader = cluster.leader();
+        drop(cluster);
+        let mut cluster = Cluster::with(3, |n| Lines { fragile: n == leader, ..Lines::default() });
+        let fragile = leader;
+        let others: Vec<usize> = (0..3).filter(|n| *n != fragile).collect();
+        assert!(matches!(execute(cluster.node(others[0]), trouble), Outcome::Done { .. }));
+        let why = wait("the replica to halt", || cluster.node(fragile).status().error);
+        assert!(why.contains("told to"), "{why}");
+        let new = wait("another leader", || cluster.node(others[0]).status().leader.filter(|l| *l != id(fragile)));
+        assert_ne!(new, id(fragile));
+        assert_eq!(value(execute(cluster.node(others[1]), "on")), "2");
+        assert!(matches!(execute(cluster.node(fragile), "x"), Outcome::Refused(Refusal::Halted(_))));
+        // It does not skip the entry when it is started again.
+        cluster.crash(fragile);
+        cluster.start(fragile);
+        wait("the replica to halt again", || cluster.node(fragile).status().error);
+        assert_eq!(cluster.machines[fragile].seen().len(), 0);
+    }
+}
+
+#[test]
+fn without_a_majority_nothing_is_done_and_the_reason_is_told() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    let others: Vec<usize> = (0..3).filter(|n| *n != leader).collect();
+    for other in &others {
+        cluster.crash(*other);
+    }
+    wait("the leader to notice", || cluster.node(leader).status().leader.is_none().then_some(()));
+    let outcome = call(cluster.node(leader), Kind::Execute, &["x"], Duration::from_millis(300)).remove(0);
+    assert_eq!(outcome, Outcome::Refused(Refusal::NoQuorum { reachable: 1, needed: 2 }));
+    let outcome =
+        call(cluster.node(leader), Kind::Query(Consistency::Linearizable), &["x"], Duration::from_millis(300));
+    assert_eq!(outcome, [Outcome::Refused(Refusal::NoQuorum { reachable: 1, needed: 2 })]);
+    cluster.start(others[0]);
+    assert_eq!(value(execute(cluster.node(leader), "y")), "1", "what was refused was not done");
+}
+
+#[test]
+fn limits_are_told_at_the_door() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = NodeConfig::new(id(0), "127.0.0.1:0", directory.path());
+    (config.command_bytes_max, config.inflight_max) = (10, 4);
+    let node = Node::start(&config, Box::new(Lines::default())).unwrap();
+    assert_eq!(execute(&node, "12345678901"), Outcome::Refused(Refusal::TooLarge { bytes: 11, limit: 10 }));
+    assert_eq!(value(execute(&node, "1234567890")), "1");
+    let outcomes = call(&node, Kind::Execute, &["a", "b", "c", "d", "e"], PATIENCE);
+    assert!(outcomes.iter().any(|o| matches!(o, Outcome::Refused(Refusal::Busy(_)))), "{outcomes:?}");
+    assert_eq!(value(execute(&node, "z")), "6", "four of five were done");
+}
+
+#[test]
+fn a_large_command_reaches_every_member() {
+    let cluster = Cluster::new(3);
+    let large = "x".repeat(8 << 20);
+    let follower = (cluster.leader() + 1) % 3;
+    assert_eq!(value(execute(cluster.node(follower), &large)), "1");
+    assert!(cluster.converged()[0].len() == 8 << 20);
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |config: &NodeConfig| Node::start(config, Box::new(Lines::default()));
+    let config = NodeConfig::new(id(0), "127.0.0.1:0", directory.path().join("a"));
+    let node = start(&config).unwrap();
+    let mut other = NodeConfig::new(id(1), node.address(), directory.path().join("b"));
+    assert!(matches!(start(&other), Err(StartError::Bind(_))), "the port is taken");
+    other.address = "127.0.0.1:0".to_owned();
+    other.data_dir = config.data_dir.clone();
+    assert!(matches!(start(&other), Err(StartError::Store(StoreError::Locked { pid: Some(_), .. }))));
+    assert!(node.stop(PATIENCE));
+    assert!(matches!(start(&other), Err(StartError::Store(StoreError::WrongNode { .. }))));
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    other.data_dir = directory.path().join("file");
+    assert!(matches!(start(&other), Err(StartError::Store(StoreError::Io { .. }))));
+    other.address = "no port".to_owned();
+    assert!(matches!(start(&other), Err(StartError::Bind(_))));
+    other.election_timeout = Duration::from_millis(1);
+    assert!(matches!(start(&other), Err(StartError::Config(_))));
+}
+
+#[test]
+fn the_directory_of_another_cluster_is_not_let_in() {
+    let mut cluster = Cluster::new(3);
+    execute(cluster.node(0), "x");
+    cluster.crash(2);
+    // n3 founds a cluster of its own meanwhile, and comes back with that one's directory.
+    let stray =
+        NodeConfig { members: None, data_dir: cluster.directory.path().join("stray"), ..cluster.configs[2].clone() };
+    let node = Node::start(&stray, Box::new(Lines::default())).unwrap();
+    assert_eq!(value(execute(&node, "mine")), "1");
+    assert!(node.stop(PATIENCE));
+    cluster.configs[2].data_dir = stray.data_dir;
+    cluster.start(2);
+    assert_eq!(value(execute(cluster.node(0), "y")), "2");
+    let strange = call(cluster.node(2), Kind::Query(Consistency::Linearizable), &["count"], PATIENCE).remove(0);
+    assert_eq!(value(strange), "1", "it keeps to its own history");
+    assert_eq!(cluster.machines[0].seen().len(), 2);
+}

@@ -1,0 +1,5 @@
+//! One binary for every test that needs the whole crate: real files, real sockets on loopback, the tree itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod architecture;
+mod cluster;

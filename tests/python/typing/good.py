@@ -1,0 +1,103 @@
+"""Uses of the API that type checkers must accept, with the types that they must see."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import graft
+from graft import Node, StateMachine, command, query
+from typing_extensions import assert_type
+
+
+class Bank(StateMachine):
+    def __init__(self) -> None:
+        self.accounts: dict[str, int] = {}
+
+    @command
+    def deposit(self, who: str, amount: int) -> int:
+        self.accounts[who] = self.accounts.get(who, 0) + amount
+        assert_type(self.context.index, int)
+        return self.accounts[who]
+
+    @command(since=2)
+    def transfer(self, a: str, b: str, amount: int = 1) -> bool:
+        assert_type(self.deposit(b, amount), int)
+        return self.balance(a) >= amount
+
+    @query
+    def balance(self, who: str) -> int:
+        return self.accounts.get(who, 0)
+
+    @query(name="sum")
+    def total(self) -> float:
+        return sum(self.accounts.values())
+
+
+class SavingsBank(Bank):
+    @command
+    def interest(self, percent: int) -> None: ...
+
+
+class Lines(StateMachine):
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def apply(self, command: bytes) -> int:
+        self.lines.append(command)
+        return len(self.lines)
+
+    def query(self, query: bytes) -> bytes:
+        return self.lines[-1]
+
+
+def blocking() -> None:
+    node = Node(Bank(), id="n1", address="127.0.0.1:7001", data_dir="n1", members={"n1": "127.0.0.1:7001"})
+    with node as same:
+        assert_type(same, Node[Bank])
+        assert_type(node.wait_ready(timeout=10), Node[Bank])
+        assert_type(node.execute(Bank.deposit, "ann", 5), int)
+        assert_type(node.execute(Bank.deposit, who="ann", amount=5), int)
+        assert_type(node.execute(Bank.transfer, "ann", "bob"), bool)
+        assert_type(node.query(Bank.balance, "ann"), int)
+        assert_type(node.query(Bank.total), float)
+        assert_type(node.options(timeout=1, consistency="stale").query(Bank.balance, "ann"), int)
+        assert_type(node.options(timeout="500ms").proxy.deposit("ann", 1), int)
+        assert_type(node.submit(Bank.deposit, "ann", 1), Future[graft.Result[int]])
+        assert_type(node.submit(Bank.balance, "ann").result().value, int)
+        assert_type(node.proxy.deposit("ann", 1), int)
+        assert_type(node.proxy.balance("ann"), int)
+        assert_type(node.execute("deposit", "ann", 5), Any)
+        assert_type(node.execute_many([(Bank.deposit, "ann", 5)]), list[Any])
+        assert_type(node.status().members[0].match_index, int | None)
+        assert_type(node.machine, Bank)
+
+
+def derived(node: Node[SavingsBank]) -> None:
+    assert_type(node.execute(Bank.deposit, "ann", 5), int)
+    assert_type(node.execute(SavingsBank.deposit, "ann", 5), int)
+    node.execute(SavingsBank.interest, 5)
+
+
+def raw() -> None:
+    node = Node(Lines(), id="n1", address="127.0.0.1:0", data_dir=None, heartbeat="10ms", command_bytes_max="1MiB")
+    assert_type(node.execute(b"x"), Any)
+    assert_type(node.query(b"x"), Any)
+
+
+async def service(node: Node[Bank]) -> None:
+    assert_type(await node.aio.execute(Bank.deposit, "ann", 5), int)
+    assert_type(await node.aio.options(timeout=0.5).query(Bank.balance, "ann"), int)
+    try:
+        await node.aio.execute("deposit", "ann", 5)
+    except graft.ApplyError as error:
+        assert_type((error.type_name, error.index), tuple[str, int])
+    except graft.NoQuorum as error:
+        assert_type(error.needed, int | None)
+
+
+def local() -> None:
+    bank = Bank()
+    assert_type(bank.deposit("ann", 5), int)
+    assert_type(bank.balance("ann"), int)
+    graft.Config(election_timeout="1s", command_bytes_max=1 << 20)
