@@ -55,9 +55,9 @@ class Config:
     """Bytes; default 1 MiB. Log entries sent to a member in one message; a single larger entry goes alone. About what
     a 10 Gb/s link carries in a millisecond, so that heartbeats are never stuck behind it for long."""
 
-    inflight_max: int = 256
-    """Messages; default 256. How many may be on their way to one member unanswered: enough to fill a link with a long
-    round trip, few enough that a member that stopped reading costs little memory."""
+    inflight_max: int = 65_536
+    """Calls; default 65536. How many may wait for an answer on this node; further ones are refused with `Busy` at once.
+    Enough for every task of a busy program, few enough that a cluster that stands still does not fill the memory."""
 
     log_bytes_max: int = 1 << 30
     """Bytes; default 1 GiB. Log kept since the last snapshot; at this size commands are refused with `Busy`, for a

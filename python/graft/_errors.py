@@ -187,7 +187,7 @@ class Corruption(StorageError):
     """Bytes that were safely on disk have changed. Nothing was cut off or overwritten."""
 
     code = "CORRUPTION"
-    fix = "keep the directory for analysis, and let this member start from an empty one: the others have the data"
+    fix = "bring a good copy of the directory back, or replace this member by one with a new id and an empty directory"
 
     @property
     def file(self) -> str | None:

@@ -14,6 +14,8 @@ from graft import _engine
 # How long the thread waits in the engine, which is also how long the exit of the interpreter may wait for it.
 _WAIT_SECONDS = 0.2
 
+_LEVEL_MAX = 255
+
 # A library stays silent unless the program asks for its log.
 logging.getLogger("graft").addHandler(logging.NullHandler())
 
@@ -43,8 +45,11 @@ class _Forwarder:
         self.__init__()  # type: ignore[misc]
 
     def _run(self) -> None:
-        logs = _engine.load().logs
+        engine = _engine.load()
+        logs = engine.logs
         while not self._ending.is_set():
+            # The engine makes no line that nobody wants; whoever changes the level is heard within one wait.
+            engine.log_level(min(logging.getLogger("graft").getEffectiveLevel(), _LEVEL_MAX))
             for level, target, message, created in logs(_WAIT_SECONDS):
                 _emit(level, target, message, created)
         for level, target, message, created in logs(0.0):

@@ -232,12 +232,17 @@ class Node(Calls[S]):
         native = self._running
         if native is None or self._generation != _lifecycle.process.generation:
             return
-        warnings.warn(
-            f"node {self.id} was running when it was collected: call stop(), or use `with node:`",
-            ResourceWarning,
-            stacklevel=2,
-            source=self,
-        )
+        try:
+            warnings.warn(
+                f"node {self.id} was running when it was collected: call stop(), or use `with node:`",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+        finally:
+            self._stop_collected(native)
+
+    def _stop_collected(self, native: NativeNode) -> None:
         if here.in_machine:
             # The collector ran on a machine's thread, which cannot wait for itself.
             threading.Thread(target=native.stop, args=(_COLLECTED_STOP_SECONDS,), daemon=True).start()

@@ -6,6 +6,9 @@ use alloc::vec::Vec;
 use crate::ids::{Index, Term};
 use crate::message::Envelope;
 
+/// Promises that wait for one disk.
+const WITHHELD_MAX: usize = 4096;
+
 /// Numbers the writes and keeps what waits for them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Durability {
@@ -76,6 +79,12 @@ impl Durability {
         }
     }
 
+    /// A durable snapshot covers everything up to `last`, which is in the log: no write need hold it any more.
+    pub(crate) fn covered(&mut self, last: Index) {
+        self.index = self.index.max(last);
+        self.unwritten = self.unwritten.map(|first| first.max(last.next()));
+    }
+
     /// The number of the write that the log up to `index` rests on; 0 if it is durable already.
     pub(crate) fn seq_of_log(&self, index: Index) -> u64 {
         if index <= self.index {
@@ -97,7 +106,13 @@ impl Durability {
     }
 
     /// Keeps `envelope` until write `seq` is durable.
+    ///
+    /// A disk that hangs must not fill the memory: beyond [`WITHHELD_MAX`] the oldest promise is dropped, which is as if the
+    /// network had lost it.
     pub(crate) fn withhold(&mut self, seq: u64, envelope: Envelope) {
+        if self.withheld.len() >= WITHHELD_MAX {
+            self.withheld.pop_front();
+        }
         self.withheld.push_back((seq, envelope));
     }
 
@@ -131,5 +146,28 @@ impl Durability {
         self.withheld.clear();
         self.unwritten = None;
         self.hard_changed = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{NodeId, ReadId};
+    use crate::message::Message;
+
+    #[test]
+    fn a_disk_that_hangs_does_not_fill_the_memory() {
+        let id = NodeId::new("n1").expect("a good id");
+        let promise = |n: usize| {
+            let message = Message::Read { read: ReadId(n as u64) };
+            Envelope { from: id, to: id, term: Term(1), message }
+        };
+        let mut durability = Durability::new(Index::ZERO);
+        durability.hard_state_changed();
+        assert_eq!(durability.issue(Index::ZERO), Some((1, None)));
+        (0..WITHHELD_MAX + 10).for_each(|n| durability.withhold(1, promise(n)));
+        let kept = durability.persisted(1, Term(1));
+        assert_eq!(kept.len(), WITHHELD_MAX);
+        assert_eq!((kept.first(), kept.last()), (Some(&promise(10)), Some(&promise(WITHHELD_MAX + 9))));
     }
 }

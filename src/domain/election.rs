@@ -52,14 +52,14 @@ impl RaftCore {
         let id = &self.config.id;
         let is_voter = self.membership().is_voter(id)
             || (self.log.membership_index() > self.commit && self.log.membership_at(self.commit).is_voter(id));
-        is_voter && !self.unfit
+        is_voter && !self.unfit && self.term < Term::LAST
     }
 
     /// Asks whether an election could be won, before disturbing anyone with a new term.
     pub(crate) fn pre_campaign(&mut self) {
         self.rest();
         if !self.is_promotable() {
-            return;
+            return self.follow(self.term, None);
         }
         self.fail_reads(None);
         self.role = Role::PreCandidate { votes: BTreeMap::from([(self.config.id, true)]) };
@@ -186,7 +186,8 @@ impl RaftCore {
 
     fn lead(&mut self) {
         let first = self.log.last().index.next();
-        self.role = Role::Leader(Leader::new(first, self.now + self.config.heartbeat));
+        let inherited = self.log.bytes_after(self.commit);
+        self.role = Role::Leader(Leader::new(first, self.now + self.config.heartbeat, inherited));
         self.track_members();
         self.transitions.push(Transition::Leader { term: self.term });
         let founding = self.membership().cluster == ClusterId::UNKNOWN;

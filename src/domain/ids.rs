@@ -79,10 +79,12 @@ pub struct Term(pub u64);
 
 impl Term {
     pub const ZERO: Self = Self(0);
+    /// No term comes after it. Only a message that lies can lead there.
+    pub const LAST: Self = Self(u64::MAX);
 
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 
@@ -95,7 +97,7 @@ impl Index {
 
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 
     /// The place before; 0 stays 0.
@@ -137,7 +139,7 @@ impl Incarnation {
     pub const UNKNOWN: Self = Self(0);
 }
 
-/// Names a read on the node that asked for it.
+/// Names a read on the node that asked for it. Never used twice, not even after a restart: an answer to the first may still be on its way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ReadId(pub u64);
 

@@ -45,7 +45,7 @@ pub(crate) struct Transfer {
 }
 
 impl Leader {
-    pub(crate) const fn new(first: Index, heartbeat_due: Instant) -> Self {
+    pub(crate) const fn new(first: Index, heartbeat_due: Instant, uncommitted_bytes: usize) -> Self {
         Self {
             first,
             progress: BTreeMap::new(),
@@ -55,7 +55,7 @@ impl Leader {
             beat: true,
             reads: VecDeque::new(),
             transfer: None,
-            uncommitted_bytes: 0,
+            uncommitted_bytes,
         }
     }
 

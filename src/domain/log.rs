@@ -36,6 +36,11 @@ impl Log {
         self.bytes
     }
 
+    /// Bytes of the entries behind `index`.
+    pub(crate) fn bytes_after(&self, index: Index) -> usize {
+        self.entries.iter().rev().take_while(|e| e.index > index).map(Entry::size).sum()
+    }
+
     pub(crate) fn entry(&self, index: Index) -> Option<&Entry> {
         let place = index.0.checked_sub(self.base.index.0 + 1)?;
         self.entries.get(usize::try_from(place).ok()?)

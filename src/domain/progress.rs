@@ -49,9 +49,12 @@ impl Progress {
         }
     }
 
-    /// Whether another append of this size may leave. One always may when nothing is on its way.
-    pub(crate) fn has_room(&self, bytes: usize, messages_max: usize, bytes_max: usize) -> bool {
-        self.window.is_empty() || (self.window.len() < messages_max && self.window_bytes + bytes <= bytes_max)
+    /// How many bytes of entries may leave in one more append, the first entry being of this size; none if it has to wait.
+    /// When nothing is on its way one entry of any size may.
+    pub(crate) fn room(&self, first: usize, messages_max: usize, bytes_max: usize) -> Option<usize> {
+        let room = bytes_max.saturating_sub(self.window_bytes);
+        let may = self.window.is_empty() || (self.window.len() < messages_max && first <= room);
+        may.then_some(room)
     }
 
     pub(crate) fn sent(&mut self, last: Index, bytes: usize) {

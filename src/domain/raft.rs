@@ -247,7 +247,9 @@ impl RaftCore {
     fn hand_out(&mut self) -> Vec<Entry> {
         let upto = self.commit.min(self.durability.index());
         let room = self.config.apply_bytes_max.saturating_sub(self.applying_bytes);
-        if self.handed >= upto || (room == 0 && self.handed > self.applied) {
+        let idle = self.handed == self.applied;
+        let fits = |entry: &Entry| entry.index <= upto && (idle || entry.size() <= room);
+        if !self.log.entry(self.handed.next()).is_some_and(fits) {
             return Vec::new();
         }
         let entries = self.log.slice(self.handed.next(), upto, room);
@@ -256,7 +258,7 @@ impl RaftCore {
         entries
     }
 
-    fn on_applied(&mut self, index: Index) {
+    pub(crate) fn on_applied(&mut self, index: Index) {
         let mut at = self.applied;
         while at < index.min(self.handed) {
             at = at.next();

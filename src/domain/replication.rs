@@ -54,16 +54,13 @@ impl RaftCore {
         let Role::Leader(leader) = &self.role else { return None };
         let progress = leader.progress.get(&to)?;
         let (config, last) = (&self.config, self.log.last().index);
-        let may = match progress.mode {
-            Mode::Probe { waiting } => !waiting,
-            Mode::Replicate => {
-                let next = self.log.entry(progress.next).map_or(0, Entry::size);
-                progress.has_room(next, config.inflight_messages_max, config.inflight_bytes_max)
-            }
-            Mode::Snapshot { .. } => false,
+        let first = self.log.entry(progress.next)?;
+        let room = match progress.mode {
+            Mode::Probe { waiting: false } => config.append_bytes_max,
+            Mode::Replicate => progress.room(first.size(), config.inflight_messages_max, config.inflight_bytes_max)?,
+            Mode::Probe { waiting: true } | Mode::Snapshot { .. } => return None,
         };
-        let there = progress.next > self.log.base().index && progress.next <= last;
-        (may && there).then(|| self.log.slice(progress.next, last, config.append_bytes_max))
+        Some(self.log.slice(progress.next, last, room.min(config.append_bytes_max)))
     }
 
     fn send_append(&mut self, to: NodeId, entries: Vec<Entry>) {
@@ -122,20 +119,21 @@ impl RaftCore {
         }
         if news {
             self.advance_commit();
-            self.hand_over();
         }
+        self.hand_over();
     }
 
     fn on_missing(&mut self, from: NodeId, prev: Index, hint: EntryId) {
         let base = self.log.base();
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
-        let news = match progress.mode {
+        let asked = match progress.mode {
             Mode::Probe { .. } => prev == progress.next.prev(),
-            Mode::Replicate => prev > progress.matched,
+            Mode::Replicate => true,
             Mode::Snapshot { .. } => false,
         };
-        if news {
+        // Never back below what was acknowledged: a follower that lost it would be asked the same for ever.
+        if asked && prev > progress.matched {
             // Both logs agree at most up to where both have terms as old as the hint's. Before the log's base nothing can be
             // compared: sending from there on is for a snapshot.
             let bound = hint.index.min(prev.prev());
@@ -175,7 +173,7 @@ impl RaftCore {
             return;
         }
         let Append { session, round, prev, entries, commit } = append;
-        let last = Index(prev.index.0 + entries.len() as u64);
+        let last = Index(prev.index.0.saturating_add(entries.len() as u64));
         if !self.log.covers(prev) {
             let hint = self.log.last_at_most(prev.index.prev(), prev.term);
             let outcome = AppendOutcome::Missing { prev: prev.index, hint };

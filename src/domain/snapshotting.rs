@@ -7,7 +7,7 @@ use crate::membership::Membership;
 use crate::message::{AppendOutcome, AppendReply, Message, SnapshotOffer};
 use crate::progress::Mode;
 use crate::raft::{RaftCore, Role};
-use crate::step::{Breach, SnapshotFetch};
+use crate::step::{Breach, SnapshotFetch, Transition};
 
 impl RaftCore {
     /// A snapshot up to here is durable. What was not applied is not covered, whatever the caller says.
@@ -36,25 +36,35 @@ impl RaftCore {
         self.promise(self.durability.seq_of_hard_state(), from, reply);
     }
 
-    /// The machine is the snapshot now, and the snapshot is durable. A log that leads past it keeps what comes after; any
-    /// other is let go whole: entries behind a conflict must never be seen again.
+    /// The snapshot is durable, and the machine is restored from it unless it was past it. A log that leads past it keeps what
+    /// comes after; any other is let go whole: entries behind a conflict must never be seen again.
     pub(crate) fn on_snapshot_installed(&mut self, last: EntryId, membership: Arc<Membership>) {
-        if last.index <= self.commit {
-            if !self.log.covers(last) {
-                self.breach(Breach::SnapshotConflict { last });
-            }
+        let agrees = self.log.covers(last);
+        // What is committed here, and the log of a leader, has whatever any snapshot covers (thesis §3.6.3).
+        if !agrees && (last.index <= self.commit || self.is_leader()) {
+            return self.breach(Breach::SnapshotConflict { last });
+        }
+        if last.index <= self.applied {
             return;
         }
-        if self.log.term_at(last.index) == Some(last.term) {
-            self.log.compact(last);
-        } else {
-            self.log.reset(last, membership);
-            self.durability.reset(last.index);
+        // A leader gives the newest snapshot it has, which may end in a term that no message has told of.
+        if last.term > self.term {
+            self.follow(last.term, None);
         }
-        self.commit = last.index;
-        self.handed = last.index;
+        self.on_applied(last.index);
+        if agrees {
+            self.commit_to(last.index);
+            self.log.compact(last);
+            self.durability.covered(last.index);
+        } else {
+            self.log.reset(last, Arc::clone(&membership));
+            self.durability.reset(last.index);
+            self.commit = last.index;
+            self.transitions.push(Transition::Membership { index: last.index, membership });
+            self.transitions.push(Transition::MembershipCommitted { index: last.index });
+        }
         self.applied = last.index;
-        self.applying_bytes = 0;
+        self.handed = self.handed.max(last.index);
     }
 
     /// The follower has to be asked anew where it is.

@@ -37,7 +37,9 @@ pub enum Input {
     SnapshotTaken {
         last: EntryId,
     },
-    /// A snapshot that a leader offered is here and durable, and the machine restored from it.
+    /// A snapshot that a leader offered is here and durable, and the machine restored from it, unless it was past it already:
+    /// a machine never goes back. The store takes it in the same order as writes: those handed out before are durable
+    /// before it, and of a log that does not hold `last` nothing is kept.
     SnapshotInstalled {
         last: EntryId,
         membership: Arc<Membership>,

@@ -35,6 +35,12 @@ impl Reads {
         self.count + self.serving.len()
     }
 
+    /// Names reads from `first` on. It is drawn anew for each run of the node: an answer to an earlier run's read may still
+    /// be on its way, and must not be taken for one's own.
+    pub(crate) fn starting_at(first: u64) -> Self {
+        Self { next: first, ..Self::default() }
+    }
+
     pub(crate) fn push(&mut self, question: Question) {
         self.count += 1;
         self.waiting.push(question);
@@ -45,7 +51,7 @@ impl Reads {
         if self.waiting.is_empty() {
             return None;
         }
-        self.next += 1;
+        self.next = self.next.wrapping_add(1);
         let read = ReadId(self.next);
         self.asked.insert(read, (now, std::mem::take(&mut self.waiting)));
         Some(read)

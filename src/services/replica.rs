@@ -145,10 +145,10 @@ impl Replica {
         Self {
             handed: core.applied(),
             core,
+            reads: Reads::starting_at(config.session),
             config,
             clock,
             calls: Calls::default(),
-            reads: Reads::default(),
             stale: Vec::new(),
             forwarded: Vec::new(),
             time: 0,
@@ -241,14 +241,15 @@ impl Replica {
     }
 
     fn perform(&mut self, ready: Ready) {
-        for transition in ready.transitions {
-            self.on_transition(&transition);
-            self.effects.push(Effect::Transition(transition));
-        }
         for envelope in ready.send {
             self.effects.push(Effect::Send(envelope.to, PeerMessage::Raft(envelope)));
         }
         self.effects.extend(ready.write.map(Effect::Persist));
+        // What is told of an entry follows the write that holds it: a disk must not know its cluster before its log does.
+        for transition in ready.transitions {
+            self.on_transition(&transition);
+            self.effects.push(Effect::Transition(transition));
+        }
         if !ready.apply.is_empty() {
             self.apply(ready.apply);
         }

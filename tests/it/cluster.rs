@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Keeps every command; `raise`, `halt`, `panic` and `block` do as they say.
 #[derive(Clone, Default)]
 struct Lines {
-    lines: Arc<Mutex<Vec<Bytes>>>,
+    kept: Arc<Mutex<Vec<Bytes>>>,
     blocked: Arc<AtomicBool>,
     /// What `halt` and `panic` mean only here: trouble of this replica alone.
     fragile: bool,
@@ -26,7 +26,7 @@ struct Lines {
 
 impl Lines {
     fn seen(&self) -> Vec<Bytes> {
-        self.lines.lock().unwrap().clone()
+        self.kept.lock().unwrap().clone()
     }
 }
 
@@ -49,7 +49,7 @@ impl Machine for Lines {
                     while body == b"block" && self.blocked.load(Ordering::Relaxed) {
                         std::thread::yield_now();
                     }
-                    let mut lines = self.lines.lock().unwrap();
+                    let mut lines = self.kept.lock().unwrap();
                     lines.push(command.body.clone());
                     replies.push(Reply::Value(Bytes::from(lines.len().to_string())));
                 }
@@ -59,7 +59,7 @@ impl Machine for Lines {
     }
 
     fn query(&mut self, queries: &[Bytes], replies: &mut Vec<Reply>) {
-        let count = self.lines.lock().unwrap().len().to_string();
+        let count = self.kept.lock().unwrap().len().to_string();
         replies.extend(queries.iter().map(|_| Reply::Value(Bytes::from(count.clone()))));
     }
 }

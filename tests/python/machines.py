@@ -9,9 +9,8 @@ from decimal import Decimal
 from enum import Enum, Flag
 from typing import Any, NamedTuple
 
-import msgspec
-
 import graft
+import msgspec
 
 
 class Bank(graft.StateMachine):
@@ -116,6 +115,7 @@ class Everything(graft.StateMachine):
     def __init__(self) -> None:
         self.calls = 0
         self._gate = threading.Event()
+        self._entered = threading.Event()
 
     @graft.command
     def rich(self, point: Point, money: Money, order: Order, colour: Colour, ids: set[int]) -> Point:
@@ -151,6 +151,7 @@ class Everything(graft.StateMachine):
 
     @graft.command
     def wait(self) -> int:
+        self._entered.set()
         self._gate.wait(30)
         return self.calls
 

@@ -7,15 +7,23 @@ import dataclasses
 import inspect
 from datetime import timedelta
 
-import pytest
-
 import graft
+import pytest
 from graft import _address, _config
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("300ms", 0.3), ("1.5s", 1.5), (" 2 s ", 2.0), ("500000us", 0.5), ("1min", 60.0), (2, 2.0), (0.25, 0.25), (timedelta(seconds=3), 3.0)],
+    [
+        ("300ms", 0.3),
+        ("1.5s", 1.5),
+        (" 2 s ", 2.0),
+        ("500000us", 0.5),
+        ("1min", 60.0),
+        (2, 2.0),
+        (0.25, 0.25),
+        (timedelta(seconds=3), 3.0),
+    ],
 )
 def test_durations(text, seconds):
     assert graft.Config(election_timeout=text).election_timeout == pytest.approx(seconds)
@@ -78,7 +86,7 @@ def test_every_setting_says_its_unit_default_and_reason():
     fields = [field.name for field in dataclasses.fields(graft.Config)]
     assert set(texts) == set(fields) == set(_config._PARSERS) == set(_config.Settings.__annotations__)
     for name in fields:
-        assert texts[name].split(";")[0] in ("Seconds", "Bytes", "Messages"), name
+        assert texts[name].split(";")[0] in ("Seconds", "Bytes", "Calls"), name
         assert "default" in texts[name], name
         assert len(texts[name]) > 100, f"{name} gives no reason"
 
@@ -94,13 +102,30 @@ def test_bad_ids(value):
         _address.checked_id("id", value)
 
 
-@pytest.mark.parametrize("value", ["127.0.0.1:7001", "localhost:1", "n1.example.org:65535", "[::1]:7001", "[fe80::1%eth0]:1"])
+@pytest.mark.parametrize(
+    "value", ["127.0.0.1:7001", "localhost:1", "n1.example.org:65535", "[::1]:7001", "[fe80::1%eth0]:1"]
+)
 def test_good_addresses(value):
     assert _address.checked_address("address", value) == value
 
 
 @pytest.mark.parametrize(
-    "value", ["", "7001", ":7001", "host:", "host:port", "host:70000", "host:0", "::1:7001", "http://h:1", "a b:1", "h:1\n", 7001, None]
+    "value",
+    [
+        "",
+        "7001",
+        ":7001",
+        "host:",
+        "host:port",
+        "host:70000",
+        "host:0",
+        "::1:7001",
+        "http://h:1",
+        "a b:1",
+        "h:1\n",
+        7001,
+        None,
+    ],
 )
 def test_bad_addresses(value):
     with pytest.raises(graft.ConfigError, match="address="):

@@ -10,7 +10,6 @@ import threading
 import uuid
 
 import pytest
-
 from graft import _context
 from graft._context import Context
 from machines import Everything
@@ -57,7 +56,12 @@ def test_another_entry_is_another_luck(other):
 def test_the_same_in_a_process_with_another_hash_seed():
     code = "from graft._context import Context; c = Context(7, 3, 9); print(c.random.random(), c.uuid())"
     outputs = {
-        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}, capture_output=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            check=True,
+        ).stdout
         for seed in ("1", "2")
     }
     assert len(outputs) == 1

@@ -6,9 +6,8 @@ import copy
 import pickle
 import traceback
 
-import pytest
-
 import graft
+import pytest
 from graft import _errors
 
 BASES = {
@@ -85,7 +84,9 @@ def test_an_error_without_a_message_explains_itself():
 
 
 def test_apply_error_shows_the_remote_traceback():
-    error = graft.ApplyError("no funds", type_name="ValueError", index=7, traceback="Traceback ...\nValueError: no funds\n")
+    error = graft.ApplyError(
+        "no funds", type_name="ValueError", index=7, traceback="Traceback ...\nValueError: no funds\n"
+    )
     assert (error.type_name, error.message, error.index) == ("ValueError", "no funds", 7)
     assert str(error) == "ValueError: no funds"
     assert any("Traceback ...\nValueError: no funds" in note for note in error.__notes__)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 
+import graft
 import msgspec
 import pytest
-
-import graft
 from graft import _context
 from graft._host import Host
 from graft._plan import COMMAND, QUERY, Catalog
@@ -72,7 +71,9 @@ def test_a_command_that_this_code_does_not_know_halts():
     assert "the command 'withdraw' at index 9, which this code of Bank does not know" in halt
 
 
-@pytest.mark.parametrize("arguments", [{"who": "ann"}, {"who": "ann", "amount": "5"}, {"who": "a", "amount": 1, "x": 1}, []])
+@pytest.mark.parametrize(
+    "arguments", [{"who": "ann"}, {"who": "ann", "amount": "5"}, {"who": "a", "amount": 1, "x": 1}, []]
+)
 def test_arguments_that_this_code_does_not_take_halt(arguments):
     bank = Bank()
     _, halt = Host(bank).apply([(9, 1, TIME, msgspec.msgpack.encode(["deposit", arguments]))])
@@ -80,7 +81,9 @@ def test_arguments_that_this_code_does_not_take_halt(arguments):
     assert bank.accounts == {}
 
 
-@pytest.mark.parametrize("body", [b"", b"\xc1", b"hello", msgspec.msgpack.encode(["deposit"]), msgspec.msgpack.encode([1, {}])])
+@pytest.mark.parametrize(
+    "body", [b"", b"\xc1", b"hello", msgspec.msgpack.encode(["deposit"]), msgspec.msgpack.encode([1, {}])]
+)
 def test_a_body_that_is_no_call_halts(body):
     _, halt = Host(Bank()).apply([(9, 1, TIME, body)])
     assert "at index 9 that is no command of a typed machine" in halt
@@ -172,7 +175,10 @@ def test_a_query_sees_no_context():
 
 def test_whatever_a_query_raises_is_its_answer():
     assert ask(Everything(), "gone")[:2] == ("SystemExit", "no")
-    assert Host(Bank()).query([msgspec.msgpack.encode(["nope", {}])])[0][:2] == ("LookupError", "Bank has no query 'nope'")
+    assert Host(Bank()).query([msgspec.msgpack.encode(["nope", {}])])[0][:2] == (
+        "LookupError",
+        "Bank has no query 'nope'",
+    )
     assert Host(Bank()).query([b"\xc1"])[0][0] == "DecodeError"
     assert Host(Bank()).query([msgspec.msgpack.encode(["deposit", {"who": "a", "amount": 1}])])[0][0] == "LookupError"
 
@@ -234,7 +240,9 @@ def test_a_snapshot_that_writes_itself_later():
     assert host.digest() == b"d2"
 
 
-@pytest.mark.parametrize(("made", "good"), [(bytearray(b"x"), True), (memoryview(b"x"), True), ("x", False), (None, False)])
+@pytest.mark.parametrize(
+    ("made", "good"), [(bytearray(b"x"), True), (memoryview(b"x"), True), ("x", False), (None, False)]
+)
 def test_what_a_snapshot_may_be(made, good):
     class Odd(Lines):
         def snapshot(self):

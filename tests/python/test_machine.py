@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-import pytest
-
 import graft
+import pytest
 from graft._host import Host
 from graft._machine import operations
 from machines import Bank, Lines, SavingsBank
@@ -47,7 +46,7 @@ def test_a_renamed_command_keeps_its_name_in_the_log():
 
 
 def test_async_commands_are_refused():
-    with pytest.raises(TypeError, match="async def.*cannot await"):
+    with pytest.raises(TypeError, match=r"async def.*cannot await"):
 
         class Bad(graft.StateMachine):
             @graft.command
@@ -87,7 +86,9 @@ def test_mixing_by_inheritance_is_refused_too():
             def apply(self, command: bytes) -> None: ...
 
 
-@pytest.mark.parametrize("name", ["apply", "query", "snapshot", "restore", "digest", "open", "context", "version", "migrate"])
+@pytest.mark.parametrize(
+    "name", ["apply", "query", "snapshot", "restore", "digest", "open", "context", "version", "migrate"]
+)
 def test_names_the_machine_itself_uses_are_refused(name):
     with pytest.raises(TypeError, match="has its own use for this name"):
         type("Bad", (graft.StateMachine,), {name: graft.command(_go)})

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables and programs read best unbroken
 """The default snapshot: exact types, equal bytes for equal states, and a clear no to the rest."""
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ from typing import Any, ClassVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import graft
 import msgspec
 import pytest
+from graft import _state
 from hypothesis import given
 from hypothesis import strategies as st
-
-import graft
-from graft import _state
 from machines import Bank, Colour, Everything, Money, Order, Pair, Point, Rights
 
 
@@ -41,7 +41,7 @@ def round_trip(value):
 VALUES = [
     None, True, False, 0, -1, 2**63 - 1, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**100, -(10**100), 128, -128, -129,
     0.0, -0.0, 1e308, 5e-324, math.inf, -math.inf, "", "ä\0", "\ud800", b"", b"\xff", bytearray(b"x"), 1 + 2j,
-    [], (), {}, set(), frozenset(), [[]], ((),), (1, [2, (3,)]), {1: "a", "1": "b", (1, 2): [3], None: 4, 2.5: 5, True: 6},
+    [], (), {}, set(), frozenset(), [[]], ((),), (1, [2, (3,)]), {1: "a", "1": "b", (1, 2): [3], None: 4, 2.5: 5, False: 6},
     {"b": 1, "a": 2}, {3, "x", (1, 2), None}, frozenset({frozenset({1}), frozenset()}), [1, True, 1.0, "1", b"1"],
     [10**30, 1], {"k": 10**30}, ["\ud800", "x"], deque([1, 2], maxlen=2), deque(), deque([[1]]), range(1, 10, 2), range(10**30),
     defaultdict(int, a=1), defaultdict(list, {"a": [1]}), defaultdict(None, {1: 2}),
@@ -62,7 +62,9 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple, deque)):
         return len(a) == len(b) and all(map(same, a, b)) and getattr(a, "maxlen", 0) == getattr(b, "maxlen", 0)
     if isinstance(a, dict):
-        return same(list(a.items()), list(b.items())) and getattr(a, "default_factory", 0) is getattr(b, "default_factory", 0)
+        return same(list(a.items()), list(b.items())) and getattr(a, "default_factory", 0) is getattr(
+            b, "default_factory", 0
+        )
     if isinstance(a, (float, Decimal, datetime, complex)):
         return repr(a) == repr(b) and getattr(a, "fold", 0) == getattr(b, "fold", 0)
     return bool(a == b)
@@ -100,7 +102,10 @@ hashable = st.recursive(
 anything = st.recursive(
     hashable,
     lambda inner: (
-        st.lists(inner, max_size=4) | st.sets(hashable, max_size=4) | st.dictionaries(hashable, inner, max_size=4) | st.builds(deque, st.lists(inner, max_size=3))
+        st.lists(inner, max_size=4)
+        | st.sets(hashable, max_size=4)
+        | st.dictionaries(hashable, inner, max_size=4)
+        | st.builds(deque, st.lists(inner, max_size=3))
     ),
     max_leaves=20,
 )
@@ -275,7 +280,7 @@ def test_a_deleted_attribute_is_refused():
     box = Box(1)
     _state.prepare(box)
     del box.value
-    with pytest.raises(TypeError, match="Box.value is gone.*set it to None instead"):
+    with pytest.raises(TypeError, match=r"Box.value is gone.*set it to None instead"):
         _state.dump(box)
 
 
@@ -289,14 +294,19 @@ class Shared(graft.StateMachine):
 
 
 def test_state_in_the_class_is_refused():
-    with pytest.raises(TypeError, match=r"Shared.accounts is a dict of the class.*make it in __init__ as self.accounts"):
+    with pytest.raises(
+        TypeError, match=r"Shared.accounts is a dict of the class.*make it in __init__ as self.accounts"
+    ):
         _state.prepare(Shared())
     machine = Shared()
     machine.accounts = {}
     _state.prepare(machine)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"hello", msgspec.msgpack.encode(["graft.state", 2, {}]), msgspec.msgpack.encode(["x", 1, {}])])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xc1", b"hello", msgspec.msgpack.encode(["graft.state", 2, {}]), msgspec.msgpack.encode(["x", 1, {}])],
+)
 def test_what_is_no_snapshot(data):
     with pytest.raises(ValueError, match="snapshot"):
         _state.load(Box(), data)
@@ -325,7 +335,7 @@ def test_what_is_no_snapshot(data):
 )
 def test_a_snapshot_makes_nothing_but_data_and_leaves_the_state_alone_when_it_is_bad(tree):
     box = Box("before")
-    with pytest.raises(ValueError, match="Box.value cannot be restored"):
+    with pytest.raises(ValueError, match=r"Box.value cannot be restored"):
         _state.load(box, msgspec.msgpack.encode(["graft.state", 1, {"a": 1, "value": tree}]))
     assert box.__dict__ == {"value": "before"}
     assert "not_loaded_module" not in sys.modules

@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import graft
+import pytest
 
 HERE = Path(__file__).parent / "typing"
 PACKAGE = Path(graft.__file__).parent
@@ -19,7 +18,12 @@ def mypy(tmp_path, *names):
     arguments = ["--strict", "--no-error-summary", "--python-version", "3.11", "--cache-dir", str(tmp_path), *names]
     environment = {"MYPYPATH": f"{PACKAGE.parent}:{HERE}", "PATH": "/usr/bin:/bin"}
     return subprocess.run(
-        [sys.executable, "-m", "mypy", *arguments], cwd=HERE, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "mypy", *arguments],
+        cwd=HERE,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -57,40 +57,39 @@ impl Script {
     }
 
     pub(super) fn text(&self) -> String {
-        let mut text = String::new();
+        let mut lines = Vec::new();
         for part in &self.parts {
             match part {
-                Part::Prose(prose) => text.push_str(prose),
+                Part::Prose(prose) => lines.push(prose.clone()),
                 Part::Step(step) => {
-                    text.push_str(&format!("> {}", step.command));
-                    step.output.iter().for_each(|line| text.push_str(&format!("\n{line}")));
+                    lines.push(format!("> {}", step.command));
+                    lines.extend_from_slice(&step.output);
                 }
             }
-            text.push('\n');
         }
-        text
+        lines.push(String::new());
+        lines.join("\n")
     }
 
     /// What is written here and did not happen (`-`), and what happened and is not written (`+`).
     pub(super) fn difference(&self, happened: &Self, name: &str) -> String {
-        let mut text = String::new();
+        let mut lines = Vec::new();
         for (written, happened) in self.steps().zip(happened.steps()) {
             let (old, new) = (&written.output, &happened.output);
             if old == new {
                 continue;
             }
-            text.push_str(&format!("{name}:{} > {}\n", written.line, written.command));
+            lines.push(format!("{name}:{} > {}\n", written.line, written.command));
             let before = old.iter().zip(new).take_while(|(a, b)| a == b).count();
             let rest = old.len().min(new.len()) - before;
             let after = old.iter().rev().zip(new.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
-            let mut show = |mark: char, lines: &[String]| {
-                lines.iter().for_each(|line| text.push_str(&format!("{mark} {line}\n")));
-            };
+            let mut show =
+                |mark: char, part: &[String]| lines.extend(part.iter().map(|line| format!("{mark} {line}\n")));
             show(' ', &old[..before]);
             show('-', &old[before..old.len() - after]);
             show('+', &new[before..new.len() - after]);
             show(' ', &old[old.len() - after..]);
         }
-        text
+        lines.concat()
     }
 }

@@ -31,7 +31,13 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) fn new() -> Self {
         let world = World { recording: true, ..World::default() };
-        Self { world, delayed: VecDeque::new(), limits: Vec::new(), founding: Arc::default(), membership: Arc::default() }
+        Self {
+            world,
+            delayed: VecDeque::new(),
+            limits: Vec::new(),
+            founding: Arc::default(),
+            membership: Arc::default(),
+        }
     }
 
     /// Performs the commands of one line and gives the lines of what happened.
@@ -125,11 +131,15 @@ impl Stage {
                 "vote" => disk.vote = Some(words.id()),
                 term => {
                     index = index.next();
+                    let (term, opens) = term.split_once('{').map_or((term, None), |(term, id)| (term, Some(id)));
                     let term = number(term);
-                    let letter = char::from(b'a' + u8::try_from(term - 1).expect("a low term"));
-                    let payload = match index {
-                        Index(1) => Payload::Membership(Arc::clone(&self.membership)),
-                        _ => Payload::Command(Bytes::from(format!("{letter}{index}"))),
+                    let payload = match opens {
+                        Some(first) => Payload::Membership(Arc::new(self.change(first, words))),
+                        None if index == Index(1) => Payload::Membership(Arc::clone(&self.membership)),
+                        None => {
+                            let letter = char::from(b'a' + u8::try_from(term - 1).expect("a low term"));
+                            Payload::Command(Bytes::from(format!("{letter}{index}")))
+                        }
                     };
                     disk.entries.push(Entry { index, term: Term(term), payload });
                 }
@@ -138,6 +148,29 @@ impl Stage {
         disk.term = disk.term.max(disk.last().term);
         self.world.node_mut(&id).disk = disk;
         self.world.start(&id, true);
+    }
+
+    /// The rest of a membership entry such as `2{n1 n2 -> n1 n3}`: the old voters, then perhaps the new; others learn.
+    fn change(&self, first: &str, words: &mut Words<'_>) -> Membership {
+        let mut halves = vec![BTreeSet::new()];
+        let mut word = first;
+        loop {
+            if word == "->" {
+                halves.push(BTreeSet::new());
+            } else if let Some(half) = halves.last_mut() {
+                half.insert(node(word.trim_end_matches('}')));
+            }
+            if word.ends_with('}') {
+                break;
+            }
+            word = words.word();
+        }
+        let mut membership = (*self.membership).clone();
+        let (old, new) = (&halves[0], &halves[halves.len() - 1]);
+        for (id, member) in &mut membership.members {
+            (member.voter, member.outgoing) = (new.contains(id), halves.len() > 1 && old.contains(id));
+        }
+        membership
     }
 
     fn network(&mut self, verb: &str, words: &mut Words<'_>) -> bool {
@@ -176,8 +209,8 @@ impl Stage {
             "append-reply" => {
                 assert!(words.take("matched"), "append-reply t2 matched 5 round 1 session 1");
                 let outcome = AppendOutcome::Matched(words.index());
-                let round = words.take("round").then(|| words.number()).unwrap_or_default();
-                let session = words.take("session").then(|| words.number()).unwrap_or_default();
+                let round = if words.take("round") { words.number() } else { 0 };
+                let session = if words.take("session") { words.number() } else { 0 };
                 Message::AppendReply(AppendReply { session, round, outcome })
             }
             "heartbeat" => {
@@ -185,6 +218,16 @@ impl Stage {
                 let prev = entry_id(words.word());
                 let commit = if words.take("commit") { words.index() } else { Index::ZERO };
                 Message::Append(Append { session: 1, round: 1, prev, entries: Vec::new(), commit })
+            }
+            // Entries as their sender has them.
+            "entries" => {
+                assert!(words.take("prev"), "entries t3 prev 1/1 upto 6");
+                let prev = entry_id(words.word());
+                assert!(words.take("upto"), "entries t3 prev 1/1 upto 6");
+                let core = self.world.node(&from).core.as_ref().expect("the sender is up");
+                let entries =
+                    (prev.index.0 + 1..=words.number()).filter_map(|i| core.entry(Index(i)).cloned()).collect();
+                Message::Append(Append { session: 1, round: 1, prev, entries, commit: prev.index })
             }
             other => panic!("what is {other}?"),
         };
@@ -207,7 +250,11 @@ impl Stage {
     fn node(&mut self, verb: &str, words: &mut Words<'_>) -> bool {
         match verb {
             "time" => self.world.now = self.world.now + words.duration(),
-            "run" => self.world.run(words.duration()),
+            // Too much happens to be told.
+            "run" => {
+                self.world.run(words.duration());
+                self.world.trace.clear();
+            }
             "timeout" | "heartbeat" => self.strike(words.id()),
             // As `timeout`, but everybody else's life goes on until then.
             "await" => {
@@ -248,9 +295,22 @@ impl Stage {
                 self.tell(id, Input::Unreachable(to));
             }
             "unfit" => self.tell(words.id(), Input::Unfit),
+            "timer" => {
+                let (id, now) = (words.id(), self.world.now);
+                let core = self.world.node(&id).core.as_ref();
+                let left = core.map_or_else(|| panic!("{id} is down"), |core| core.deadline().since(now).as_millis());
+                self.world.note(|| format!("{id}'s timer strikes in {left} ms"));
+            }
+            "members" => {
+                let id = words.id();
+                let core = self.world.node(&id).core.as_ref().unwrap_or_else(|| panic!("{id} is down"));
+                let line =
+                    format!("{id} has membership {} from {}", Shown(&**core.membership()), core.membership_index());
+                self.world.note(|| line);
+            }
             "status" => {
                 let lines: Vec<String> = self.world.nodes.values().map(status).collect();
-                lines.into_iter().for_each(|line| self.world.note(|| line));
+                self.world.trace.extend(lines);
             }
             _ => return false,
         }
@@ -299,6 +359,11 @@ impl Stage {
                 let id = words.id();
                 assert!(words.take("upto"), "snapshot n1 upto 5");
                 self.world.snapshot(&id, words.index());
+            }
+            "install" => {
+                let (id, last) = (words.id(), entry_id(words.word()));
+                let membership = Arc::clone(&self.membership);
+                self.tell(id, Input::SnapshotInstalled { last, membership });
             }
             "fetch" => {
                 let id = words.id();

@@ -2,19 +2,19 @@
 //!
 //! `CHAOS_SEEDS=100000` runs so many, from `CHAOS_FIRST` on; `CHAOS_SEED=17` runs one and shows its transcript when it breaks.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
-use std::{eprintln, env, println, thread};
+use std::{env, eprintln, println, thread};
 
 use bytes::Bytes;
 
-use super::disk::Disk;
 use super::cluster::World;
+use super::disk::Disk;
 use crate::random::Random;
 use crate::{ClusterId, Config, Entry, Index, Input, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Term};
 
@@ -35,6 +35,8 @@ struct Luck {
     propose: u64,
     snapshot: u64,
     fail: u64,
+    /// Leaders go before what they append is committed (thesis figure 3.7).
+    dethrone: u64,
 }
 
 struct Chaos {
@@ -44,6 +46,8 @@ struct Chaos {
     reads: u64,
     proposed: u64,
     seen: Seen,
+    /// Whose machine has halted.
+    unfit: BTreeSet<NodeId>,
 }
 
 /// That the interesting things do happen.
@@ -79,7 +83,7 @@ impl Chaos {
 
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let mut rare = |most: u64| if random.next() % 3 == 0 { 0 } else { random.next() % most };
+        let mut rare = |most: u64| if random.next().is_multiple_of(3) { 0 } else { random.next() % most };
         let luck = Luck {
             lost: rare(300),
             twice: rare(200),
@@ -92,10 +96,12 @@ impl Chaos {
             propose: 20 + rare(300),
             snapshot: rare(400),
             fail: rare(10),
+            dethrone: rare(900),
         };
         let mut world = World { name: format!("seed {seed}"), ..World::default() };
         world.recording = env::var("CHAOS_SEED").is_ok();
-        let mut chaos = Self { world, random, luck, reads: 0, proposed: 0, seen: Seen::default() };
+        let mut chaos =
+            Self { world, random, luck, reads: 0, proposed: 0, seen: Seen::default(), unfit: BTreeSet::new() };
         chaos.found(seed);
         chaos
     }
@@ -117,11 +123,12 @@ impl Chaos {
         let founding = Arc::new(membership.clone());
         membership.cluster = ClusterId(1);
         let first = Entry { index: Index(1), term: Term(1), payload: Payload::Membership(Arc::new(membership)) };
-        let tight = self.chance(300);
+        let tight = self.chance(500);
+        let append_bytes_max = if self.chance(500) { 1 } else { 100 };
         for (n, id) in (1..).zip(&ids) {
             let mut config = Config::new(*id, ClusterId(u128::from(n)), seed.wrapping_mul(31).wrapping_add(n));
             if tight {
-                (config.append_bytes_max, config.inflight_messages_max) = (100, 2);
+                (config.append_bytes_max, config.inflight_messages_max) = (append_bytes_max, 2);
                 (config.inflight_bytes_max, config.apply_bytes_max, config.reads_max) = (200, 100, 3);
             }
             let mut disk = Disk { membership: Arc::clone(&founding), ..Disk::default() };
@@ -173,7 +180,8 @@ impl Chaos {
     }
 
     fn clock(&mut self) {
-        self.world.now = self.world.now + Duration::from_micros(self.below(30_000));
+        let most = if self.chance(200) { 400_000 } else { 30_000 };
+        self.world.now = self.world.now + Duration::from_micros(self.below(most));
         for id in self.world.ids() {
             // Some clocks are slow.
             if self.chance(800) {
@@ -230,8 +238,17 @@ impl Chaos {
     }
 
     fn faults(&mut self) {
-        let (id, other) = (self.any(), self.any());
-        if self.world.node(&id).core.is_none() {
+        let (mut id, other) = (self.any(), self.any());
+        // What happens to leaders matters most.
+        if self.chance(300) {
+            id = self.world.leader().unwrap_or(id);
+        }
+        let in_doubt = |core: &RaftCore| core.is_leader() && core.commit() < core.last().index;
+        if self.world.node(&id).core.as_ref().is_some_and(in_doubt) && self.chance(self.luck.dethrone) {
+            self.world.sync(&id, usize::MAX);
+            self.world.crash(&id, 0);
+            self.seen.crashes += 1;
+        } else if self.world.node(&id).core.is_none() {
             if self.chance(200) {
                 let disk = &mut self.world.node_mut(&id).disk;
                 (disk.failed, disk.held) = (false, false);
@@ -243,10 +260,7 @@ impl Chaos {
             self.world.crash(&id, kept);
             self.seen.crashes += 1;
         } else if self.chance(self.luck.fail) {
-            let disk = &mut self.world.node_mut(&id).disk;
-            disk.failed = true;
-            disk.pending.clear();
-            let _ = self.world.step(&id, Input::StorageFailed);
+            self.fail(id);
         } else if self.chance(self.luck.cut) {
             self.partition(id, other);
         } else if self.chance(100) {
@@ -258,11 +272,31 @@ impl Chaos {
         }
     }
 
-    /// Cuts one way, both ways, or one member from all.
+    /// The disk or the machine of a node is of no more use until it is started again.
+    fn fail(&mut self, id: NodeId) {
+        if self.chance(500) {
+            let disk = &mut self.world.node_mut(&id).disk;
+            disk.failed = true;
+            disk.pending.clear();
+            let _ = self.world.step(&id, Input::StorageFailed);
+        } else {
+            let _ = self.world.step(&id, Input::Unfit);
+            self.unfit.insert(id);
+        }
+    }
+
+    /// Cuts one way, both ways, two sides from one another, or one member from all.
     fn partition(&mut self, id: NodeId, other: NodeId) {
-        match self.below(3) {
+        match self.below(4) {
             0 => drop(self.world.cuts.insert((id, other))),
             1 => self.world.cuts.extend([(id, other), (other, id)]),
+            2 => {
+                let sides: Vec<(NodeId, bool)> =
+                    self.world.ids().into_iter().map(|id| (id, self.chance(500))).collect();
+                let across =
+                    |a: &(NodeId, bool)| sides.iter().filter(|b| b.1 != a.1).map(|b| (a.0, b.0)).collect::<Vec<_>>();
+                self.world.cuts = sides.iter().flat_map(across).collect();
+            }
             _ => {
                 let ids = self.world.ids();
                 self.world.cuts.extend(ids.iter().flat_map(|to| [(id, *to), (*to, id)]));
@@ -288,7 +322,8 @@ impl Chaos {
         for id in world.ids() {
             let node = world.node_mut(&id);
             (node.disk.held, node.machine.held, node.gathering) = (false, false, false);
-            if node.core.as_ref().is_some_and(|core| core.role() == "silenced") {
+            // Whoever can serve no more is started again.
+            if node.core.as_ref().is_some_and(|core| core.role() == "silenced") || self.unfit.remove(&id) {
                 world.crash(&id, 0);
             }
             if world.node(&id).core.is_none() {
@@ -301,9 +336,9 @@ impl Chaos {
         let leader = world.leader();
         let leader = world.must(leader.ok_or("nobody leads fifteen seconds after everything healed"));
         let command = vec![Bytes::from_static(b"fresh")];
-        let index = world.step(&leader, Input::Propose(command)).unwrap_or_else(|rejected| {
-            panic!("{}: the leader turns a command down: {rejected:?}", world.name)
-        });
+        let index = world
+            .step(&leader, Input::Propose(command))
+            .unwrap_or_else(|rejected| panic!("{}: the leader turns a command down: {rejected:?}", world.name));
         for id in world.ids() {
             self.reads += 1;
             let asked = world.read(&id, ReadId(self.reads)).map_err(|r| format!("{id} turns a read down: {r:?}"));
@@ -312,7 +347,8 @@ impl Chaos {
         world.run(Duration::from_secs(1));
         let leaders = world.cores().filter(|core| core.is_leader()).count();
         let behind = |core: &RaftCore| core.applied() < index;
-        let behind: BTreeMap<NodeId, Index> = world.cores().filter(|c| behind(c)).map(|c| (c.id(), c.applied())).collect();
+        let behind: BTreeMap<NodeId, Index> =
+            world.cores().filter(|c| behind(c)).map(|c| (c.id(), c.applied())).collect();
         let converged = leaders == 1 && behind.is_empty() && world.ends().len() == 1 && world.checks.reads_open() == 0;
         let verdict = || {
             let (ends, reads) = (world.ends(), world.checks.reads_open());

@@ -124,7 +124,7 @@ impl Checks {
     pub(crate) fn sends(&mut self, envelope: &Envelope, node: &Node) -> Verdict {
         let Envelope { from, to, term, message } = envelope;
         let (disk, core) = (&node.disk, node.core.as_ref());
-        let says = |vote: &NodeId| disk.term > *term || (disk.term == *term && disk.vote == Some(*vote));
+        let says = |vote: &NodeId| disk.proven_term() > *term || (disk.term == *term && disk.vote == Some(*vote));
         match message {
             Message::VoteReply(reply) if reply.granted => {
                 must(says(to), || format!("{from} grants {to} its vote of term {term} before that is durable"))?;
@@ -137,7 +137,7 @@ impl Checks {
                 must(first == from, || format!("{from} voted for {first} and is a candidate in term {term}"))
             }
             Message::AppendReply(reply) => {
-                must(disk.term >= *term, || format!("{from} answers in term {term} before that is durable"))?;
+                must(disk.proven_term() >= *term, || format!("{from} answers in term {term} before that is durable"))?;
                 let AppendOutcome::Matched(matched) = reply.outcome else { return Ok(()) };
                 let core = core.ok_or_else(|| format!("{from} speaks from the grave"))?;
                 // One of a past term was true when it was said; the log may have moved on before it could leave.

@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 use core::time::Duration;
 use std::panic;
 
@@ -30,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) gathering: bool,
     /// A snapshot that a leader has offered.
     pub(crate) fetch: Option<SnapshotFetch>,
+    /// The commit index that was last told of.
+    told: Index,
 }
 
 /// The user's machine: what it has been handed, and how far it has come.
@@ -89,7 +92,15 @@ impl World {
 
     /// Adds a node that has never run.
     pub(crate) fn add(&mut self, config: Config, disk: Disk) {
-        let node = Node { config, core: None, disk, machine: Machine::default(), gathering: false, fetch: None };
+        let node = Node {
+            config,
+            core: None,
+            disk,
+            machine: Machine::default(),
+            gathering: false,
+            fetch: None,
+            told: Index::ZERO,
+        };
         self.nodes.insert(node.config.id, node);
     }
 
@@ -107,7 +118,8 @@ impl World {
         } else {
             self.checks.restarted(&core);
         }
-        self.node_mut(id).core = Some(core);
+        let node = self.node_mut(id);
+        (node.told, node.core) = (core.commit(), Some(core));
         self.observe(id);
         self.act(id);
     }
@@ -125,12 +137,7 @@ impl World {
     pub(crate) fn step(&mut self, id: &NodeId, input: Input) -> Result<Index, Rejected> {
         let now = self.now;
         let Some(core) = &mut self.node_mut(id).core else { return Err(Rejected::Silenced) };
-        let before = core.commit();
         let answer = core.step(now, input);
-        let after = core.commit();
-        if after > before {
-            self.note(|| format!("{id} commits {after}"));
-        }
         self.observe(id);
         if !self.node(id).gathering {
             self.act(id);
@@ -162,6 +169,11 @@ impl World {
     fn carry_out(&mut self, id: &NodeId, ready: Ready) {
         for transition in &ready.transitions {
             self.note(|| format!("{id} {}", Shown(transition)));
+        }
+        let node = self.node_mut(id);
+        let commit = node.core.as_ref().map_or(Index::ZERO, RaftCore::commit);
+        if mem::replace(&mut node.told, commit) < commit {
+            self.note(|| format!("{id} commits {commit}"));
         }
         if let Some(write) = ready.write {
             self.note(|| format!("{id} writes {}", Shown(&write)));
@@ -244,7 +256,12 @@ impl World {
         if index == before {
             return false;
         }
-        self.note(|| format!("{id} applies {}", if index == before.next() { format!("{index}") } else { format!("{}..{index}", before.next()) }));
+        self.note(|| {
+            format!(
+                "{id} applies {}",
+                if index == before.next() { format!("{index}") } else { format!("{}..{index}", before.next()) }
+            )
+        });
         let _ = self.step(id, Input::Applied { index });
         true
     }
@@ -300,7 +317,8 @@ impl World {
 
     /// The node has fetched the snapshot it was offered, which its disk is to keep. False if there was nothing to fetch.
     pub(crate) fn fetch(&mut self, id: &NodeId) -> bool {
-        let Some(fetch) = self.node_mut(id).fetch.take() else { return false };
+        let Some(fetch) = self.node(id).fetch.filter(|f| !self.cuts.contains(&(f.leader, *id))) else { return false };
+        self.node_mut(id).fetch = None;
         let source = &self.node(&fetch.leader).disk;
         // The leader serves the newest one that it has.
         let (last, membership) = (source.snapshot, Arc::clone(&source.membership));

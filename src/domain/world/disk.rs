@@ -38,6 +38,11 @@ impl Disk {
         self.entries.last().map_or(self.snapshot, Entry::id)
     }
 
+    /// The term that a node which starts from here is in: an entry or a snapshot of a term is proof of that term.
+    pub(crate) fn proven_term(&self) -> Term {
+        self.term.max(self.last().term)
+    }
+
     pub(crate) fn entry(&self, index: Index) -> Option<&Entry> {
         let place = index.0.checked_sub(self.snapshot.index.0 + 1)?;
         self.entries.get(usize::try_from(place).ok()?)

@@ -5,6 +5,7 @@ mod chaos;
 mod checks;
 mod cluster;
 mod disk;
+mod hostile;
 mod show;
 
 pub(crate) use cluster::{Node, World};

@@ -20,9 +20,8 @@ where
 
 impl fmt::Display for Shown<'_, Membership> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = |ids: &mut dyn Iterator<Item = crate::NodeId>| {
-            ids.map(|id| id.to_string()).collect::<Vec<_>>().join(" ")
-        };
+        let names =
+            |ids: &mut dyn Iterator<Item = crate::NodeId>| ids.map(|id| id.to_string()).collect::<Vec<_>>().join(" ");
         let learners = self.0.members.iter().filter(|(_, m)| !m.voter && !m.outgoing).map(|(id, _)| *id);
         f.write_str("{")?;
         if self.0.is_joint() {
@@ -55,7 +54,12 @@ fn ask(request: &VoteRequest) -> String {
 }
 
 fn answer(reply: &VoteReply, envelope: &Envelope) -> String {
-    let told = if envelope.term > reply.term { format!(", in term {}", envelope.term) } else { String::new() };
+    let asked = if matches!(envelope.message, Message::PreVoteReply(_)) {
+        reply.term.0.saturating_sub(1)
+    } else {
+        reply.term.0
+    };
+    let told = if envelope.term.0 > asked { format!(", in term {}", envelope.term) } else { String::new() };
     format!("t{} {}{told}", reply.term, if reply.granted { "granted" } else { "refused" })
 }
 
@@ -144,9 +148,9 @@ impl fmt::Display for Shown<'_, RaftCore> {
         let base = core.snapshot();
         let entries: Vec<&Entry> =
             (base.index.0 + 1..=core.last().index.0).filter_map(|i| core.entry(crate::Index(i))).collect();
-        let log = entries.iter().map(|e| e.id().to_string()).collect::<Vec<_>>().join(" ");
-        let base = if base.index.0 > 0 { format!("snapshot {base} | ") } else { String::new() };
-        write!(f, "commit {} applied {}  log {base}{log}", core.commit(), core.applied())?;
+        let log = entries.iter().map(|e| format!(" {}", e.id())).collect::<Vec<_>>().concat();
+        let base = if base.index.0 > 0 { format!(" snapshot {base} |") } else { String::new() };
+        write!(f, "commit {} applied {}  log{base}{log}", core.commit(), core.applied())?;
         if core.durable() < core.last().index { write!(f, "  durable {}", core.durable()) } else { Ok(()) }
     }
 }

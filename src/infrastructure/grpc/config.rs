@@ -81,3 +81,28 @@ const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 const MESSAGE_BYTES_MIN: usize = 1 << 10;
 const MESSAGE_BYTES_MAX: usize = 1 << 31;
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_workable() {
+        assert_eq!(PeerConfig::default().workable(), PeerConfig::default());
+    }
+
+    #[test]
+    fn waits_are_never_nothing_and_never_the_wrong_way_round() {
+        let zero = PeerConfig { backoff_first: Duration::ZERO, backoff_max: Duration::ZERO, ..PeerConfig::default() };
+        assert_eq!((zero.clone().workable().backoff_first, zero.workable().backoff_max), (BACKOFF_MIN, BACKOFF_MIN));
+        let swapped = PeerConfig { backoff_first: Duration::from_secs(9), ..PeerConfig::default() };
+        assert_eq!(swapped.workable().backoff_max, Duration::from_secs(9));
+    }
+
+    #[test]
+    fn a_batch_is_never_larger_than_a_message_may_be() {
+        let config = PeerConfig { message_bytes_max: 0, batch_bytes_max: usize::MAX, ..PeerConfig::default() };
+        let config = config.workable();
+        assert_eq!((config.message_bytes_max, config.batch_bytes_max), (MESSAGE_BYTES_MIN, MESSAGE_BYTES_MIN));
+    }
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use graft_domain::{ClusterId, NodeId};
+use graft_domain::NodeId;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -130,11 +130,6 @@ impl Dial {
             Err(refusal) => return Err(self.send_away(refusal, answers).await),
         };
         self.outbox.open();
-        // Whoever sets the cluster announces it on the links that stand. This one may just have missed it.
-        let cluster = view.borrow().me.cluster;
-        if cluster != ClusterId::UNKNOWN {
-            self.outbox.announce(cluster);
-        }
         debug!(peer = %self.peer, address = self.connector.address(), "connected");
         (self.shared.sink)(PeerEvent::Connected {
             peer: self.peer,
@@ -149,6 +144,7 @@ impl Dial {
     async fn call(&self, stream: TcpStream, tasks: &Tasks) -> Result<(wire::Hello, Streaming<wire::Hello>), End> {
         let client = client(stream, &self.shared.config, tasks).await;
         let mut client = client.map_err(|error| End::Unreachable(self.failed("does not speak HTTP/2", &error)))?;
+        // In this order: a cluster that becomes known after the introduction was written is announced on the call.
         let mut request = Request::new(self.outbox.call());
         let hello = self.shared.view.borrow().hello(&self.peer);
         handshake::into_metadata(&hello, request.metadata_mut());

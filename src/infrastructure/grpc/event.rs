@@ -16,7 +16,7 @@ pub struct LocalHello {
     /// Where others should dial this node, as `host:port`.
     pub address: String,
     /// A hash of the membership that this node would found a cluster with; 0 if it would not. Two members compare it
-    /// as long as neither knows its cluster.
+    /// until both know their cluster.
     pub membership_hash: u64,
 }
 

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::errors;
-use crate::infrastructure::config::NodeConfig;
+use crate::infrastructure::runtime::NodeConfig;
 
 /// Seconds as a duration; what is negative or not a number is no time at all, what is endless a day.
 pub(super) fn seconds(seconds: f64) -> Duration {

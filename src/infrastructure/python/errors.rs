@@ -8,8 +8,7 @@ use graft_services::error::{Outcome, Refusal};
 use graft_services::ports::{Raised, Reply, StoreError};
 
 use super::convert::reply_to_python;
-use crate::infrastructure::grpc::BindError;
-use crate::infrastructure::runtime::StartError;
+use crate::infrastructure::runtime::{BindError, StartError};
 
 /// A value among an error's details.
 pub(super) enum Detail {
@@ -84,6 +83,10 @@ pub(super) fn start(py: Python<'_>, error: &StartError) -> PyErr {
         StartError::Store(StoreError::Corrupt { file, offset, .. }) => {
             let details = [("file", Detail::Text(file.clone())), ("offset", Detail::Number(*offset))];
             raise(py, "CORRUPTION", &words, &details)
+        }
+        StartError::Store(StoreError::Locked { .. }) => {
+            let fix = "stop that process, or give this node a data_dir of its own";
+            raise(py, "STORAGE", &words, &[("fix", Detail::Text(fix.to_owned()))])
         }
         StartError::Store(StoreError::WrongNode { .. }) => raise(py, "IDENTITY_MISMATCH", &words, &[]),
         StartError::Store(_) | StartError::Io { .. } => raise(py, "STORAGE", &words, &[]),

@@ -14,8 +14,7 @@ use super::completions::Completions;
 use super::convert::{self, seconds};
 use super::machine::{PyMachine, is_machine_thread};
 use super::{errors, fork, logs};
-use crate::infrastructure::config::NodeConfig;
-use crate::infrastructure::runtime::{Caller, Kind, Node, Waiting, until};
+use crate::infrastructure::runtime::{Caller, Kind, Node, NodeConfig, Waiting, until};
 
 /// How long a waiting call sleeps before it looks for signals, so that Ctrl-C is answered.
 const SLICE: Duration = Duration::from_millis(50);

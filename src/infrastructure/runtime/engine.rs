@@ -232,7 +232,7 @@ impl Engine {
                 }
             }
             Transition::Breach(breach) => {
-                tracing::error!(?breach, "an invariant does not hold; this node falls silent")
+                tracing::error!(?breach, "an invariant does not hold; this node falls silent");
             }
         }
     }

@@ -22,8 +22,10 @@ use graft_services::ports::{Halt, StoreError};
 pub use calls::{Caller, Sink, Waiting, until};
 pub use engine::Kind;
 
-use crate::infrastructure::config::BadConfig;
-use crate::infrastructure::grpc::{BindError, Transport};
+pub use crate::infrastructure::config::{BadConfig, NodeConfig};
+pub use crate::infrastructure::grpc::BindError;
+
+use crate::infrastructure::grpc::Transport;
 use engine::Message;
 
 /// A running node.

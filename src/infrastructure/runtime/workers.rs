@@ -35,21 +35,24 @@ pub(crate) fn run_store(mut wal: Wal, jobs: &Receiver<StoreJob>, engine: &Sender
         if killed.load(Ordering::Relaxed) {
             return;
         }
+        let mut named = None;
         for job in std::iter::once(first).chain(jobs.try_iter()) {
             match job {
                 StoreJob::Persist(write) => writes.push(write),
-                StoreJob::Cluster(cluster) => {
-                    if let Err(error) = wal.record_cluster(cluster) {
-                        tracing::warn!(%error, "the cluster's name could not be kept beside the log; the log has it");
-                    }
-                }
+                StoreJob::Cluster(cluster) => named = Some(cluster),
             }
         }
-        let event = match persist(&mut wal, &writes, engine) {
+        let event = match persist(&mut wal, &writes, engine, killed) {
             Ok(seq) => seq.map(|seq| Event::Persisted { seq }),
             Err(error) => Some(Event::StorageFailed(error.to_string())),
         };
         writes.clear();
+        // After the log: a directory that knows its cluster has the entry that names it.
+        if let (Some(cluster), Some(Event::Persisted { .. }) | None) = (named, &event)
+            && let Err(error) = wal.record_cluster(cluster)
+        {
+            tracing::warn!(%error, "the cluster's name could not be kept beside the log; the log has it");
+        }
         if let Some(event) = event
             && engine.send(Message::Event(event)).is_err()
         {
@@ -59,14 +62,27 @@ pub(crate) fn run_store(mut wal: Wal, jobs: &Receiver<StoreJob>, engine: &Sender
 }
 
 /// Writes until it is durable or cannot be; a full disk is waited out. Answers the last number.
-fn persist(wal: &mut Wal, writes: &[graft_domain::Write], engine: &Sender<Message>) -> Result<Option<u64>, StoreError> {
+fn persist(
+    wal: &mut Wal,
+    writes: &[graft_domain::Write],
+    engine: &Sender<Message>,
+    killed: &AtomicBool,
+) -> Result<Option<u64>, StoreError> {
     let Some(last) = writes.last() else { return Ok(None) };
+    let mut told = false;
     loop {
         match wal.persist(writes) {
+            Ok(()) if told => {
+                tracing::warn!("there is space again: writes go on");
+                return Ok(Some(last.seq));
+            }
             Ok(()) => return Ok(Some(last.seq)),
             Err(StoreError::Full { path }) => {
-                tracing::error!(%path, "no space left: writes wait until there is");
-                if engine.send(Message::Event(Event::StorageFull)).is_err() {
+                if !told {
+                    tracing::error!(%path, "no space left: nothing is written until there is");
+                }
+                told = true;
+                if killed.load(Ordering::Relaxed) || engine.send(Message::Event(Event::StorageFull)).is_err() {
                     return Err(StoreError::Full { path });
                 }
                 std::thread::sleep(FULL_RETRY);

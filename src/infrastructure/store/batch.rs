@@ -11,7 +11,7 @@ pub(super) const HEADER_BYTES: usize = 24;
 /// Every batch begins at a multiple of this, which makes looking for one in a damaged file cheap.
 pub(super) const ALIGNMENT: usize = 8;
 /// A batch that holds nothing but a base: what must always fit, so that a full disk can be told to forget.
-pub(super) const BASE_BATCH_BYTES: u64 = (HEADER_BYTES + record::HEAD_BYTES) as u64;
+pub(super) const BASE_BATCH_BYTES: usize = HEADER_BYTES + record::HEAD_BYTES;
 
 /// The number of what ends a segment that another one follows, so that the loss of the last segment is seen.
 pub(super) const CONTINUED: u64 = u64::MAX;

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use graft_domain::{ClusterId, Recovered};
+use graft_domain::{ClusterId, Index, Recovered};
 use graft_services::ports::{Identity, Opened, StoreError};
 
+use super::batch::BASE_BATCH_BYTES;
 use super::errors::{corrupt, full_or_io, io_error};
 use super::files::{Files, Locking, StoreFile};
 use super::recovery::{self, LastSegment, Replayed, Tail};
@@ -15,6 +16,8 @@ use super::wal::{Progress, Wal};
 use super::{Founding, StoreConfig, identity};
 
 const LOCK_NAME: &str = "LOCK";
+/// The cluster's name is recorded only once the entry that brings it is in the log.
+const EMPTIED: &str = "the log is empty, but the node has belonged to a cluster: what it held is gone";
 
 /// The store's files in a directory.
 #[derive(Debug, Default)]
@@ -51,6 +54,10 @@ pub(super) fn open<F: Files>(
     let needed = listing.segments.len() - consecutive(&listing.segments);
     let (leftover, numbers) = listing.segments.split_at(needed);
     let replayed = recovery::replay(&files, directory, numbers, Some(identity.incarnation))?;
+    if identity.cluster != ClusterId::UNKNOWN && replayed.state.last.index == Index::ZERO {
+        let path = directory.join(segment::name(numbers.last().copied().unwrap_or(1)));
+        return Err(corrupt(&path, segment::HEADER_BYTES as u64, EMPTIED));
+    }
 
     let mut notes = Vec::new();
     for number in leftover {
@@ -69,7 +76,7 @@ pub(super) fn open<F: Files>(
         membership: founding.membership.clone(),
         entries: entries.into(),
         commit: state.hard.commit.min(state.last.index).max(state.base.index),
-        applied: graft_domain::Index::ZERO,
+        applied: Index::ZERO,
         fresh: batch == 0,
     };
     let active = settle(last, config, &mut notes)?;
@@ -159,6 +166,8 @@ fn settle<F: StoreFile>(
     let io = |e: std::io::Error| io_error(&path, &e);
     if tail != Tail::Clean {
         active.file.truncate(end).map_err(io)?;
+    }
+    if active.allocated < active.position + BASE_BATCH_BYTES as u64 {
         active.write_ahead(&config)?;
     }
     if let Some((offset, batch)) = last_batch {

@@ -74,16 +74,15 @@ pub(super) fn take(body: &mut Bytes) -> Result<Option<Record>, BadRecord> {
     if body.is_empty() {
         return Ok(None);
     }
-    if body.len() < HEAD_BYTES {
+    let Some(mut head) = body.get(..HEAD_BYTES) else { return Err(BadRecord::Truncated) };
+    let (kind, detail, reserved) = (head.get_u8(), head.get_u8(), head.get_u16_le());
+    let length = head.get_u32_le() as usize;
+    let id = EntryId::new(head.get_u64_le(), head.get_u64_le());
+    if body.len() - HEAD_BYTES < length {
         return Err(BadRecord::Truncated);
     }
-    let (kind, detail, reserved) = (body.get_u8(), body.get_u8(), body.get_u16_le());
-    let length = body.get_u32_le() as usize;
-    let id = EntryId::new(body.get_u64_le(), body.get_u64_le());
-    if body.len() < length {
-        return Err(BadRecord::Truncated);
-    }
-    let data = body.split_to(length);
+    let mut data = body.split_to(HEAD_BYTES + length);
+    data.advance(HEAD_BYTES);
     match (kind, detail, reserved) {
         (HARD_STATE, 0, 0) => hard_state(id.term, id.index, &data).map(Some),
         (ENTRY, kind, 0) => {

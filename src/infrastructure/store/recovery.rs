@@ -284,8 +284,10 @@ impl Replay {
         while reader.remaining() > 0 {
             let offset = reader.position();
             let window = reader.window().map_err(|e| io_error(path, &e))?;
-            zeros = zeros && is_zero(&window);
-            if let Some((at, later)) = later_batch(&window, Place { seed, offset }, torn) {
+            let zero = is_zero(&window);
+            zeros = zeros && zero;
+            let later = if zero { None } else { later_batch(&window, Place { seed, offset }, torn) };
+            if let Some((at, later)) = later {
                 let what = format!("batch {torn} is damaged, and had been durable before batch {later}, at byte {at}");
                 return Err(corrupt(path, end, what));
             }

@@ -31,8 +31,8 @@ pub(super) struct Active<F> {
     pub(super) path: PathBuf,
     /// Where the next batch goes.
     pub(super) position: u64,
-    /// Bytes of the file that have been written once, with zeros or otherwise. A base fits before it, or else space
-    /// ran out when it was extended.
+    /// Bytes of the file that have been written once, with zeros or otherwise. A base fits before it, unless the last
+    /// batch is one or the disk was full when the log was opened.
     pub(super) allocated: u64,
     pub(super) greatest: Index,
 }
@@ -89,10 +89,10 @@ impl<F: Files> Segments<F> {
         let active = &mut self.active;
         let end = active.position + batch.len() as u64;
         let room = if leave == Leave::RoomForBase { BASE_BATCH_BYTES } else { 0 };
-        let wanted = end + room;
+        let wanted = end + room as u64;
         let grows = wanted > active.allocated;
         if grows {
-            batch.resize(batch.len() + usize::try_from(room).unwrap_or_default(), 0);
+            batch.resize(batch.len() + room, 0);
         }
         active.file.write_at(active.position, batch).map_err(|e| full_or_io(&active.path, &e))?;
         if grows {
@@ -173,25 +173,24 @@ pub(super) fn create<F: Files>(
     mut header: SegmentHeader,
 ) -> Result<Active<F::File>, StoreError> {
     let recycled = spares.last().cloned();
-    let spare = recycled.clone().unwrap_or_else(|| segment::spare_name(header.number));
-    let spare_path = directory.join(&spare);
-    let path = directory.join(segment::name(header.number));
     header.recycled = recycled.is_some();
+    let spare_path = directory.join(recycled.unwrap_or_else(|| segment::spare_name(header.number)));
+    let path = directory.join(segment::name(header.number));
     let file = if header.recycled { files.open(&spare_path) } else { files.create(&spare_path) }
         .map_err(|e| full_or_io(&spare_path, &e))?;
-    if recycled.is_none() {
-        // From here on the file is there; should space run out it is where the next attempt begins.
-        spares.push(spare);
+    let (mut bytes, seed) = header.encode();
+    let (position, room) = (bytes.len() as u64, (bytes.len() + BASE_BATCH_BYTES) as u64);
+    let length = file.length().map_err(|e| io_error(&spare_path, &e))?;
+    if length < room {
+        bytes.resize(bytes.len() + BASE_BATCH_BYTES, 0);
     }
-    let (bytes, seed) = header.encode();
-    let allocated = file.length().map_err(|e| io_error(&spare_path, &e))?.max(bytes.len() as u64);
     let mut active = Active {
         number: header.number,
         seed,
         file,
         path: spare_path,
-        position: bytes.len() as u64,
-        allocated,
+        position,
+        allocated: length.max(room),
         greatest: Index::ZERO,
     };
     active.file.write_at(0, &bytes).map_err(|e| full_or_io(&active.path, &e))?;
@@ -200,6 +199,7 @@ pub(super) fn create<F: Files>(
     }
     active.file.sync_data().map_err(|e| io_error(&active.path, &e))?;
     files.rename(&active.path, &path).map_err(|e| full_or_io(&active.path, &e))?;
+    // The one it was made of, if any.
     spares.pop();
     files.sync_directory(directory).map_err(|e| io_error(directory, &e))?;
     active.path = path;

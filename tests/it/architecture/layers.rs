@@ -200,7 +200,7 @@ mod tests {
         let found = dependencies_within("Cargo.toml", manifest, DOMAIN_MAY_USE);
         assert_eq!(lines(&found), [5, 6, 12, 14]);
         assert_eq!(found[0].what, "depends on rand, and may on bytes only");
-        assert_eq!(lines(&dependencies_within("Cargo.toml", manifest, &["bytes", "rand", "tokio", "libc", "cc"])), []);
+        assert!(lines(&dependencies_within("Cargo.toml", manifest, &["bytes", "rand", "tokio", "libc", "cc"])).is_empty());
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
         let with = Source::new("src/domain/lib.rs", "#![no_std]\n#[cfg(test)]\nextern crate std;\nuse core::fmt;");
         assert!(declares_no_std(&[&with]).is_none());
         assert!(declares_no_std(&[]).is_some());
-        assert_eq!(names_no_std(&with), []);
+        assert!(names_no_std(&with).is_empty());
         let by_hand = Source::new("src/domain/x.rs", "extern crate std;\nuse std::vec::Vec;");
         assert_eq!(lines(&names_no_std(&by_hand)), [1, 2]);
     }
@@ -236,8 +236,8 @@ mod tests {
         assert_eq!(within("src/infrastructure/grpc/client.rs", text), [1, 2, 4, 5, 6, 8]);
         assert_eq!(within("src/infrastructure/grpc/mod.rs", "use super::store::Wal;"), [1]);
         assert_eq!(within("src/infrastructure/python.rs", "use super::runtime::R;\nuse super::store::Wal;"), [2]);
-        assert_eq!(within("src/infrastructure/runtime/loop.rs", text), []);
-        assert_eq!(within("src/infrastructure/mod.rs", "pub use store::Wal;"), []);
+        assert!(within("src/infrastructure/runtime/loop.rs", text).is_empty());
+        assert!(within("src/infrastructure/mod.rs", "pub use store::Wal;").is_empty());
     }
 
     #[test]

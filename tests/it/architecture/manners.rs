@@ -90,7 +90,7 @@ mod tests {
             fn g() { h().unwrap_err() } //\nfn i() { j().map(Option::unwrap) }\n#[expect(dead_code)]\n\
             fn k() { l().unwrap_or(0); m.expect; }\n#[cfg(test)]\nmod tests { fn n() { o().unwrap() } }";
         assert_eq!(lines(&panics_have_reasons(&Source::new("src/x.rs", text))), [1, 4, 6, 7, 9]);
-        assert_eq!(panics_have_reasons(&Source::new("tests/it/x.rs", text)), []);
+        assert!(panics_have_reasons(&Source::new("tests/it/x.rs", text)).is_empty());
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
         let with = Source::new("src/a.rs", "fn f() {}\nunsafe fn g() {}");
         let without = Source::new("src/b.rs", "#![forbid(unsafe_code)] // unsafe\nfn h() { \"unsafe\" }");
         assert_eq!(lines(&unsafe_is_listed(&[&with, &without], &[])), [2]);
-        assert_eq!(unsafe_is_listed(&[&with, &without], &["src/a.rs"]), []);
+        assert!(unsafe_is_listed(&[&with, &without], &["src/a.rs"]).is_empty());
         let paths: Vec<String> = unsafe_is_listed(&[&with, &without], &["src/a.rs", "src/b.rs", "src/c.rs"])
             .into_iter()
             .map(|v| v.path)
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_setting_that_gets_lost_is_seen() {
         let outer = "# why\nlines = 70\nsize = 200\n";
-        assert_eq!(repeats("clippy.toml", "lines = 70\nmore = 1\nsize = 200\n", outer), []);
+        assert!(repeats("clippy.toml", "lines = 70\nmore = 1\nsize = 200\n", outer).is_empty());
         assert_eq!(lines(&repeats("clippy.toml", "lines = 70\nsize = 20\n", outer)), [1]);
     }
 
@@ -122,6 +122,6 @@ mod tests {
             assert_eq!(lines(&private_paths("x.md", &format!("fine\n{bad}\n"))), [2], "{bad}");
         }
         let fine = "and/or http://a.b/c/d /dev/null /usr/lib/x /var/lib/graft a /b c // d/e /// f/g \"/graft.v1.Peer/Stream\" ../h/i ./j/k </a/b> m /n";
-        assert_eq!(private_paths("x.md", fine), []);
+        assert!(private_paths("x.md", fine).is_empty());
     }
 }

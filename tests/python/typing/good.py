@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, assert_type
 
 import graft
 from graft import Node, StateMachine, command, query
-from typing_extensions import assert_type
 
 
 class Bank(StateMachine):

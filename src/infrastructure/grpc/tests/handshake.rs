@@ -56,16 +56,23 @@ fn clusters_are_compared_once_both_are_known() {
 }
 
 #[test]
-fn founders_are_compared_until_a_cluster_is_known() {
-    for (mine, theirs, cluster, refused) in
-        [(1, 2, 0, true), (1, 1, 0, false), (0, 2, 0, false), (1, 0, 0, false), (1, 2, 9, false)]
-    {
+fn founders_are_compared_until_both_know_their_cluster() {
+    for (founding, clusters, refused) in [
+        ((1, 1), (0, 0), false),
+        ((0, 2), (0, 0), false),
+        ((1, 0), (0, 0), false),
+        ((1, 2), (0, 0), true),
+        ((1, 2), (9, 0), true),
+        ((1, 2), (0, 9), true),
+        ((1, 1), (9, 0), false),
+        ((1, 2), (9, 9), false),
+    ] {
         let mut view = view();
         let mut other = introduction();
-        (view.me.membership_hash, other.founding) = (mine, theirs);
-        view.me.cluster = ClusterId(cluster);
+        (view.me.membership_hash, other.founding) = founding;
+        (view.me.cluster, other.cluster) = (ClusterId(clusters.0), ClusterId(clusters.1));
         let expected = refused.then_some(RefusedCode::FoundingMismatch);
-        assert_eq!(code(view.judge(&other)), expected, "{mine} {theirs} {cluster}");
+        assert_eq!(code(view.judge(&other)), expected, "{founding:?} {clusters:?}");
     }
 }
 

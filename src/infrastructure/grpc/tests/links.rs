@@ -160,8 +160,13 @@ fn shutdown_is_bounded_with_a_stuck_peer_and_frees_the_port() {
     let bulk = append(id("n1"), id("n2"), vec![command(42, vec![0; 1 << 20])]);
     n1.transport.send_batch(id("n2"), vec![bulk; 32]);
     let started = Instant::now();
-    n1.transport.shutdown(Duration::from_millis(100));
+    let Node { transport, events } = n1;
+    transport.shutdown(Duration::from_millis(100));
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    // Every task holds the sink, and with it the other end.
+    let events = events.into_inner().unwrap();
+    let end = std::iter::repeat_with(|| events.try_recv()).find_map(Result::err);
+    assert_eq!(end, Some(std::sync::mpsc::TryRecvError::Disconnected), "a task is left");
     bind(&address.to_string()).expect("the port to be free");
     drop(caller);
 }
@@ -172,7 +177,9 @@ fn shutdown_sends_what_is_queued() {
     let (n1, n2) = pair(&runtime);
     let sent: Vec<_> = (0..1000).map(|number| numbered(id("n1"), id("n2"), number)).collect();
     assert_eq!(n1.transport.send_batch(id("n2"), sent.clone()), sent.len());
+    let started = Instant::now();
     n1.transport.shutdown(super::DEADLINE);
+    assert!(started.elapsed() < PeerConfig::default().handshake_timeout, "the call was not ended, but given up");
     assert_eq!(n2.wait_messages(sent.len()), sent);
 }
 

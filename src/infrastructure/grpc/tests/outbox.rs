@@ -195,3 +195,16 @@ fn a_cluster_is_announced_ahead_of_what_is_queued_later() {
     link.outbox.push([small(2)]);
     assert!(link.batch().cluster.is_empty(), "once is enough");
 }
+
+#[test]
+fn a_cluster_that_becomes_known_during_the_call_is_not_lost() {
+    let mut link = Link::open(&PeerConfig::default());
+    link.batches = link.outbox.call();
+    link.outbox.announce(ClusterId(7));
+    link.outbox.open();
+    assert_eq!(handshake::decode_cluster(&link.batch().cluster), Some(ClusterId(7)));
+    link.outbox.announce(ClusterId(8));
+    link.outbox.push([small(1)]);
+    link.batches = link.outbox.call();
+    assert!(link.is_waiting(), "the next introduction says it, and the queue was the older call's");
+}

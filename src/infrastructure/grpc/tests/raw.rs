@@ -90,7 +90,7 @@ pub(super) struct Server {
 
 /// A call that the server has answered. Dropped, it is ended.
 pub(super) struct Received {
-    pub(super) batches: Streaming<wire::Frames>,
+    batches: Streaming<wire::Frames>,
     _answers: Sender<Result<wire::Hello, Status>>,
 }
 
@@ -139,5 +139,12 @@ impl Server {
     pub(super) fn call(&mut self, runtime: &Runtime) -> Received {
         let call = async { timeout(DEADLINE, self.calls.recv()).await.expect("a call in time") };
         runtime.block_on(call).expect("a server that runs")
+    }
+}
+
+impl Received {
+    pub(super) async fn batch(&mut self) -> Option<wire::Frames> {
+        let batch = timeout(DEADLINE, self.batches.message()).await.expect("a batch, or the end, in time");
+        batch.expect("a call in good order")
     }
 }

@@ -135,9 +135,9 @@ fn a_called_one_without_an_id() {
 /// The dialler finds fault: it tells of it, and so does the last batch of its call.
 fn hears_why(runtime: &tokio::runtime::Runtime, server: &mut Server, n1: &Node, code: RefusedCode) {
     let mut call = server.call(runtime);
-    let batch = runtime.block_on(call.batches.message()).expect("a batch").expect("a goodbye");
+    let batch = runtime.block_on(call.batch()).expect("a goodbye");
     let said = Refusal::from_wire(&batch.goodbye.expect("a goodbye"));
-    assert!(runtime.block_on(call.batches.message()).expect("an end in good order").is_none());
+    assert_eq!(runtime.block_on(call.batch()), None);
     drop(call);
     assert_eq!(said.code, code);
     assert_eq!(n1.wait_refused(), (Some(id("n2")), code, said.why));

@@ -117,6 +117,35 @@ fn compaction_frees_whole_segments_and_keeps_a_spare() {
 }
 
 #[test]
+fn a_log_may_begin_amid_a_conflict() {
+    let disk = Disk::new();
+    let (mut wal, _) = open_well(&disk);
+    for entries in [commands(1, 1, 9), commands(1, 10, 18)] {
+        wal.persist(&[write(1, None, entries, 0)]).expect("it is written");
+    }
+    wal.persist(&[write(2, None, commands(2, 12, 20), 0)]).expect("it is written");
+    wal.compact(EntryId::new(2, 18)).expect("it forgets");
+    assert_eq!(wal.segments.sealed.len(), 0, "the log begins with entry 12, in place of another");
+    drop(wal);
+    let (_, opened) = open_well(&disk);
+    assert_eq!((opened.recovered.snapshot, opened.recovered.entries), (EntryId::new(2, 18), commands(2, 19, 20)));
+}
+
+#[test]
+fn a_reopened_log_forgets_no_more_than_is_covered() {
+    let disk = Disk::new();
+    let (mut wal, _) = open_well(&disk);
+    wal.persist(&[write(1, None, commands(1, 1, 9), 0)]).expect("it is written");
+    drop(wal);
+    let (mut wal, _) = open_well(&disk);
+    wal.persist(&[write(1, None, commands(1, 10, 18), 0)]).expect("it is written");
+    assert_eq!(wal.segments.active.number, 2);
+    wal.compact(EntryId::new(1, 3)).expect("it forgets nothing yet");
+    drop(wal);
+    assert_eq!(open_well(&disk).1.recovered.entries, commands(1, 4, 18));
+}
+
+#[test]
 fn what_a_recycled_segment_held_never_comes_back() {
     let disk = Disk::new();
     let (mut wal, _) = open_well(&disk);

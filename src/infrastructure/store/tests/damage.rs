@@ -112,7 +112,12 @@ impl Scene {
         for byte in 0..self.disk.read(file).len() {
             let expected = self.answer_to_flip(file, byte);
             for bit in 0..8 {
-                self.check(file, |bytes| bytes[byte] ^= 1 << bit, &expected, &format!("{file}, byte {byte}, bit {bit}"));
+                self.check(
+                    file,
+                    |bytes| bytes[byte] ^= 1 << bit,
+                    &expected,
+                    &format!("{file}, byte {byte}, bit {bit}"),
+                );
             }
         }
     }
@@ -193,8 +198,7 @@ fn a_hole_of_zeros() {
     let scene = scene();
     for (nth, batch) in scene.batches.iter().enumerate() {
         let last = nth + 1 == scene.batches.len();
-        let expected =
-            if last { Answer::Log(&batch.before) } else { Answer::Corrupt { offset: Some(batch.start) } };
+        let expected = if last { Answer::Log(&batch.before) } else { Answer::Corrupt { offset: Some(batch.start) } };
         let fill = |bytes: &mut Vec<u8>| bytes[batch.start..batch.end].fill(0);
         scene.check(batch.file, fill, &expected, &format!("{} without batch {}", batch.file, nth + 1));
     }

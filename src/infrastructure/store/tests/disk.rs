@@ -361,10 +361,12 @@ impl StoreFile for DiskFile {
         self.disk.last_change(|state| {
             let length = state.inodes[self.inode].cached.len();
             let free = state.faults.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(state.used()));
-            let fits = bytes.len().min(length.saturating_sub(offset).saturating_add(free));
-            let inode = &mut state.inodes[self.inode];
-            put_bytes(&mut inode.cached, offset, &bytes[..fits]);
-            inode.pending.push(DataChange::Write(offset, bytes[..fits].to_vec()));
+            let fits = bytes.len().min(length.saturating_add(free).saturating_sub(offset));
+            if fits > 0 {
+                let inode = &mut state.inodes[self.inode];
+                put_bytes(&mut inode.cached, offset, &bytes[..fits]);
+                inode.pending.push(DataChange::Write(offset, bytes[..fits].to_vec()));
+            }
             if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         })
     }

@@ -19,6 +19,7 @@ mod disk;
 mod faults;
 mod os;
 mod refusals;
+mod state;
 
 /// Segments that are full after a few batches.
 const SMALL: StoreConfig = StoreConfig { segment_bytes: 4096 + 640, preallocate_bytes: 512, spares_max: 1 };

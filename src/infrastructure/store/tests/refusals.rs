@@ -1,6 +1,7 @@
 //! What is refused: directories of others, logs that no crash leaves behind, writes that no log can hold.
 
 use super::super::record::{self, Base, put_base, put_entry, put_hard_state};
+use super::super::segment::HEADER_BYTES;
 use super::super::segments::Leave;
 use super::super::state::HardState;
 use super::super::{batch, preamble};
@@ -87,6 +88,19 @@ fn a_segment_from_elsewhere() {
     }
     disk.put("log-0000000003", Some(other.read("log-0000000003")));
     refused(&disk, "log-0000000003", "does not go on");
+}
+
+/// As a disk may do that mixes up blocks: the header is right, the batches are another directory's.
+#[test]
+fn batches_of_another_segment_are_none_of_this_one() {
+    let (disk, other) = (four_segments(), Disk::new());
+    let founding = Founding { mint: Incarnation(12), ..founding() };
+    let (mut wal, _) = open_in(other.clone(), Path::new("data"), &founding, SMALL).expect("it opens");
+    for index in 1..=7 {
+        wal.persist(&[write(2, None, commands(2, index, index), 0)]).expect("it is written");
+    }
+    disk.edit(FIRST, |bytes| bytes.splice(HEADER_BYTES.., other.read(FIRST).split_off(HEADER_BYTES)).for_each(drop));
+    refused(&disk, FIRST, "batch 1 is damaged");
 }
 
 #[test]
@@ -178,6 +192,19 @@ fn records_that_do_not_belong() {
 }
 
 #[test]
+fn batches_out_of_order() {
+    for (number, found) in [(7, 8), (0, 1)] {
+        let disk = Disk::new();
+        let (mut wal, _) = open_well(&disk);
+        wal.persist(&[write(2, None, commands(2, 1, 3), 0)]).expect("it is written");
+        wal.durable.batch = number;
+        wal.persist(&[write(2, None, commands(2, 4, 4), 0)]).expect("it is written");
+        drop(wal);
+        refused(&disk, FIRST, &format!("batch {found} is where batch 2 should be"));
+    }
+}
+
+#[test]
 fn records_of_unknown_make() {
     let head = |kind, detail, length: u8| {
         move |out: &mut Vec<u8>| {
@@ -215,7 +242,8 @@ fn writes_that_no_log_can_hold() {
     for writes in bad {
         let disk = Disk::new();
         let (mut wal, _) = open_well(&disk);
-        let steps = [Step::Persist(vec![write(2, Some("n1"), commands(2, 1, 3), 0)]), Step::Compact(EntryId::new(2, 1))];
+        let steps =
+            [Step::Persist(vec![write(2, Some("n1"), commands(2, 1, 3), 0)]), Step::Compact(EntryId::new(2, 1))];
         let model = run_all(&mut wal, &steps);
         let error = wal.persist(&writes).expect_err("the log cannot hold it");
         assert!(matches!(&error, StoreError::Io { what, .. } if what.contains("a bug")), "{error}");
@@ -235,8 +263,17 @@ fn a_cluster_is_recorded_once() {
     for other in [ClusterId(4), ClusterId::UNKNOWN] {
         assert!(matches!(wal.record_cluster(other), Err(StoreError::Io { .. })));
     }
-    wal.persist(&[write(1, None, vec![], 0)]).expect("the store goes on");
+    wal.persist(&[write(1, None, commands(1, 1, 1), 0)]).expect("the store goes on");
     drop(wal);
     disk.crash(disk::Crash::Drop);
     assert_eq!(open_well(&disk).1.identity.cluster, ClusterId(3));
+}
+
+#[test]
+fn a_log_that_was_emptied() {
+    let disk = Disk::new();
+    let (mut wal, _) = open_well(&disk);
+    wal.record_cluster(ClusterId(3)).expect("it is written");
+    drop(wal);
+    refused(&disk, FIRST, "what it held is gone");
 }

@@ -1,0 +1,35 @@
+"""What tests of running nodes share."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import graft
+import pytest
+from machines import Bank
+from nodes import DEADLINE_SECONDS, Trio
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if importlib.util.find_spec("graft._graft") is None:
+        skip = pytest.mark.skip(reason="the native module is not built: run `maturin develop`")
+        for item in items:
+            if item.path.name.startswith("test_node"):
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def trio(tmp_path: Path) -> Iterator[Trio]:
+    """Three nodes with a `Bank`, started and ready."""
+    made = Trio(tmp_path).start().ready()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[graft.Node[Bank]]:
+    """A node alone in its cluster, started and ready."""
+    with graft.Node(Bank(), id="n1", address="127.0.0.1:0", data_dir=tmp_path / "n1") as made:
+        yield made.wait_ready(DEADLINE_SECONDS)
