@@ -3,7 +3,12 @@
 //! loopback TCP.
 //!
 //! `cargo bench --bench commands`. Ratios are what counts; absolute times are those of this machine at this moment.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for people, which may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a program for people, which may fail loudly"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -84,7 +89,9 @@ fn pump(node: &Node, kind: Kind, depth: usize) -> (f64, Duration) {
         let now = Instant::now();
         let call =
             |token: &u64| (Bytes::from_static(COMMAND), Caller { sink: Arc::<Pump>::clone(&pump), token: *token });
-        tokens.iter().for_each(|token| begun[usize::try_from(*token).unwrap()] = now);
+        for token in tokens {
+            begun[usize::try_from(*token).unwrap()] = now;
+        }
         node.submit(kind, tokens.iter().map(call).collect(), now + Duration::from_secs(30));
     };
     let start = Instant::now();

@@ -19,12 +19,12 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
-
-from sqlite_machine import SQLite
+from typing import IO, Any, cast
 
 import graft
+from sqlite_machine import SQLite
 
 ORDERS = 20_000
 """How many orders are written, at the least."""
@@ -60,14 +60,13 @@ def serve(node_id: str, members: dict[str, str], directory: str) -> None:
         try:
             if verb == "status":
                 status = node.status()
-                answer = {"leader": status.leader, "term": status.term, "applied": status.applied_index}
+                say(number, {"leader": status.leader, "term": status.term, "applied": status.applied_index})
             elif verb == "execute":
-                answer = {"value": node.execute(Orders.execute, text)}
+                say(number, {"value": node.execute(Orders.execute, text)})
             elif verb == "rows":
-                answer = {"value": node.query(Orders.rows, text)}
+                say(number, {"value": node.query(Orders.rows, text)})
             else:
-                answer = {"value": node.options(consistency="stale").query(Orders.fingerprint)}
-            say(number, answer)
+                say(number, {"value": node.options(consistency="stale").query(Orders.fingerprint)})
         except graft.GraftError as error:
             say(number, {"error": error.code, "message": str(error)})
 
@@ -94,10 +93,9 @@ class Process:
             stderr=self._log,
             text=True,
         )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input: IO[str] = self._process.stdin
-        threading.Thread(target=self._listen, args=[self._process.stdout], daemon=True).start()
+        # Both are pipes, as was asked for.
+        self._input = cast("IO[str]", self._process.stdin)
+        threading.Thread(target=self._listen, args=[cast("IO[str]", self._process.stdout)], daemon=True).start()
 
     def _listen(self, output: IO[str]) -> None:
         for line in output:
@@ -208,7 +206,7 @@ class Writing:
     def pause_after(self, moment: float) -> float:
         """How long nothing was acknowledged, around or after that moment."""
         times = sorted(self.times)
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False) if b > moment]
+        gaps = [b - a for a, b in pairwise(times) if b > moment]
         return max(gaps, default=0.0)
 
 
@@ -324,7 +322,7 @@ def verdict(nodes: dict[str, Process], writing: Writing, screen: Screen) -> bool
     checks = [
         (same, "the three databases are the same, to the last byte", "the databases differ"),
         (not lost, f"of {len(told):,} acknowledged orders, 0 are lost", f"{len(lost)} acknowledged orders are lost"),
-        (not doubled and not invented, "no order is there twice, none was invented", "orders are there that should not"),
+        (not doubled and not invented, "no order is there twice, none was invented", "strange orders are there"),
     ]
     for holds, good, bad in checks:
         (screen.good if holds else screen.bad)(good if holds else bad)
@@ -332,6 +330,12 @@ def verdict(nodes: dict[str, Process], writing: Writing, screen: Screen) -> bool
         there = len(maybe & set(ids))
         screen.say(f"{len(maybe):,} orders died with their answer; {there:,} of them are there: the writer was told so")
     return all(holds for holds, _, _ in checks) and len(ids) >= ORDERS * 5 // 6
+
+
+def end_all(nodes: dict[str, Process]) -> None:
+    """Lets every node hand over and stop."""
+    for node in nodes.values():
+        node.end()
 
 
 def main() -> int:
@@ -342,7 +346,7 @@ def main() -> int:
         directory = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="graft-demo-")))
         members = {f"n{n}": f"127.0.0.1:{port}" for n, port in enumerate(free_ports(3), start=1)}
         nodes = {node_id: Process(node_id, members, directory) for node_id in members}
-        ending.callback(lambda: [node.end() for node in nodes.values()])
+        ending.callback(end_all, nodes)
         for node in nodes.values():
             screen.say(f"{node.id} runs as process {node.pid} at {members[node.id]}")
         leader, term = wait_for_leader(nodes)
@@ -363,7 +367,7 @@ def main() -> int:
         intact = verdict(nodes, writing, screen)
         screen.say()
         if intact:
-            screen.say(screen.bold("Nothing was lost.") + "  The machine is examples/sqlite_machine.py, the rest this file.")
+            screen.say(screen.bold("Nothing was lost.") + "  The database is examples/sqlite_machine.py.")
         else:
             logs = "".join((directory / f"{node}.log").read_text() for node in nodes)
             print(logs, file=sys.stderr)

@@ -23,6 +23,8 @@ class Member:
     """How many entries it is behind this node; None unless this node leads."""
     last_contact: float | None
     """Seconds since this node heard of it; None if it never did."""
+    trouble: str | None
+    """Why there is no connection to it, and what to do; None if there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,7 @@ def _member(found: dict[str, Any], leader: str | None, last_index: int) -> Membe
         match_index=match_index,
         lag=None if match_index is None else max(0, last_index - match_index),
         last_contact=found["last_contact"],
+        trouble=found["trouble"],
     )
 
 
@@ -104,7 +107,12 @@ def why_not_ready(status: Status) -> str:
     if not voters:
         return "it is no member of a cluster yet"
     words = f"{len(reachable)} of {len(voters)} members reachable ({', '.join(reachable)}); {needed} needed"
-    missing = [f"{member.id} at {member.address}" for member in voters if member.id not in reachable]
+    missing = [_missing(member) for member in voters if member.id not in reachable]
     if len(reachable) < needed:
         return f"{words}; waiting for {', '.join(missing)}"
     return f"{words}; no leader is elected yet in term {status.term}"
+
+
+def _missing(member: Member) -> str:
+    where = f"{member.id} at {member.address}"
+    return where if member.trouble is None else f"{where} ({member.trouble})"

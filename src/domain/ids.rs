@@ -139,7 +139,8 @@ impl Incarnation {
     pub const UNKNOWN: Self = Self(0);
 }
 
-/// Names a read on the node that asked for it. Never used twice, not even after a restart: an answer to the first may still be on its way.
+/// Names a read on the node that asked for it. Never used twice, not even after a restart: an answer to the first may still
+/// be on its way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ReadId(pub u64);
 

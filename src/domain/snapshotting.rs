@@ -39,6 +39,10 @@ impl RaftCore {
     /// The snapshot is durable, and the machine is restored from it unless it was past it. A log that leads past it keeps what
     /// comes after; any other is let go whole: entries behind a conflict must never be seen again.
     pub(crate) fn on_snapshot_installed(&mut self, last: EntryId, membership: Arc<Membership>) {
+        // A leader gives the newest snapshot it has, which may end in a term that no message has told of.
+        if last.term > self.term {
+            self.follow(last.term, None);
+        }
         let agrees = self.log.covers(last);
         // What is committed here, and the log of a leader, has whatever any snapshot covers (thesis §3.6.3).
         if !agrees && (last.index <= self.commit || self.is_leader()) {
@@ -46,10 +50,6 @@ impl RaftCore {
         }
         if last.index <= self.applied {
             return;
-        }
-        // A leader gives the newest snapshot it has, which may end in a term that no message has told of.
-        if last.term > self.term {
-            self.follow(last.term, None);
         }
         self.on_applied(last.index);
         if agrees {

@@ -2,13 +2,18 @@
 #![forbid(unsafe_code)]
 
 pub mod commands;
+mod ending;
 pub mod error;
+mod heard;
 pub mod ports;
 mod reads;
 mod replica;
 mod routing;
 mod status;
 mod waiting;
+
+#[cfg(test)]
+mod tests;
 
 pub use replica::{Batch, Clock, Consistency, Effect, Event, Replica, ReplicaConfig, RequestId};
 pub use status::{MemberStatus, Status};

@@ -130,7 +130,8 @@ pub enum PeerMessage {
     },
 }
 
-/// Names one call for ever: which session, and the how-manieth call of it.
+/// Names one handing-over of a call for ever: which session, and the how-manieth of it. A call that a leader did not take
+/// goes to the next one under another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Ticket {
     pub session: u64,

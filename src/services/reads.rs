@@ -1,6 +1,7 @@
 //! Queries on their way: one read-index round for all that wait, then in line with the commands.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use graft_domain::{Index, Instant, ReadId};
@@ -15,137 +16,192 @@ pub(crate) struct Question {
     pub(crate) body: Bytes,
 }
 
-/// Every question that is not with the machine yet.
-#[derive(Debug, Default)]
-pub(crate) struct Reads {
+/// How far a question has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Place {
     /// Not yet asked for an index.
-    waiting: Vec<Question>,
-    /// Asked for; with when, to ask again if no answer comes.
-    asked: BTreeMap<ReadId, (Instant, Vec<Question>)>,
-    /// Their index is known; they wait for it to be handed to the machine.
-    indexed: VecDeque<(Index, Question)>,
+    Waiting,
+    /// In this round.
+    Asked(u64),
+    /// May be served once this index is handed to the machine.
+    Indexed(Index),
     /// With the machine.
-    serving: BTreeMap<RequestId, Instant>,
-    count: usize,
-    next: u64,
+    Serving,
+}
+
+/// Every question that is not answered, in the order they came.
+#[derive(Debug)]
+pub(crate) struct Reads {
+    questions: BTreeMap<u64, (Question, Place)>,
+    places: BTreeSet<(Place, u64)>,
+    deadlines: BTreeSet<(Instant, u64)>,
+    serving: BTreeMap<RequestId, u64>,
+    /// Rounds without an answer, and when each was asked.
+    asked: BTreeMap<u64, Instant>,
+    bytes: usize,
+    /// Questions and rounds so far.
+    number: u64,
+    rounds: u64,
+    /// The name of the round before the first: no round of another run of this node may have the name of one of this run.
+    base: u64,
 }
 
 impl Reads {
+    pub(crate) fn new(session: u64) -> Self {
+        Self {
+            questions: BTreeMap::new(),
+            places: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            serving: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            bytes: 0,
+            number: 0,
+            rounds: 0,
+            base: session,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.count + self.serving.len()
+        self.questions.len()
     }
 
-    /// Names reads from `first` on. It is drawn anew for each run of the node: an answer to an earlier run's read may still
-    /// be on its way, and must not be taken for one's own.
-    pub(crate) fn starting_at(first: u64) -> Self {
-        Self { next: first, ..Self::default() }
+    /// Bytes of questions that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
+    /// Waits for an index.
     pub(crate) fn push(&mut self, question: Question) {
-        self.count += 1;
-        self.waiting.push(question);
+        self.put(question, Place::Waiting);
+    }
+
+    /// Wants the state as it is.
+    pub(crate) fn push_stale(&mut self, question: Question) {
+        self.put(question, Place::Indexed(Index::ZERO));
+    }
+
+    fn put(&mut self, question: Question, place: Place) {
+        self.number += 1;
+        self.bytes += question.body.len();
+        self.places.insert((place, self.number));
+        self.deadlines.insert((question.deadline, self.number));
+        self.questions.insert(self.number, (question, place));
+    }
+
+    fn move_to(&mut self, number: u64, to: Place) {
+        if let Some((_, place)) = self.questions.get_mut(&number) {
+            self.places.remove(&(*place, number));
+            self.places.insert((to, number));
+            *place = to;
+        }
+    }
+
+    fn at(&self, first: Place, last: Place) -> Vec<u64> {
+        self.places.range((first, 0)..=(last, u64::MAX)).map(|(_, number)| *number).collect()
+    }
+
+    fn move_all(&mut self, from: Place, to: Place) {
+        for number in self.at(from, from) {
+            self.move_to(number, to);
+        }
+    }
+
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.places.first().is_some_and(|(place, _)| *place == Place::Waiting)
     }
 
     /// One name for all that wait, if any do.
     pub(crate) fn ask(&mut self, now: Instant) -> Option<ReadId> {
-        if self.waiting.is_empty() {
+        if !self.has_waiting() {
             return None;
         }
-        self.next = self.next.wrapping_add(1);
-        let read = ReadId(self.next);
-        self.asked.insert(read, (now, std::mem::take(&mut self.waiting)));
-        Some(read)
+        self.rounds += 1;
+        self.asked.insert(self.rounds, now);
+        self.move_all(Place::Waiting, Place::Asked(self.rounds));
+        Some(ReadId(self.base.wrapping_add(self.rounds)))
+    }
+
+    /// The round of this name, if it has no answer yet: it has one now.
+    fn take_round(&mut self, read: ReadId) -> Option<u64> {
+        let round = read.0.wrapping_sub(self.base);
+        self.asked.remove(&round).map(|_| round)
     }
 
     /// These may be served once `index` is handed to the machine.
     pub(crate) fn index(&mut self, read: ReadId, index: Index) {
-        if let Some((_, questions)) = self.asked.remove(&read) {
-            self.indexed.extend(questions.into_iter().map(|question| (index, question)));
+        if let Some(round) = self.take_round(read) {
+            self.move_all(Place::Asked(round), Place::Indexed(index));
         }
     }
 
-    /// No index was given: they wait again.
-    pub(crate) fn again(&mut self, read: ReadId) {
-        if let Some((_, questions)) = self.asked.remove(&read) {
-            self.waiting.extend(questions);
+    /// No index was given: they wait again. False if nobody asks.
+    pub(crate) fn again(&mut self, read: ReadId) -> bool {
+        let round = self.take_round(read);
+        if let Some(round) = round {
+            self.move_all(Place::Asked(round), Place::Waiting);
+        }
+        round.is_some()
+    }
+
+    /// Those that have waited so long for an answer wait to be asked again: the question or the answer was lost.
+    pub(crate) fn again_after(&mut self, now: Instant, patience: Duration) {
+        while let Some(round) = self.asked.first_entry().filter(|round| *round.get() + patience <= now) {
+            let (round, _) = round.remove_entry();
+            self.move_all(Place::Asked(round), Place::Waiting);
         }
     }
 
-    /// Those asked for before `before` wait again: the question or its answer was lost.
-    pub(crate) fn again_if_older(&mut self, before: Instant) {
-        let lost: Vec<ReadId> = self.asked.iter().filter(|(_, (at, _))| *at < before).map(|(read, _)| *read).collect();
-        for read in lost {
-            self.again(read);
+    /// When the oldest round without an answer was asked; never if there is none.
+    pub(crate) fn oldest_asked(&self) -> Instant {
+        // Rounds are counted as time passes.
+        self.asked.first_key_value().map_or(Instant::NEVER, |(_, at)| *at)
+    }
+
+    /// Gives the machine those that it can answer once it has been handed everything up to `handed`.
+    pub(crate) fn take_ready(&mut self, handed: Index) -> Vec<(RequestId, Bytes)> {
+        let ready = self.at(Place::Indexed(Index::ZERO), Place::Indexed(handed));
+        let mut taken = Vec::with_capacity(ready.len());
+        for number in ready {
+            self.move_to(number, Place::Serving);
+            if let Some((question, _)) = self.questions.get(&number) {
+                self.serving.insert(question.request, number);
+                taken.push((question.request, question.body.clone()));
+            }
         }
-    }
-
-    /// Takes out those that the machine can answer once it has been handed everything up to `handed`.
-    pub(crate) fn take_ready(&mut self, handed: Index) -> Vec<Question> {
-        // A later read-index never is below an earlier one by much, and the queue is short: one pass is cheap.
-        let (ready, kept): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.indexed).into_iter().partition(|(index, _)| *index <= handed);
-        self.indexed = kept;
-        self.count -= ready.len();
-        let ready: Vec<Question> = ready.into_iter().map(|(_, question)| question).collect();
-        self.serving.extend(ready.iter().map(|question| (question.request, question.deadline)));
-        ready
-    }
-
-    /// With the machine, without having waited for an index.
-    pub(crate) fn serve(&mut self, question: &Question) {
-        self.serving.insert(question.request, question.deadline);
+        taken
     }
 
     /// The machine has answered it.
     pub(crate) fn served(&mut self, request: RequestId) {
-        self.serving.remove(&request);
-    }
-
-    /// Takes out those that the machine has not answered by their deadline.
-    pub(crate) fn overdue(&mut self, now: Instant) -> Vec<RequestId> {
-        let overdue: Vec<RequestId> = self.serving.iter().filter(|(_, at)| **at <= now).map(|(r, _)| *r).collect();
-        for request in &overdue {
-            self.serving.remove(request);
+        if let Some(number) = self.serving.remove(&request) {
+            self.remove(number);
         }
-        overdue
     }
 
-    /// Takes out those whose deadline has come.
-    pub(crate) fn expired(&mut self, now: Instant) -> Vec<Question> {
+    fn remove(&mut self, number: u64) -> Option<(RequestId, Place)> {
+        let (question, place) = self.questions.remove(&number)?;
+        self.places.remove(&(place, number));
+        self.deadlines.remove(&(question.deadline, number));
+        self.serving.remove(&question.request);
+        self.bytes -= question.body.len();
+        Some((question.request, place))
+    }
+
+    /// Takes out those whose deadline has come, with how far they were.
+    pub(crate) fn expired(&mut self, now: Instant) -> Vec<(RequestId, Place)> {
         let mut expired = Vec::new();
-        let mut keep = |question: &Question| {
-            let late = question.deadline <= now;
-            if late {
-                expired.push(question.clone());
-            }
-            !late
-        };
-        self.waiting.retain(&mut keep);
-        for (_, questions) in self.asked.values_mut() {
-            questions.retain(&mut keep);
+        while let Some((_, number)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            expired.extend(self.remove(number));
         }
-        self.indexed.retain(|(_, question)| keep(question));
-        self.asked.retain(|_, (_, questions)| !questions.is_empty());
-        self.count -= expired.len();
         expired
     }
 
+    /// Takes out all of them.
+    pub(crate) fn drain(&mut self) -> Vec<(RequestId, Place)> {
+        self.expired(Instant::NEVER)
+    }
+
     pub(crate) fn deadline(&self) -> Instant {
-        let serving = self.serving.values().copied().min().unwrap_or(Instant::NEVER);
-        if self.count == 0 {
-            return serving;
-        }
-        let asked = self.asked.values().flat_map(|(_, questions)| questions);
-        let all = self.waiting.iter().chain(asked).chain(self.indexed.iter().map(|(_, question)| question));
-        all.map(|question| question.deadline).min().unwrap_or(Instant::NEVER).min(serving)
-    }
-
-    pub(crate) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// When the oldest of those asked for was asked; never if none is.
-    pub(crate) fn oldest_asked(&self) -> Instant {
-        self.asked.values().map(|(at, _)| *at).min().unwrap_or(Instant::NEVER)
+        self.deadlines.first().map_or(Instant::NEVER, |(at, _)| *at)
     }
 }

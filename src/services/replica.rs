@@ -1,17 +1,17 @@
 //! One node's use-cases around its core: events in, effects out, the same shape one floor up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
-use graft_domain::{
-    Entry, Index, Input, Instant, NodeId, Payload, RaftCore, ReadOutcome, Ready, Rejected, Transition, Write,
-};
+use graft_domain::{Entry, Index, Input, Instant, NodeId, Payload, RaftCore, ReadOutcome, Ready, Transition, Write};
 
 use crate::commands;
-use crate::error::{Outcome, Refusal};
-use crate::ports::{Command, Halt, PeerMessage, Ticket};
+use crate::error::Outcome;
+use crate::heard::Heard;
+use crate::ports::{Command, Halt, PeerMessage};
 use crate::reads::{Question, Reads};
-use crate::waiting::{Calls, Stage};
+use crate::routing::Forwarded;
+use crate::waiting::Calls;
 
 /// Names a call to whoever made it; opaque here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -43,7 +43,7 @@ pub struct ReplicaConfig {
     pub command_bytes_max: usize,
     /// Calls that wait for an answer here; at the cap further ones are refused as busy.
     pub inflight_max: usize,
-    /// Bytes of commands that wait here; at the cap further ones are refused as busy.
+    /// Bytes of commands and queries that wait here; at the cap further ones are refused as busy.
     pub inflight_bytes_max: usize,
     /// How long to wait before handing a refused call to a leader again.
     pub retry: std::time::Duration,
@@ -59,6 +59,8 @@ pub enum Event {
     Peer(PeerMessage),
     Connected(NodeId),
     Unreachable(NodeId),
+    /// Why there is no connection to this member, in words, until there is one.
+    Trouble(NodeId, String),
     Execute {
         request: RequestId,
         body: Bytes,
@@ -122,9 +124,9 @@ pub struct Replica {
     pub(crate) clock: Clock,
     pub(crate) calls: Calls,
     pub(crate) reads: Reads,
-    pub(crate) stale: Vec<Question>,
-    /// Commands of other members that this leader was asked to propose.
-    pub(crate) forwarded: Vec<(NodeId, Ticket, Bytes)>,
+    pub(crate) heard: Heard,
+    /// Commands of other members that are to be proposed with this turn.
+    pub(crate) forwarded: Vec<Forwarded>,
     /// Everything up to here was handed to the machine.
     pub(crate) handed: Index,
     /// The newest stamp in the log, as far as known.
@@ -132,31 +134,36 @@ pub struct Replica {
     /// Calls are not handed to a leader before this.
     pub(crate) route_at: Instant,
     pub(crate) reachable: BTreeSet<NodeId>,
+    pub(crate) troubles: BTreeMap<NodeId, String>,
     pub(crate) storage_full: bool,
     /// Why this node does not work any more.
     pub(crate) failure: Option<String>,
     pub(crate) stopping: Option<Instant>,
+    /// A leader that is to stop tries to hand over then.
+    pub(crate) hand_over_at: Instant,
     pub(crate) effects: Vec<Effect>,
-    arena: BytesMut,
+    pub(crate) arena: BytesMut,
 }
 
 impl Replica {
     pub fn new(config: ReplicaConfig, core: RaftCore, clock: Clock) -> Self {
         Self {
             handed: core.applied(),
+            reads: Reads::new(config.session),
             core,
-            reads: Reads::starting_at(config.session),
             config,
             clock,
             calls: Calls::default(),
-            stale: Vec::new(),
+            heard: Heard::default(),
             forwarded: Vec::new(),
             time: 0,
             route_at: Instant(0),
             reachable: BTreeSet::new(),
+            troubles: BTreeMap::new(),
             storage_full: false,
             failure: None,
             stopping: None,
+            hand_over_at: Instant(0),
             effects: Vec::new(),
             arena: BytesMut::new(),
         }
@@ -178,15 +185,13 @@ impl Replica {
             Event::Timeout => self.step(Input::Timeout),
             Event::Peer(PeerMessage::Raft(envelope)) => self.step(Input::Receive(envelope)),
             Event::Peer(PeerMessage::Forward { from, term, ticket, body }) => {
-                self.on_forward(from, term, ticket, body);
+                self.on_forward(term, Forwarded { from, ticket, body });
             }
             Event::Peer(PeerMessage::Refused { to, ticket, refusal }) => self.on_refused(to, ticket, refusal),
-            Event::Connected(peer) => {
-                self.reachable.insert(peer);
-            }
-            Event::Unreachable(peer) => {
-                self.reachable.remove(&peer);
-                self.step(Input::Unreachable(peer));
+            Event::Connected(peer) => self.on_connected(peer),
+            Event::Unreachable(peer) => self.on_unreachable(peer),
+            Event::Trouble(peer, why) => {
+                self.troubles.insert(peer, why);
             }
             Event::Execute { request, body, deadline } => self.on_execute(request, body, deadline),
             Event::Query { request, body, consistency, deadline } => {
@@ -211,6 +216,7 @@ impl Replica {
     /// Everything that the events since the last call want done, in order.
     pub fn effects(&mut self) -> Vec<Effect> {
         self.expire();
+        self.hand_over();
         self.route();
         self.ask_reads();
         let ready = self.core.ready();
@@ -222,17 +228,8 @@ impl Replica {
 
     /// When to handle [`Event::Timeout`] next.
     pub fn deadline(&self) -> Instant {
-        let waits = self.calls.has_parked() || self.reads.has_waiting();
-        let route = if waits && self.core.leader().is_some() { self.route_at } else { Instant::NEVER };
-        let reread = match self.reads.oldest_asked() {
-            Instant::NEVER => Instant::NEVER,
-            asked => asked + self.config.read_retry,
-        };
-        let stop = self.stopping.unwrap_or(Instant::NEVER);
-        [self.core.deadline(), self.calls.deadline(), self.reads.deadline(), route, reread, stop]
-            .into_iter()
-            .min()
-            .unwrap_or(Instant::NEVER)
+        let all = [self.core.deadline(), self.calls.deadline(), self.reads.deadline(), self.route_deadline()];
+        all.into_iter().min().unwrap_or(Instant::NEVER).min(self.stop_deadline())
     }
 
     pub(crate) fn step(&mut self, input: Input) {
@@ -241,6 +238,14 @@ impl Replica {
     }
 
     fn perform(&mut self, ready: Ready) {
+        // Before the transitions: reads that fail with a leader do not hold up what goes to the next one.
+        for ReadOutcome { read, outcome } in ready.reads {
+            match outcome {
+                Ok(index) => self.reads.index(read, index),
+                Err(_) if self.reads.again(read) => self.retry_later(),
+                Err(_) => {}
+            }
+        }
         for envelope in ready.send {
             self.effects.push(Effect::Send(envelope.to, PeerMessage::Raft(envelope)));
         }
@@ -253,40 +258,16 @@ impl Replica {
         if !ready.apply.is_empty() {
             self.apply(ready.apply);
         }
-        for ReadOutcome { read, outcome } in ready.reads {
-            if let Ok(index) = outcome {
-                self.reads.index(read, index);
-            } else {
-                self.reads.again(read);
-                self.retry_later();
-            }
-        }
     }
 
     fn on_transition(&mut self, transition: &Transition) {
         match transition {
-            Transition::Leader { .. } => {
-                self.time = self.time.max(self.newest_time());
-                self.route_at = self.clock.now;
-            }
             Transition::Follower { leader: Some(_), .. } => self.route_at = self.clock.now,
             Transition::Breach(breach) => {
                 self.fail(format!("an invariant of the protocol does not hold: {breach:?}"), Input::StorageFailed);
             }
             _ => {}
         }
-    }
-
-    /// The stamp of the last command in the log: stamps never go back along it.
-    fn newest_time(&self) -> u64 {
-        let mut index = self.core.last().index;
-        while let Some(entry) = self.core.entry(index) {
-            if let Payload::Command(command) = &entry.payload {
-                return commands::decode(command).map_or(0, |logged| logged.time);
-            }
-            index = index.prev();
-        }
-        0
     }
 
     fn apply(&mut self, entries: Vec<Entry>) {
@@ -321,57 +302,5 @@ impl Replica {
             self.calls.park_overtaken(entry.term);
         }
         Ok(())
-    }
-
-    /// Stamps and proposes as the leader; the answer is the core's.
-    pub(crate) fn propose(&mut self, calls: &[(Ticket, Bytes)]) -> Result<Index, Rejected> {
-        self.time = self.time.max(self.clock.wall);
-        let time = self.time;
-        let arena = &mut self.arena;
-        let encoded = calls.iter().map(|(ticket, body)| commands::encode(arena, time, *ticket, body)).collect();
-        self.core.step(self.clock.now, Input::Propose(encoded))
-    }
-
-    /// The replica gives up: it answers everyone who waits, and says why from now on.
-    fn fail(&mut self, why: String, input: Input) {
-        self.step(input);
-        for call in self.calls.drain() {
-            let outcome = match call.stage {
-                Stage::Parked => Outcome::Refused(Refusal::Halted(why.clone())),
-                _ => Outcome::Unknown(format!("this node failed before the answer came: {why}")),
-            };
-            self.effects.push(Effect::Answer(call.request, outcome));
-        }
-        for question in self.reads.expired(Instant::NEVER) {
-            self.effects.push(Effect::Answer(question.request, Outcome::Refused(Refusal::Halted(why.clone()))));
-        }
-        self.failure.get_or_insert(why);
-    }
-
-    /// Hands leadership over, so that the others need not notice.
-    fn on_stop(&mut self, deadline: Instant) {
-        self.stopping = Some(deadline);
-        self.step(Input::TransferLeadership(None));
-    }
-
-    fn finish_stop(&mut self) {
-        let Some(deadline) = self.stopping else { return };
-        let alone = self.core.membership().members.len() <= 1;
-        let done = (alone || !self.core.is_leader()) && self.calls.len() == 0;
-        if done || self.failure.is_some() || self.clock.now >= deadline {
-            for call in self.calls.drain() {
-                let outcome = match call.stage {
-                    Stage::Parked => Outcome::Refused(Refusal::Stopped),
-                    _ => Outcome::Unknown("the node was stopped before the answer came".to_owned()),
-                };
-                self.effects.push(Effect::Answer(call.request, outcome));
-            }
-            for question in self.reads.expired(Instant::NEVER) {
-                self.effects.push(Effect::Answer(question.request, Outcome::Refused(Refusal::Stopped)));
-            }
-            self.stopping = None;
-            self.failure.get_or_insert_with(|| "the node is stopped".to_owned());
-            self.effects.push(Effect::Stopped);
-        }
     }
 }

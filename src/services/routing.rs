@@ -1,28 +1,38 @@
-//! Calls find the leader, wherever they were made, and learn of it when they do not.
+//! Calls find the leader, wherever they were made.
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use graft_domain::{Input, Instant, NodeId, Rejected, Term};
+use graft_domain::{Input, Instant, NodeId, Payload, Rejected, Term};
 
-use crate::error::{Outcome, Refusal};
+use crate::commands;
+use crate::error::Refusal;
 use crate::ports::{PeerMessage, Ticket};
 use crate::reads::Question;
 use crate::replica::{Consistency, Effect, Replica, RequestId};
-use crate::status::{MemberStatus, Status};
-use crate::waiting::Stage;
 
+/// A command that another member made and asks this one to propose.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Forwarded {
+    pub(crate) from: NodeId,
+    pub(crate) ticket: Ticket,
+    pub(crate) body: Bytes,
+}
+
+/// At the door.
 impl Replica {
     /// A command made here: it waits for the end of the turn, so that all of a turn are proposed together.
     pub(crate) fn on_execute(&mut self, request: RequestId, body: Bytes, deadline: Instant) {
         match self.door(body.len()) {
             Ok(()) => self.calls.park(request, body, deadline),
-            Err(refusal) => self.effects.push(Effect::Answer(request, Outcome::Refused(refusal))),
+            Err(refusal) => self.answer_refused(request, refusal),
         }
     }
 
     pub(crate) fn on_query(&mut self, consistency: Consistency, question: Question) {
         match (self.door(question.body.len()), consistency) {
-            (Err(refusal), _) => self.effects.push(Effect::Answer(question.request, Outcome::Refused(refusal))),
-            (Ok(()), Consistency::Stale) => self.stale.push(question),
+            (Err(refusal), _) => self.answer_refused(question.request, refusal),
+            (Ok(()), Consistency::Stale) => self.reads.push_stale(question),
             (Ok(()), Consistency::Linearizable) => self.reads.push(question),
         }
     }
@@ -30,6 +40,7 @@ impl Replica {
     /// What is refused before anyone else hears of it.
     fn door(&self, bytes: usize) -> Result<(), Refusal> {
         let waiting = self.calls.len() + self.reads.len();
+        let waiting_bytes = self.calls.bytes() + self.reads.bytes();
         if self.stopping.is_some() {
             Err(Refusal::Stopped)
         } else if let Some(why) = &self.failure {
@@ -38,28 +49,66 @@ impl Replica {
             Err(Refusal::TooLarge { bytes: bytes as u64, limit: self.config.command_bytes_max as u64 })
         } else if waiting >= self.config.inflight_max {
             Err(Refusal::Busy(format!("{waiting} calls are waiting on this node, the limit (inflight_max)")))
-        } else if self.calls.bytes() >= self.config.inflight_bytes_max {
-            Err(Refusal::Busy("the commands waiting on this node are at the limit of inflight_bytes_max".to_owned()))
+        } else if waiting_bytes >= self.config.inflight_bytes_max {
+            Err(Refusal::Busy("the calls waiting on this node are at the limit of inflight_bytes_max".to_owned()))
         } else {
             Ok(())
         }
     }
+}
 
-    /// Another member asks this one to propose, in the term that it takes it to lead.
-    pub(crate) fn on_forward(&mut self, from: NodeId, term: Term, ticket: Ticket, body: Bytes) {
-        let limit = self.config.command_bytes_max;
-        if !self.core.is_leader() || term != self.core.term() {
-            let refusal = Refusal::NotLeader { leader: self.core.leader() };
-            self.refuse(from, ticket, refusal);
-        } else if body.len() > limit {
-            self.refuse(from, ticket, Refusal::TooLarge { bytes: body.len() as u64, limit: limit as u64 });
+/// On the way to the leader.
+impl Replica {
+    /// Hands what waits to the leader: proposes it here, or passes it on.
+    pub(crate) fn route(&mut self) {
+        if self.core.is_leader() {
+            self.begin_to_lead();
+            self.propose_turn();
         } else {
-            self.forwarded.push((from, ticket, body));
+            self.turn_forwarded_down(&Refusal::NotLeader { leader: self.core.leader() });
+            self.pass_on();
         }
     }
 
-    fn refuse(&mut self, to: NodeId, ticket: Ticket, refusal: Refusal) {
-        self.effects.push(Effect::Send(to, PeerMessage::Refused { to, ticket, refusal }));
+    /// The leader, if it can be handed anything from here. What is sent without a connection is lost for sure.
+    fn leader_at_hand(&self) -> Option<NodeId> {
+        self.core.leader().filter(|leader| *leader == self.core.id() || self.reachable.contains(leader))
+    }
+
+    fn pass_on(&mut self) {
+        let Some(leader) = self.leader_at_hand().filter(|_| self.clock.now >= self.route_at) else { return };
+        let term = self.core.term();
+        while self.calls.may_forward()
+            && let Some((sequence, body)) = self.calls.send_next(leader, term)
+        {
+            self.forward(leader, term, sequence, body);
+        }
+    }
+
+    fn forward(&mut self, leader: NodeId, term: Term, sequence: u64, body: Bytes) {
+        let ticket = Ticket { session: self.config.session, sequence };
+        let from = self.core.id();
+        self.effects.push(Effect::Send(leader, PeerMessage::Forward { from, term, ticket, body }));
+    }
+
+    /// What was handed to a leader over an earlier connection may be lost with it. It hears each ticket once, so it can be
+    /// told again.
+    pub(crate) fn on_connected(&mut self, peer: NodeId) {
+        self.reachable.insert(peer);
+        self.troubles.remove(&peer);
+        let term = self.core.term();
+        let sent: Vec<(u64, Bytes)> = self.calls.sent_to(peer, term).collect();
+        for (sequence, body) in sent {
+            self.forward(peer, term, sequence, body);
+        }
+    }
+
+    pub(crate) fn on_unreachable(&mut self, peer: NodeId) {
+        self.reachable.remove(&peer);
+        if self.core.leader() == Some(peer) {
+            self.reads.again_after(self.clock.now, Duration::ZERO);
+        }
+        self.step(Input::Unreachable(peer));
     }
 
     /// A leader did not propose a call of this node, and never will.
@@ -69,16 +118,15 @@ impl Replica {
         }
         match refusal {
             Refusal::NotLeader { .. } | Refusal::NoLeader | Refusal::Stopped | Refusal::Halted(_) => {
-                self.calls.park_again(ticket.sequence);
-                self.retry_later();
+                if self.calls.park_again(ticket.sequence) {
+                    self.retry_later();
+                }
             }
-            final_refusal => self.answer_refused(ticket.sequence, final_refusal),
-        }
-    }
-
-    fn answer_refused(&mut self, sequence: u64, refusal: Refusal) {
-        if let Some(call) = self.calls.remove(sequence) {
-            self.effects.push(Effect::Answer(call.request, Outcome::Refused(refusal)));
+            final_refusal => {
+                if let Some(call) = self.calls.take_sent(ticket.sequence) {
+                    self.answer_refused(call.request, final_refusal);
+                }
+            }
         }
     }
 
@@ -86,46 +134,105 @@ impl Replica {
         self.route_at = self.route_at.max(self.clock.now + self.config.retry);
     }
 
-    /// Hands what waits to the leader: proposes it here, or passes it on.
-    pub(crate) fn route(&mut self) {
-        if self.core.is_leader() {
-            self.propose_turn();
-        } else {
-            for (from, ticket, _) in std::mem::take(&mut self.forwarded) {
-                let leader = self.core.leader();
-                self.refuse(from, ticket, Refusal::NotLeader { leader });
-            }
-            self.pass_on();
+    /// When there is something to hand to the leader, or to ask it again.
+    pub(crate) fn route_deadline(&self) -> Instant {
+        let calls = if self.core.is_leader() { self.calls.has_parked() } else { self.calls.may_forward() };
+        let waits = (calls || self.reads.has_waiting()) && self.leader_at_hand().is_some();
+        let route = if waits { self.route_at } else { Instant::NEVER };
+        route.min(self.reads.oldest_asked() + self.config.read_retry)
+    }
+}
+
+/// As the leader.
+impl Replica {
+    /// Another member asks this one to propose, in the term that it takes it to lead.
+    pub(crate) fn on_forward(&mut self, term: Term, forwarded: Forwarded) {
+        let (bytes, limit) = (forwarded.body.len(), self.config.command_bytes_max);
+        if !self.heard.is_first(forwarded.from, term, forwarded.ticket) {
+            return;
         }
+        if bytes > limit {
+            self.refuse(&forwarded, Refusal::TooLarge { bytes: bytes as u64, limit: limit as u64 });
+        } else {
+            self.forwarded.push(forwarded);
+        }
+    }
+
+    fn refuse(&mut self, forwarded: &Forwarded, refusal: Refusal) {
+        let (to, ticket) = (forwarded.from, forwarded.ticket);
+        self.effects.push(Effect::Send(to, PeerMessage::Refused { to, ticket, refusal }));
+    }
+
+    fn turn_forwarded_down(&mut self, refusal: &Refusal) {
+        for forwarded in std::mem::take(&mut self.forwarded) {
+            self.refuse(&forwarded, refusal.clone());
+        }
+    }
+
+    /// Whatever a term's leader has to know before its first command.
+    fn begin_to_lead(&mut self) {
+        let term = self.core.term();
+        if self.heard.term() == term {
+            return;
+        }
+        // Handed over in an earlier term, for that term only.
+        self.turn_forwarded_down(&Refusal::NotLeader { leader: self.core.leader() });
+        self.heard.begin(term);
+        self.time = self.time.max(self.newest_time());
+        self.route_at = self.clock.now;
+    }
+
+    /// The stamp of the last command in the log: stamps never go back along it.
+    fn newest_time(&self) -> u64 {
+        let mut index = self.core.last().index;
+        while let Some(entry) = self.core.entry(index) {
+            if let Payload::Command(command) = &entry.payload {
+                return commands::decode(command).map_or(0, |logged| logged.time);
+            }
+            index = index.prev();
+        }
+        0
     }
 
     /// Proposes all of this turn as one batch: the calls made here, then those of other members.
     fn propose_turn(&mut self) {
-        let session = self.config.session;
-        let own = if self.clock.now >= self.route_at {
-            self.calls.send_parked(self.core.id(), self.core.term())
-        } else {
-            Vec::new()
-        };
-        let others = std::mem::take(&mut self.forwarded);
-        if own.is_empty() && others.is_empty() {
+        let own = self.calls.has_parked() && self.clock.now >= self.route_at;
+        if !own && self.forwarded.is_empty() {
             return;
         }
-        let of_own = own.iter().map(|(sequence, body)| (Ticket { session, sequence: *sequence }, body.clone()));
-        let of_others = others.iter().map(|(_, ticket, body)| (*ticket, body.clone()));
-        let all: Vec<(Ticket, Bytes)> = of_own.chain(of_others).collect();
-        let answer = if self.storage_full { Err(Rejected::Busy) } else { self.propose(&all) };
-        let Err(rejected) = answer else { return };
-        let refusal = self.refusal(rejected);
-        for (sequence, _) in own {
-            match refusal {
-                Refusal::Busy(_) => self.answer_refused(sequence, refusal.clone()),
-                _ => self.calls.park_again(sequence),
+        // Nothing is handed over, or even copied, unless the core takes commands now.
+        let verdict = if self.storage_full {
+            Err(Rejected::Busy)
+        } else {
+            self.core.step(self.clock.now, Input::Propose(Vec::new()))
+        };
+        match verdict {
+            Ok(_) => self.propose(own),
+            Err(rejected) => self.turn_down(own, &self.refusal(rejected)),
+        }
+    }
+
+    fn propose(&mut self, own: bool) {
+        self.time = self.time.max(self.clock.wall);
+        let (leader, term, session) = (self.core.id(), self.core.term(), self.config.session);
+        let mut batch = Vec::new();
+        while own && let Some((sequence, body)) = self.calls.send_next(leader, term) {
+            batch.push(commands::encode(&mut self.arena, self.time, Ticket { session, sequence }, &body));
+        }
+        for Forwarded { ticket, body, .. } in std::mem::take(&mut self.forwarded) {
+            batch.push(commands::encode(&mut self.arena, self.time, ticket, &body));
+        }
+        self.step(Input::Propose(batch));
+    }
+
+    fn turn_down(&mut self, own: bool, refusal: &Refusal) {
+        // Others than the busy may do better with the next leader.
+        if own && matches!(refusal, Refusal::Busy(_)) {
+            for call in self.calls.take_parked() {
+                self.answer_refused(call.request, refusal.clone());
             }
         }
-        for (from, ticket, _) in others {
-            self.refuse(from, ticket, refusal.clone());
-        }
+        self.turn_forwarded_down(refusal);
         self.retry_later();
     }
 
@@ -138,26 +245,15 @@ impl Replica {
             _ => Refusal::NotLeader { leader: self.core.leader() },
         }
     }
+}
 
-    fn pass_on(&mut self) {
-        let Some(leader) = self.core.leader() else { return };
-        if self.clock.now < self.route_at || !self.calls.has_parked() {
-            return;
-        }
-        let (from, term, session) = (self.core.id(), self.core.term(), self.config.session);
-        for (sequence, body) in self.calls.send_parked(leader, term) {
-            let ticket = Ticket { session, sequence };
-            self.effects.push(Effect::Send(leader, PeerMessage::Forward { from, term, ticket, body }));
-        }
-    }
-
+/// Reads.
+impl Replica {
     /// Asks for one index for all queries that wait.
     pub(crate) fn ask_reads(&mut self) {
         let now = self.clock.now;
-        if self.reads.oldest_asked() + self.config.read_retry <= now {
-            self.reads.again_if_older(now);
-        }
-        if self.core.leader().is_none() || now < self.route_at {
+        self.reads.again_after(now, self.config.read_retry);
+        if self.leader_at_hand().is_none() || now < self.route_at {
             return;
         }
         let Some(read) = self.reads.ask(now) else { return };
@@ -169,82 +265,9 @@ impl Replica {
 
     /// Gives the machine the queries whose index it has been handed.
     pub(crate) fn serve_reads(&mut self) {
-        let mut questions = std::mem::take(&mut self.stale);
-        for question in &questions {
-            self.reads.serve(question);
-        }
-        questions.extend(self.reads.take_ready(self.handed));
-        if !questions.is_empty() {
-            self.effects.push(Effect::Query(questions.into_iter().map(|q| (q.request, q.body)).collect()));
-        }
-    }
-
-    /// Answers every call whose deadline has come with what is known of it.
-    pub(crate) fn expire(&mut self) {
-        let now = self.clock.now;
-        if self.calls.deadline() <= now {
-            for call in self.calls.expired(now) {
-                let outcome = match call.stage {
-                    Stage::Parked => Outcome::Refused(self.why_waiting()),
-                    Stage::Sent { leader, term } => Outcome::Unknown(format!(
-                        "it was handed to leader {leader} of term {term} and is not known to be committed"
-                    )),
-                    Stage::Applying { index } => {
-                        Outcome::Unknown(format!("it is committed at index {index} and still being applied here"))
-                    }
-                };
-                self.effects.push(Effect::Answer(call.request, outcome));
-            }
-        }
-        if self.reads.deadline() <= now {
-            for request in self.reads.overdue(now) {
-                self.effects.push(Effect::Answer(request, Outcome::Refused(Refusal::Timeout)));
-            }
-            for question in self.reads.expired(now) {
-                let refusal = self.why_waiting();
-                self.effects.push(Effect::Answer(question.request, Outcome::Refused(refusal)));
-            }
-        }
-    }
-
-    /// Why a call did not get to a leader.
-    fn why_waiting(&self) -> Refusal {
-        let membership = self.core.membership();
-        let voters: Vec<NodeId> = membership.voters().collect();
-        let needed = voters.len() / 2 + 1;
-        let reachable = voters.iter().filter(|id| **id == self.core.id() || self.reachable.contains(id)).count();
-        match self.core.leader() {
-            Some(_) if self.core.has_quorum() => Refusal::Timeout,
-            _ if reachable < needed => Refusal::NoQuorum { reachable, needed },
-            Some(_) => Refusal::Timeout,
-            None => Refusal::NoLeader,
-        }
-    }
-
-    pub fn status(&self) -> Status {
-        let core = &self.core;
-        let progress = |id: NodeId| core.followers().find(|(member, _, _)| *member == id);
-        let member = |(id, member): (&NodeId, &graft_domain::Member)| MemberStatus {
-            id: *id,
-            address: member.address.to_string(),
-            voter: member.voter || member.outgoing,
-            matched: if *id == core.id() { Some(core.durable()) } else { progress(*id).map(|(_, matched, _)| matched) },
-            last_contact: progress(*id).map(|(_, _, contact)| self.clock.now.since(contact)),
-            reachable: (*id != core.id()).then(|| self.reachable.contains(id)),
-        };
-        Status {
-            id: core.id(),
-            role: if self.failure.is_some() { "failed" } else { core.role() },
-            term: core.term(),
-            leader: core.leader(),
-            last: core.last().index,
-            commit: core.commit(),
-            applied: core.applied(),
-            snapshot: core.snapshot().index,
-            cluster: core.cluster(),
-            members: core.membership().members.iter().map(member).collect(),
-            has_quorum: core.has_quorum(),
-            error: self.failure.clone(),
+        let ready = self.reads.take_ready(self.handed);
+        if !ready.is_empty() {
+            self.effects.push(Effect::Query(ready));
         }
     }
 }

@@ -96,8 +96,8 @@ class Journal:
 class Load:
     """Writers and readers, each in one way of those that a program may call a node in."""
 
-    def __init__(self, node: graft.Node[Tokens], directory: str, prefix: str) -> None:
-        self._node = node
+    def __init__(self, calls: graft.Calls[Tokens], directory: str, prefix: str) -> None:
+        self._calls = calls
         self._journal = Journal(os.path.join(directory, "journal"))
         self._prefix = prefix
         self._names = itertools.count()
@@ -129,9 +129,9 @@ class Load:
         while not self._ending.wait(pause):
             with self._noted() as token:
                 if number % 2:
-                    token.acknowledged(*self._node.execute(Tokens.append, token.name))
+                    token.acknowledged(*self._calls.execute(Tokens.append, token.name))
                 else:
-                    result = self._node.submit(Tokens.append, token.name).result()
+                    result = self._calls.submit(Tokens.append, token.name).result()
                     assert result.index == result.value[0], f"{result}: the caller and the machine differ on the index"
                     token.acknowledged(*result.value)
 
@@ -139,7 +139,7 @@ class Load:
         async def write() -> None:
             while not self._ending.is_set():
                 with self._noted() as token:
-                    token.acknowledged(*await self._node.aio.execute(Tokens.append, token.name))
+                    token.acknowledged(*await self._calls.aio.execute(Tokens.append, token.name))
                 await asyncio.sleep(pause)
 
         await asyncio.gather(*(write() for _ in range(tasks)))
@@ -151,7 +151,7 @@ class Load:
         while not self._ending.wait(pause):
             start = time.monotonic_ns()
             try:
-                count = self._node.query(Tokens.count)
+                count = self._calls.query(Tokens.count)
                 self._journal.line("R", start, time.monotonic_ns(), count)
             except graft.GraftError as error:
                 self._journal.line("F", start, time.monotonic_ns(), error.code)
@@ -239,10 +239,11 @@ class Process:
     def do_query(self, name: str, args: list[Any], seconds: float, consistency: Any) -> Any:
         return self._node.options(timeout=seconds, consistency=consistency).query(name, *args)
 
-    def do_load(self, writers: int, readers: int, pause: float) -> None:
+    def do_load(self, writers: int, readers: int, pause: float, seconds: float) -> None:
         assert self._load is None, "a load runs already"
         self._run += 1
-        self._load = Load(self._node, self._directory, f"{self._node.id}.{self._run}")
+        calls = self._node.options(timeout=seconds)
+        self._load = Load(calls, self._directory, f"{self._node.id}.{self._run}")
         self._load.start(writers, readers, pause)
 
     def do_end_load(self) -> None:

@@ -290,12 +290,13 @@ class Cluster:
         """The status of each."""
         return {id_: self.procs[id_].status() for id_ in among or self.running()}
 
-    def load(self, writers: int, readers: int = 0, *, pause: float = 0.0) -> None:
-        """Starts writers and readers, shared out among the nodes that run."""
+    def load(self, writers: int, readers: int = 0, *, pause: float = 0.0, seconds: float = 10.0) -> None:
+        """Starts writers and readers, shared out among the nodes that run; each rests for `pause` seconds between two
+        calls, which wait for `seconds` at most."""
         chosen = self.running()
         for place, id_ in enumerate(chosen):
             share = [number // len(chosen) + (place < number % len(chosen)) for number in (writers, readers)]
-            self.procs[id_].call("load", writers=share[0], readers=share[1], pause=pause)
+            self.procs[id_].call("load", writers=share[0], readers=share[1], pause=pause, seconds=seconds)
 
     def end_load(self) -> None:
         """Ends them, once their calls are answered."""

@@ -69,7 +69,9 @@ def test_a_directory_of_another_node_and_one_in_use(tmp_path: Path) -> None:
     with make(tmp_path):
         with pytest.raises(graft.StorageError) as in_use:
             make(tmp_path).start()
-        assert complaint(in_use.value).startswith(f"STORAGE: {tmp_path} is in use by process {os.getpid()}")
+        words = complaint(in_use.value)
+        assert words.startswith(f"STORAGE: {tmp_path} is in use by process {os.getpid()}")
+        assert "stop that process" in words
     with pytest.raises(graft.IdentityMismatch) as others:
         make(tmp_path, id="n2").start()
     words = complaint(others.value)
@@ -243,6 +245,7 @@ def test_garbage_on_every_port_harms_nobody(tmp_path: Path) -> None:
             stranger.start()
         try:
             history.wait_for(500, "writes among garbage")
+            assert cluster[leader].status()["term"] == term, "garbage costs no election"
             cluster.kill(leader)
             cluster.start(leader).ready()
         finally:
@@ -251,8 +254,6 @@ def test_garbage_on_every_port_harms_nobody(tmp_path: Path) -> None:
                 stranger.join()
         cluster.end_load()
         history.check()
-        assert not history.refused
-        assert cluster[cluster.leader()].status()["term"] <= term + 1
         for id_ in cluster.ids:
             assert "panic" not in log_of(cluster, id_)
             assert cluster[id_].status()["error"] is None

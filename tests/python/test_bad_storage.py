@@ -18,6 +18,7 @@ from processes import Cluster, is_root, until
 COUNT = 50
 READY_SECONDS = 30
 SEGMENT_BYTES = 64 << 20
+HEADER_BYTES = 4096
 needs_root = pytest.mark.skipif(not is_root(), reason="mounting a small file system needs root")
 
 
@@ -92,6 +93,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a missing segment": (lambda home: segment(home).unlink(), "", "it has an identity but no log"),
     "an empty segment": (lambda home: segment(home).write_bytes(b""), "log-0000000001", "it ends within its header"),
     "a damaged header": (lambda home: flip(segment(home), 100), "log-0000000001", "checksum"),
+    "a log cut to its header": (
+        lambda home: segment(home).write_bytes(segment(home).read_bytes()[:HEADER_BYTES]),
+        "log-0000000001",
+        "the log is empty, but the node has belonged to a cluster",
+    ),
+    "a log of zeros": (
+        lambda home: segment(home).write_bytes(segment(home).read_bytes()[:HEADER_BYTES] + bytes(1 << 20)),
+        "log-0000000001",
+        "the log is empty, but the node has belonged to a cluster",
+    ),
     "a missing identity": (lambda home: (home / "identity").unlink(), "identity", "it is missing"),
     "a damaged identity": (lambda home: flip(home / "identity", 20), "identity", "it fails the checksum"),
     "an empty identity": (lambda home: (home / "identity").write_bytes(b""), "identity", "it ends within its header"),

@@ -105,12 +105,12 @@ def test_a_leader_alone_promises_nothing(tmp_path: Path) -> None:
         history = History(cluster)
         leader, term = reign(cluster.ready())
         others = [id_ for id_ in cluster.ids if id_ != leader]
-        cluster.load(writers=12, readers=6)
+        cluster.load(writers=12, readers=6, seconds=0.3)
         history.wait_for(200, "writes")
         for id_ in others:
             cluster[id_].pause()
         alone = time.monotonic_ns()
-        until(lambda: cluster[leader].status()["has_quorum"] is False, "it notices that it is alone")
+        until(lambda: cluster[leader].status()["leader"] is None, "it notices that it is alone")
         for verb, name, args in (("execute", "append", ["x.1"]), ("query", "count", [])):
             with pytest.raises(ProcessError) as caught:
                 getattr(cluster[leader], verb)(name, *args, seconds=0.5)
@@ -128,6 +128,8 @@ def test_a_leader_alone_promises_nothing(tmp_path: Path) -> None:
         history.update()
         promised = [noted for noted in history.acknowledged.values() if alone < noted.sent and noted.time < freed]
         assert not promised, "acknowledged by one of three"
+        assert set(history.refused.values()) <= {"NO_QUORUM", "NO_LEADER", "TIMEOUT"}
+        assert len(history.refused) > 1, "its writers were told as well"
         served = [read for read in history.reads if alone < read.start and read.end < freed]
         assert not served, "no majority confirmed that it still led"
         cluster.start(leader).ready()

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::command::{Words, entry_id, node, number};
 use crate::message::{Append, AppendOutcome, AppendReply, Message, VoteRequest};
-use crate::world::{Disk, Node, Shown, World};
+use crate::world::{Disk, Node, Operation, Shown, World};
 use crate::{
     ClusterId, Config, Entry, Envelope, Index, Input, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Term,
 };
@@ -363,7 +363,8 @@ impl Stage {
             "install" => {
                 let (id, last) = (words.id(), entry_id(words.word()));
                 let membership = Arc::clone(&self.membership);
-                self.tell(id, Input::SnapshotInstalled { last, membership });
+                self.world.node_mut(&id).disk.pending.push_back(Operation::Install { last, membership });
+                self.world.act(&id);
             }
             "fetch" => {
                 let id = words.id();

@@ -19,7 +19,7 @@ use crate::random::Random;
 use crate::{ClusterId, Config, Entry, Index, Input, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Term};
 
 const SEEDS: u64 = 300;
-const STEPS: u64 = 1_000;
+const STEPS: u64 = 800;
 
 /// How unlucky one run is, in thousandths.
 #[derive(Debug)]

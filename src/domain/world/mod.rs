@@ -9,5 +9,5 @@ mod hostile;
 mod show;
 
 pub(crate) use cluster::{Node, World};
-pub(crate) use disk::Disk;
+pub(crate) use disk::{Disk, Operation};
 pub(crate) use show::Shown;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use graft_domain::{ClusterId, NodeId};
@@ -12,12 +12,12 @@ use graft_services::ports::PeerMessage;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::address::Connector;
 use super::config::PeerConfig;
 use super::dial::Dial;
-use super::event::{LinkStatus, LocalHello, Peer, PeerEvent, PeerSink};
+use super::event::{LinkStatus, LocalHello, Peer, PeerEvent, PeerSink, RefusedCode};
 use super::handshake::View;
 use super::outbox::Outbox;
 use super::refusal::Refusal;
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     /// The transport is to end in good order.
     pub(super) stop: CancellationToken,
     links: RwLock<BTreeMap<NodeId, Link>>,
+    /// Why each peer was refused when that was last logged.
+    told: Mutex<BTreeMap<Option<NodeId>, RefusedCode>>,
     me: NodeId,
 }
 
@@ -54,6 +56,8 @@ struct Link {
     ended: CancellationToken,
 }
 
+/// Peers whose last refusal is remembered.
+const TOLD_MAX: usize = 1024;
 /// How long tasks that are told to drop everything may take to be scheduled.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -81,6 +85,7 @@ impl Transport {
             tasks: Tasks::new(handle),
             stop: CancellationToken::new(),
             links: RwLock::default(),
+            told: Mutex::default(),
             me,
         });
         shared.tasks.spawn(server::accept(listener, Arc::clone(&shared)));
@@ -214,10 +219,24 @@ impl Shared {
         }
     }
 
+    /// Whether this was not the last thing that was said of the peer: who is refused tries again, about twice a second.
+    fn is_news(&self, peer: Option<NodeId>, code: RefusedCode) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= TOLD_MAX {
+            // Strangers can call themselves anything.
+            told.clear();
+        }
+        told.insert(peer, code) != Some(code)
+    }
+
     pub(super) fn refused(&self, peer: Option<NodeId>, address: &str, refusal: Refusal) {
         let Refusal { code, why } = refusal;
         let name = peer.map(|peer| peer.to_string()).unwrap_or_default();
-        warn!(peer = name, address, %code, "link refused: {why}");
+        if self.is_news(peer, code) {
+            warn!(peer = name, address, %code, "link refused: {why}");
+        } else {
+            debug!(peer = name, address, %code, "link refused again: {why}");
+        }
         (self.sink)(PeerEvent::Refused { peer, address: address.to_owned(), code, why });
     }
 }

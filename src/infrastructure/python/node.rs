@@ -134,11 +134,6 @@ impl NativeNode {
         let status = py.detach(|| node.status());
         status_to_python(py, &status)
     }
-
-    /// Whether the calling thread is the one that runs this node's machine.
-    fn is_machine_thread(&self) -> bool {
-        is_machine_thread(self.number)
-    }
 }
 
 impl NativeNode {
@@ -156,7 +151,7 @@ impl NativeNode {
     /// Waits for the answers, detached, in slices.
     fn wait(&self, py: Python<'_>, kind: Kind, bodies: Vec<Bytes>, timeout: f64) -> PyResult<Vec<Outcome>> {
         let node = self.running(py)?;
-        if self.is_machine_thread() {
+        if is_machine_thread(self.number) {
             return Err(pyo3::exceptions::PyRuntimeError::new_err(
                 "a command or query called back into its own node, which would wait for itself for ever: \
                  call the machine's other methods directly",
@@ -206,5 +201,6 @@ fn member_to_python<'py>(py: Python<'py>, member: &MemberStatus) -> PyResult<Bou
     dict.set_item("match_index", member.matched.map(|index| index.0))?;
     dict.set_item("last_contact", member.last_contact.map(|contact| contact.as_secs_f64()))?;
     dict.set_item("reachable", member.reachable)?;
+    dict.set_item("trouble", member.trouble.as_deref())?;
     Ok(dict)
 }

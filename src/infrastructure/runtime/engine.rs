@@ -166,15 +166,15 @@ impl Engine {
                 }
             }
             PeerEvent::Connected { peer, inbound: false, .. } => self.replica.handle(clock, Event::Connected(peer)),
-            PeerEvent::Connected { .. } => {}
+            // A link that brings messages takes none. The transport has logged the refusal of a stranger.
+            PeerEvent::Connected { .. } | PeerEvent::Refused { peer: None, .. } => {}
             PeerEvent::Unreachable { peer, why } => {
                 tracing::debug!(%peer, %why, "unreachable");
                 self.replica.handle(clock, Event::Unreachable(peer));
+                self.replica.handle(clock, Event::Trouble(peer, why));
             }
-            PeerEvent::Refused { peer, address, code, why } => {
-                let peer = peer.map_or_else(String::new, |peer| peer.to_string());
-                tracing::warn!(%peer, %address, ?code, "connection refused: {why}");
-            }
+            // The transport has put it into the log.
+            PeerEvent::Refused { peer: Some(peer), why, .. } => self.replica.handle(clock, Event::Trouble(peer, why)),
         }
     }
 
@@ -250,11 +250,9 @@ impl Engine {
 
     /// Answers everyone who still waits, when the loop is over.
     pub(crate) fn abandon(&mut self, why: Option<String>) {
-        let outcome = match why {
-            Some(why) => Outcome::Unknown(why),
-            None => Outcome::Refused(Refusal::Stopped),
-        };
-        self.callers.abandon(&outcome);
+        // A node that was stopped has answered everyone. Of one that was killed or broke, any call may be in the log.
+        let why = why.unwrap_or_else(|| "the node ended before the answer came".to_owned());
+        self.callers.abandon(&Outcome::Unknown(why));
         while let Ok(message) = self.inbox.try_recv() {
             if let Message::Calls { calls, .. } = message {
                 for (_, caller) in calls {

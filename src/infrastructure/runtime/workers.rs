@@ -186,8 +186,11 @@ impl Work<'_> {
     fn query(&mut self, queries: &[Bytes], callers: Vec<(RequestId, Option<Caller>)>, applied: Index, term: Term) {
         let mut replies = Vec::with_capacity(queries.len());
         let machine = &mut *self.machine;
-        let outcome = catch_unwind(AssertUnwindSafe(|| machine.query(queries, &mut replies)));
-        let failed = outcome.err().map(|panic| panic_words(&*panic));
+        // A machine that halted lacks what it was handed since, which may be what a query has to see.
+        let failed = self.halted.clone().or_else(|| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| machine.query(queries, &mut replies)));
+            outcome.err().map(|panic| panic_words(&*panic))
+        });
         let mut replies = replies.into_iter();
         let done = callers.iter().map(|(request, _)| *request).collect();
         let _ = self.engine.send(Message::Queried { done });

@@ -200,7 +200,9 @@ mod tests {
         let found = dependencies_within("Cargo.toml", manifest, DOMAIN_MAY_USE);
         assert_eq!(lines(&found), [5, 6, 12, 14]);
         assert_eq!(found[0].what, "depends on rand, and may on bytes only");
-        assert!(lines(&dependencies_within("Cargo.toml", manifest, &["bytes", "rand", "tokio", "libc", "cc"])).is_empty());
+        assert!(
+            lines(&dependencies_within("Cargo.toml", manifest, &["bytes", "rand", "tokio", "libc", "cc"])).is_empty()
+        );
     }
 
     #[test]

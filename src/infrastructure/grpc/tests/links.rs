@@ -96,7 +96,7 @@ fn a_restarted_peer_is_connected_again() {
 fn a_peer_that_dials_is_dialled_at_once() {
     let runtime = runtime();
     // So long a wait that only the nudge can end it in time.
-    let slow = Duration::from_secs(3600);
+    let slow = Duration::from_hours(1);
     let config = PeerConfig { backoff_first: slow, backoff_max: slow, ..PeerConfig::default() };
     let n1 = Node::with(&runtime, "127.0.0.1:0", hello("n1"), config);
     let free = bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();

@@ -1,0 +1,352 @@
+//! Many small clusters and their clients under random misfortune, all checks after every step; then everything heals, and
+//! everyone must be answered and served.
+//!
+//! `CHAOS_SEEDS=100000` runs so many, from `CHAOS_FIRST` on; `CHAOS_SEED=17` runs one and shows what went before it broke.
+
+use std::time::Duration;
+
+use graft_domain::{Instant, NodeId};
+
+use super::random::Random;
+use super::world::{Packet, World, id};
+use crate::Event;
+use crate::error::{Outcome, Refusal};
+
+const SEEDS: u64 = 300;
+const STEPS: u64 = 700;
+
+/// How unlucky one run is, in thousandths.
+#[derive(Debug)]
+struct Luck {
+    /// Messages arrive in order, once, and are lost only with their connection, as on TCP.
+    orderly: bool,
+    lost: u64,
+    twice: u64,
+    out_of_order: u64,
+    faults: u64,
+    disk_held: u64,
+    machine_held: u64,
+    calls: u64,
+    patience_ms: u64,
+}
+
+struct Chaos {
+    world: World,
+    random: Random,
+    luck: Luck,
+    /// Copies of old messages that come back.
+    echoes: Vec<Packet>,
+}
+
+/// That the interesting things do happen.
+#[derive(Debug, Default)]
+struct Seen {
+    done: u64,
+    refused: u64,
+    unknown: u64,
+    busy: u64,
+    crashes: u64,
+    stops: u64,
+    terms: u64,
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let mut rare = |most: u64| if random.chance(300) { 0 } else { random.below(most) };
+        let luck = Luck {
+            lost: rare(200),
+            twice: rare(300),
+            out_of_order: rare(700),
+            faults: 30 + rare(400),
+            disk_held: rare(700),
+            machine_held: rare(700),
+            calls: 100 + rare(900),
+            orderly: random.chance(400),
+            patience_ms: random.one_of(&[50, 400, 3_000, 60_000]),
+        };
+        let (tight, size) = (random.chance(400), 1 + random.size(5));
+        let mut world = World::found(size, |_, core, config| {
+            core.seed = random.next();
+            if tight {
+                (core.append_bytes_max, core.inflight_messages_max, core.apply_bytes_max) = (100, 2, 100);
+                (core.uncommitted_bytes_max, core.reads_max) = (200, 2);
+                (config.inflight_max, config.inflight_bytes_max) = (6, 60);
+                config.command_bytes_max = random.one_of(&[8, 1024]);
+            }
+        });
+        world.name = format!("CHAOS_SEED={seed} shows it");
+        world.trace = number("CHAOS_SEED").map(|_| Vec::new());
+        let mut chaos = Self { world, random, luck, echoes: Vec::new() };
+        for id in chaos.world.ids() {
+            let (wall, keeps) = (chaos.random.below(1 << 40), chaos.random.chance(500));
+            let node = chaos.world.node(id);
+            (node.wall, node.machine.keeps) = (wall, keeps);
+            chaos.start(id);
+        }
+        chaos.world.connect_all();
+        chaos
+    }
+
+    fn start(&mut self, id: NodeId) {
+        let session = self.random.next();
+        self.world.start(id, session);
+    }
+
+    fn any(&mut self) -> NodeId {
+        let ids = self.world.ids();
+        self.random.one_of(&ids)
+    }
+
+    fn misfortune(&mut self) {
+        for _ in 0..STEPS {
+            match self.random.below(10) {
+                0..=3 => (0..=self.random.below(6)).for_each(|_| self.network()),
+                4 => self.clock(),
+                5 if self.random.chance(self.luck.calls) => self.client(),
+                6 if self.random.chance(self.luck.faults) => self.fault(),
+                7 => self.disks(),
+                _ => (0..3).for_each(|_| self.turn()),
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        let (id, count) = (self.any(), self.random.size(8));
+        self.world.turn(id, count);
+    }
+
+    fn network(&mut self) {
+        let waiting = self.world.wire.len();
+        if waiting == 0 {
+            return;
+        }
+        if self.luck.orderly {
+            // Any link may be the next, but each keeps its order.
+            let place = self.random.size(waiting);
+            let link = |packet: &Packet| (packet.from, packet.to);
+            let of = link(&self.world.wire[place]);
+            let first = self.world.wire.iter().position(|packet| link(packet) == of).unwrap_or(place);
+            return self.world.deliver(first);
+        }
+        let place = if self.random.chance(self.luck.out_of_order) { self.random.size(waiting.min(30)) } else { 0 };
+        if self.random.chance(self.luck.lost) {
+            if let Some(packet) = self.world.wire.remove(place) {
+                self.world.lost(&packet);
+            }
+            return;
+        }
+        if self.random.chance(self.luck.twice) {
+            let packet = self.world.wire[place].clone();
+            self.echoes.push(packet);
+        }
+        self.world.deliver(place);
+        if !self.echoes.is_empty() && self.random.chance(self.luck.twice) {
+            let place = self.random.size(self.echoes.len());
+            let packet = self.echoes.swap_remove(place);
+            self.world.wire.push_back(packet);
+        }
+    }
+
+    fn clock(&mut self) {
+        self.world.now = self.world.now + Duration::from_micros(self.random.below(90_000));
+        for id in self.world.ids() {
+            // Some are slow to notice.
+            if self.random.chance(800) {
+                let count = self.random.size(20);
+                self.world.turn(id, count);
+            }
+        }
+        if self.random.chance(100) {
+            // Somebody sets the clock, forwards or back.
+            let (id, wall) = (self.any(), self.random.below(1 << 40));
+            self.world.node(id).wall = wall;
+        }
+    }
+
+    fn client(&mut self) {
+        let size = self.world.nodes.len();
+        for _ in 0..=self.random.below(4) {
+            let n = 1 + self.random.size(size);
+            if !self.world.is_up(id(n)) {
+                continue;
+            }
+            let patience = self.random.below(self.luck.patience_ms);
+            let body = format!("c{}", self.world.requests);
+            let long = format!("{body} is longer than some nodes take");
+            match self.random.below(20) {
+                0 => self.world.execute(n, &long, patience),
+                1..=12 => self.world.execute(n, &body, patience),
+                13..=18 => self.world.query(n, patience),
+                _ => self.world.stale_query(n, patience),
+            };
+        }
+    }
+
+    fn disks(&mut self) {
+        let id = self.any();
+        let (disk_held, machine_held) =
+            (self.random.chance(self.luck.disk_held), self.random.chance(self.luck.machine_held));
+        let (syncs, jobs) = (self.random.size(4), self.random.below(4));
+        if !disk_held {
+            self.world.sync(id, syncs);
+        }
+        if !machine_held {
+            for _ in 0..jobs {
+                self.world.work(id);
+            }
+        }
+    }
+
+    fn fault(&mut self) {
+        let (id, other) = (self.any(), self.any());
+        if !self.world.is_up(id) {
+            self.start(id);
+            for other in self.world.ids() {
+                self.world.connect(id, other);
+                self.world.connect(other, id);
+            }
+            return;
+        }
+        match self.random.below(20) {
+            0..=2 => {
+                let kept = self.random.size(3);
+                self.world.crash(id, kept);
+            }
+            3 => self.world.node(id).disk.full = true,
+            4 | 5 => self.world.node(id).disk.full = false,
+            6 => {
+                let disk = &mut self.world.node(id).disk;
+                disk.failed = true;
+                disk.pending.clear();
+                self.world.inbox(id, Event::StorageFailed("told to fail".to_owned()));
+            }
+            7 => self.world.node(id).machine.halts = true,
+            8 => {
+                let deadline = self.world.now + Duration::from_millis(self.random.below(1_000));
+                self.world.inbox(id, Event::Stop { deadline });
+            }
+            9..=11 => self.world.disconnect(id, other),
+            12..=14 => self.world.connect(id, other),
+            15 => drop(self.world.cuts.insert((id, other))),
+            16 => {
+                for other in self.world.ids() {
+                    self.world.cuts.extend([(id, other), (other, id)]);
+                }
+            }
+            _ => self.world.mend(),
+        }
+    }
+
+    /// Everything works again.
+    fn heal(&mut self) {
+        self.world.note(|| "everything heals".to_owned());
+        self.world.mend();
+        for id in self.world.ids() {
+            self.world.node(id).disk.full = false;
+            let broken = self.world.nodes[&id].disk.failed || self.world.nodes[&id].machine.halts;
+            if broken && self.world.is_up(id) {
+                self.world.crash(id, 0);
+            }
+        }
+        // Those that are to stop do.
+        self.world.run(1_100);
+        for id in self.world.ids().into_iter().filter(|id| !self.world.is_up(*id)).collect::<Vec<_>>() {
+            self.start(id);
+        }
+        self.world.connect_all();
+        self.world.run(5_000);
+    }
+
+    /// Nobody waits for an answer, and everybody gets new ones.
+    fn liveness(&mut self) -> Result<(), String> {
+        let ids = self.world.ids();
+        let open: Vec<_> = ids.into_iter().flat_map(|id| self.world.history.open(id)).collect();
+        // Whose refusal was lost, and what was lost without a connection that breaks, is told at its deadline.
+        if self.luck.orderly && open.len() as u64 > self.world.refusals_lost {
+            return Err(format!("these wait though all is well: {open:?}"));
+        }
+        let size = self.world.nodes.len();
+        let calls: Vec<_> = (1..=size).map(|n| self.world.execute(n, &format!("fresh {n}"), 20_000)).collect();
+        let queries: Vec<_> = (1..=size).map(|n| self.world.query(n, 20_000)).collect();
+        self.world.run(2_000);
+        for request in calls.into_iter().chain(queries) {
+            let answer = self.world.answer(request);
+            let too_large = matches!(answer, Some(Outcome::Refused(Refusal::TooLarge { .. } | Refusal::Busy(_))));
+            if !too_large && !matches!(answer, Some(Outcome::Done { .. })) {
+                return Err(format!("{request:?} is answered {answer:?} though all is well"));
+            }
+        }
+        let applied: Vec<_> = (1..=size).map(|n| self.world.applied_at(n)).collect();
+        if applied.iter().any(|index| *index != applied[0]) {
+            return Err(format!("not all have applied the same: {applied:?}"));
+        }
+        Ok(())
+    }
+
+    fn seen(&self, total: &mut Seen) {
+        for asked in self.world.history.asked.values() {
+            match &asked.answer {
+                Some(Outcome::Done { .. }) => total.done += 1,
+                Some(Outcome::Refused(Refusal::Busy(_))) => total.busy += 1,
+                Some(Outcome::Refused(_)) => total.refused += 1,
+                Some(Outcome::Unknown(_)) => total.unknown += 1,
+                None => total.crashes += 1,
+            }
+        }
+        total.terms += self.world.nodes.values().map(|node| node.disk.term.0).max().unwrap_or(0);
+        total.stops += self.world.stops;
+    }
+}
+
+/// Says which run it was when the code under test itself panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("broken: CHAOS_SEED={} shows it", self.0);
+        }
+    }
+}
+
+fn run(seed: u64) -> Chaos {
+    let _named = Named(seed);
+    let mut chaos = Chaos::new(seed);
+    chaos.misfortune();
+    chaos.heal();
+    let verdict = chaos.liveness();
+    chaos.world.must(verdict);
+    chaos
+}
+
+#[expect(clippy::disallowed_methods, reason = "whoever runs the test chooses the seeds")]
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn every_call_has_one_true_answer_whatever_happens() {
+    let (first, count) = match number("CHAOS_SEED") {
+        Some(seed) => (seed, 1),
+        None => (number("CHAOS_FIRST").unwrap_or(0), number("CHAOS_SEEDS").unwrap_or(SEEDS)),
+    };
+    let mut total = Seen::default();
+    for seed in first..first + count {
+        run(seed).seen(&mut total);
+    }
+    println!("{count} runs: {total:?}");
+    let Seen { done, refused, unknown, busy, crashes, terms, .. } = total;
+    let happens = [done, refused, unknown, busy, crashes, terms].iter().all(|n| *n > count);
+    assert!(count < SEEDS || happens, "too little happens to mean anything");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let end = |seed| {
+        let Chaos { world, .. } = run(seed);
+        (world.now, format!("{:?}", world.history), world.nodes.len())
+    };
+    let (first, second): ((Instant, _, _), _) = (end(7), end(7));
+    assert!(first == second, "luck comes from somewhere else than the seed");
+}

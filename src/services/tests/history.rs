@@ -1,0 +1,153 @@
+//! Everything that clients asked and were told, everything that machines applied, and what must hold of both.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use graft_domain::{Index, Instant, NodeId, Term};
+
+use crate::error::Outcome;
+use crate::ports::{Command, Reply};
+use crate::replica::RequestId;
+
+/// What is broken, if something is.
+pub(crate) type Verdict = Result<(), String>;
+
+/// A call of a client.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) node: NodeId,
+    pub(crate) deadline: Instant,
+    /// What is to be applied; none for a query.
+    command: Option<Bytes>,
+    /// For a linearizable query: the newest state that had been seen by anyone when it was asked.
+    floor: Option<Index>,
+    /// The first answer counts.
+    pub(crate) answer: Option<Outcome>,
+    /// The replica itself has answered.
+    told: bool,
+    /// Its node crashed: nobody will answer.
+    orphan: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    pub(crate) asked: BTreeMap<RequestId, Asked>,
+    /// Those that wait for an answer, by node.
+    open: BTreeSet<(NodeId, RequestId)>,
+    by_command: BTreeMap<Bytes, RequestId>,
+    /// The log that all machines agree on, by what the first one to apply an entry was given.
+    pub(crate) log: BTreeMap<Index, (Term, u64, Bytes)>,
+    places: BTreeMap<Bytes, Index>,
+    /// The newest state that anyone was shown.
+    pub(crate) seen: Index,
+}
+
+fn must(holds: bool, what: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl History {
+    pub(crate) fn asks(
+        &mut self,
+        request: RequestId,
+        node: NodeId,
+        deadline: Instant,
+        command: Option<Bytes>,
+        linearizable: bool,
+    ) {
+        let floor = linearizable.then_some(self.seen);
+        if let Some(command) = &command {
+            self.by_command.insert(command.clone(), request);
+        }
+        let asked = Asked { node, deadline, command, floor, answer: None, told: false, orphan: false };
+        self.asked.insert(request, asked);
+        self.open.insert((node, request));
+    }
+
+    pub(crate) fn answer(&self, request: RequestId) -> Option<&Outcome> {
+        self.asked.get(&request)?.answer.as_ref()
+    }
+
+    /// Calls of this node that wait for an answer.
+    pub(crate) fn open(&self, node: NodeId) -> impl Iterator<Item = (RequestId, &Asked)> {
+        let of_node = self.open.range((node, RequestId(0))..=(node, RequestId(u64::MAX)));
+        of_node.map(|(_, request)| (*request, &self.asked[request]))
+    }
+
+    pub(crate) fn crashed(&mut self, node: NodeId) {
+        for (_, request) in self.open.extract_if((node, RequestId(0))..=(node, RequestId(u64::MAX)), |_| true) {
+            if let Some(asked) = self.asked.get_mut(&request) {
+                asked.orphan = true;
+            }
+        }
+    }
+
+    /// The replica answers a call.
+    pub(crate) fn tells(&mut self, request: RequestId, outcome: &Outcome) -> Verdict {
+        let asked =
+            self.asked.get_mut(&request).ok_or_else(|| format!("{request:?} is answered and was never asked"))?;
+        must(!asked.told, || format!("{request:?} is answered twice: {outcome:?} after {:?}", asked.answer))?;
+        asked.told = true;
+        must(!matches!(outcome, Outcome::Done { .. }), || format!("{request:?} is done without the machine"))?;
+        self.counts(request, outcome)
+    }
+
+    /// The first answer counts. A late machine may come second to a deadline, never to a refusal.
+    pub(crate) fn counts(&mut self, request: RequestId, outcome: &Outcome) -> Verdict {
+        let asked =
+            self.asked.get_mut(&request).ok_or_else(|| format!("{request:?} is answered and was never asked"))?;
+        let Asked { command, floor, orphan, .. } = asked.clone();
+        must(!orphan, || format!("{request:?} is answered from the grave"))?;
+        if let Some(first) = &asked.answer {
+            let refused = [first, outcome].into_iter().any(|o| matches!(o, Outcome::Refused(_)));
+            return must(!refused || command.is_none(), || format!("{request:?}: {first:?}, then {outcome:?}"));
+        }
+        asked.answer = Some(outcome.clone());
+        self.open.remove(&(asked.node, request));
+        match (outcome, command) {
+            (Outcome::Done { index, term, .. }, Some(command)) => {
+                let there = self.log.get(index).map(|(term, _, body)| (term, body));
+                must(there == Some((term, &command)), || {
+                    format!("{request:?} {command:?} is done at {index}: {there:?}")
+                })?;
+                self.seen = self.seen.max(*index);
+            }
+            (Outcome::Done { index, reply: Reply::Value(state), .. }, None) => {
+                let state = Index(u64::from_le_bytes(state[..].try_into().expect("the machine's own reply")));
+                must(state == *index, || format!("{request:?} is answered from {state} and said to be from {index}"))?;
+                if let Some(floor) = floor {
+                    must(state >= floor, || format!("{request:?} is answered from {state}, {floor} was seen before"))?;
+                    self.seen = self.seen.max(state);
+                }
+            }
+            (Outcome::Refused(refusal), Some(command)) => {
+                let place = self.places.get(&command);
+                must(place.is_none(), || format!("{command:?} is refused, {refusal}, and applied at {place:?}"))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A machine applies a command: the same as all others, once, in time, and not if it was refused.
+    pub(crate) fn applies(&mut self, node: NodeId, command: &Command) -> Verdict {
+        let Command { index, term, time, body } = command;
+        if let Some(there) = self.log.get(index) {
+            let same = *there == (*term, *time, body.clone());
+            return must(same, || format!("{node} applies {body:?} of {term} at {index}, where others have {there:?}"));
+        }
+        if let Some((before, (_, earlier, _))) = self.log.last_key_value() {
+            must(before < index, || format!("{node} applies {body:?} at {index}, where others passed by"))?;
+            must(earlier <= time, || format!("time goes back from {earlier} at {before} to {time} at {index}"))?;
+        }
+        let request = self.by_command.get(body).ok_or_else(|| format!("{body:?} is applied and nobody asked"))?;
+        let answer = &self.asked[request].answer;
+        must(!matches!(answer, Some(Outcome::Refused(_))), || {
+            format!("{body:?} is applied at {index} after {answer:?}")
+        })?;
+        let place = self.places.insert(body.clone(), *index);
+        must(place.is_none(), || format!("{body:?} is applied at {place:?} and at {index}"))?;
+        self.log.insert(*index, (*term, *time, body.clone()));
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! Whatever can grow has a limit, at the own door and at the leader's, and whoever meets it is told.
+
+use super::world::{World, id};
+use crate::RequestId;
+use crate::error::{Outcome, Refusal};
+
+fn is_busy(world: &World, request: RequestId) -> bool {
+    matches!(world.answer(request), Some(Outcome::Refused(Refusal::Busy(_))))
+}
+
+fn is_done(world: &World, request: RequestId) -> bool {
+    matches!(world.answer(request), Some(Outcome::Done { .. }))
+}
+
+#[test]
+fn a_command_that_is_too_large_is_refused_here_or_by_the_leader() {
+    let mut world = World::with(3, |n, _, config| config.command_bytes_max = if n == 3 { 100 } else { 10 });
+    for n in 1..=3 {
+        let fits = world.execute(n, &format!("{n}123456789"), 1_000);
+        let large = world.execute(n, &format!("0123456789{n}"), 1_000);
+        world.run(50);
+        assert_eq!(world.answer(large), Some(&Outcome::Refused(Refusal::TooLarge { bytes: 11, limit: 10 })), "{n}");
+        assert!(is_done(&world, fits));
+    }
+}
+
+#[test]
+fn calls_and_queries_count_for_one_limit_and_each_answer_makes_room() {
+    let mut world = World::with(1, |_, _, config| config.inflight_max = 3);
+    world.node(id(1)).machine.held = true;
+    let first = [world.execute(1, "c", 9_000), world.query(1, 9_000), world.stale_query(1, 9_000)];
+    let beyond = [world.execute(1, "d", 9_000), world.query(1, 9_000), world.stale_query(1, 9_000)];
+    world.run(10);
+    assert!(beyond.iter().all(|call| is_busy(&world, *call)), "all of one turn count");
+    let beyond = [world.execute(1, "e", 9_000), world.query(1, 9_000), world.stale_query(1, 9_000)];
+    world.run(10);
+    assert!(beyond.iter().all(|call| is_busy(&world, *call)), "so do those with the machine");
+    world.node(id(1)).machine.held = false;
+    world.run(10);
+    assert!(first.iter().all(|call| is_done(&world, *call)));
+    let again = [world.execute(1, "f", 9_000), world.query(1, 9_000), world.stale_query(1, 9_000)];
+    world.run(10);
+    assert!(again.iter().all(|call| is_done(&world, *call)));
+    assert_eq!(world.applied(), ["c", "f"]);
+}
+
+#[test]
+fn the_bytes_of_commands_and_queries_count_too() {
+    let mut world = World::with(1, |_, _, config| config.inflight_bytes_max = 10);
+    world.node(id(1)).machine.held = true;
+    let calls = ["0123", "4567", "89", "ab"].map(|body| world.execute(1, body, 9_000));
+    world.run(10);
+    let query = world.query(1, 9_000);
+    world.run(10);
+    assert_eq!(calls.map(|call| is_busy(&world, call)), [false, false, false, true]);
+    assert!(is_busy(&world, query));
+    world.node(id(1)).machine.held = false;
+    world.run(10);
+    world.node(id(1)).machine.held = true;
+    let queries: Vec<_> = (0..11).map(|_| world.query(1, 9_000)).collect();
+    world.run(10);
+    let busy: Vec<_> = queries.iter().map(|query| is_busy(&world, *query)).collect();
+    assert_eq!(busy.iter().filter(|busy| **busy).count(), 1, "a query has one byte here: {busy:?}");
+}
+
+#[test]
+fn a_leader_whose_log_is_full_refuses_until_it_is_not() {
+    let mut world = World::with(3, |_, core, _| core.uncommitted_bytes_max = 100);
+    world.isolate(2);
+    world.isolate(3);
+    let taken = world.execute(1, &"x".repeat(100), 60_000);
+    world.run(5);
+    world.cuts.clear();
+    world.cuts.extend([(id(2), id(1)), (id(3), id(1))]);
+    let own = world.execute(1, "own", 60_000);
+    world.run(5);
+    assert!(is_busy(&world, own));
+    // Another member's call gets there, the acknowledgements do not.
+    world.cuts.clear();
+    let theirs = world.execute(2, "theirs", 60_000);
+    world.turn_of(2);
+    while let Some(place) = world.wire.iter().position(|packet| packet.from == id(2)) {
+        world.deliver(place);
+    }
+    world.turn_of(1);
+    world.run(3);
+    assert!(is_busy(&world, theirs), "{:?}", world.answer(theirs));
+    world.run(500);
+    assert!(is_done(&world, taken));
+    let again = [world.execute(1, "a", 60_000), world.execute(2, "b", 60_000)];
+    world.run(100);
+    assert!(again.iter().all(|call| is_done(&world, *call)));
+    assert!(world.applied().iter().all(|body| body != "own" && body != "theirs"));
+}
+
+#[test]
+fn a_full_disk_refuses_and_is_forgotten_when_there_is_space() {
+    let mut world = World::new(3);
+    world.node(id(1)).disk.full = true;
+    let taken = world.execute(1, "taken", 60_000);
+    world.run(20);
+    let calls = [world.execute(1, "own", 60_000), world.execute(2, "theirs", 60_000)];
+    world.run(20);
+    for call in calls {
+        let Some(Outcome::Refused(Refusal::Busy(why))) = world.answer(call) else { panic!("{:?}", world.answer(call)) };
+        assert!(why.contains("no space"), "{why}");
+    }
+    assert_eq!(world.leader(), Some(1), "what it promised it keeps");
+    world.node(id(1)).disk.full = false;
+    world.run(100);
+    assert!(is_done(&world, taken));
+    let again = [world.execute(1, "a", 60_000), world.execute(2, "b", 60_000)];
+    world.run(100);
+    assert!(again.iter().all(|call| is_done(&world, *call)));
+    assert_eq!(world.applied().len(), 3);
+}
+
+#[test]
+fn calls_of_a_member_that_comes_back_again_and_again_are_heard() {
+    let mut world = World::new(3);
+    for run in 0..100 {
+        world.crash(id(2), 0);
+        world.start(id(2), 1_000 * (run + 7));
+        world.connect_all();
+        let call = world.execute(2, &format!("c{run}"), 10_000);
+        world.run(200);
+        assert!(is_done(&world, call), "{:?}", world.answer(call));
+    }
+    assert_eq!((world.leader(), world.applied().len()), (Some(1), 100));
+}

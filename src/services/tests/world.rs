@@ -1,0 +1,477 @@
+//! Replicas, the network between them, their disks and machines, their clients, and the time. One turn of a node is as in
+//! the runtime: some of what waits, then the timer, then all effects.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use graft_domain::{ClusterId, Config, Index, Instant, Membership, NodeId, RaftCore};
+
+use super::disk::Disk;
+use super::history::{History, Verdict};
+use super::machine::Machine;
+use crate::error::Outcome;
+use crate::ports::PeerMessage;
+use crate::{Clock, Consistency, Effect, Event, Replica, ReplicaConfig, RequestId};
+
+/// How long a message takes when time runs.
+const HOP: Duration = Duration::from_millis(1);
+/// Turns without any event that may follow on one another at the same time.
+const SPIN_MAX: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) core: Config,
+    pub(crate) config: ReplicaConfig,
+    /// None while it is down.
+    pub(crate) replica: Option<Replica>,
+    pub(crate) disk: Disk,
+    pub(crate) machine: Machine,
+    pub(crate) inbox: VecDeque<Event>,
+    /// What its wall clock is ahead.
+    pub(crate) wall: u64,
+    /// Whom it has a connection to.
+    pub(crate) links: BTreeSet<NodeId>,
+}
+
+/// A message on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
+    pub(crate) message: PeerMessage,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) name: String,
+    pub(crate) now: Instant,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) wire: VecDeque<Packet>,
+    /// Nothing gets through, and nobody notices.
+    pub(crate) cuts: BTreeSet<(NodeId, NodeId)>,
+    pub(crate) history: History,
+    pub(crate) trace: Option<Vec<String>>,
+    pub(crate) requests: u64,
+    /// Refusals that got lost: their calls are told at their deadline.
+    pub(crate) refusals_lost: u64,
+    /// How often a node that was told to stop did.
+    pub(crate) stops: u64,
+}
+
+pub(crate) fn id(n: usize) -> NodeId {
+    NodeId::new(&format!("n{n}")).expect("a good id")
+}
+
+impl World {
+    /// So many members that have never run, not started. `tune` may change what each is told.
+    pub(crate) fn found(size: usize, mut tune: impl FnMut(usize, &mut Config, &mut ReplicaConfig)) -> Self {
+        let mut world = Self::default();
+        let membership = Arc::new(Membership::founding((1..=size).map(|n| (id(n), ""))));
+        for n in 1..=size {
+            let mut core = Config::new(id(n), ClusterId(n as u128), n as u64);
+            let mut config = ReplicaConfig {
+                session: 0,
+                command_bytes_max: 1 << 20,
+                inflight_max: 65_536,
+                inflight_bytes_max: 256 << 20,
+                retry: core.heartbeat / 2,
+                read_retry: core.election_timeout,
+            };
+            tune(n, &mut core, &mut config);
+            let disk = Disk { membership: Arc::clone(&membership), ..Disk::default() };
+            let (machine, inbox, links) = (Machine::default(), VecDeque::new(), BTreeSet::new());
+            let node = Node { core, config, replica: None, disk, machine, inbox, wall: 0, links };
+            world.nodes.insert(id(n), node);
+        }
+        world
+    }
+
+    /// So many members, connected, with n1 leading them.
+    pub(crate) fn new(size: usize) -> Self {
+        Self::with(size, |_, _, _| {})
+    }
+
+    pub(crate) fn with(size: usize, tune: impl FnMut(usize, &mut Config, &mut ReplicaConfig)) -> Self {
+        let mut world = Self::found(size, tune);
+        for n in 1..=size {
+            // n1 is the first to lose patience.
+            let bounds = if n == 1 { 300..350 } else { 450..600 };
+            let node = world.node(id(n));
+            let recovered = node.disk.recover(Index::ZERO);
+            let patience = |seed| {
+                let core = Config { seed, ..node.core.clone() };
+                RaftCore::new(core, recovered.clone(), Instant(0)).deadline().0 / 1_000_000
+            };
+            node.core.seed = (1_000 * n as u64..1_000 * (n as u64 + 1))
+                .find(|seed| bounds.contains(&patience(*seed)))
+                .expect("there are many");
+            world.start(id(n), n as u64 * 1_000_000);
+        }
+        world.connect_all();
+        world.run(400);
+        assert_eq!(world.leader(), Some(1), "n1 leads");
+        world
+    }
+
+    pub(crate) fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub(crate) fn node(&mut self, id: NodeId) -> &mut Node {
+        self.nodes.get_mut(&id).unwrap_or_else(|| panic!("there is no node {id}"))
+    }
+
+    pub(crate) fn is_up(&self, id: NodeId) -> bool {
+        self.nodes[&id].replica.is_some()
+    }
+
+    pub(crate) fn replica(&self, n: usize) -> &Replica {
+        self.nodes[&id(n)].replica.as_ref().expect("it is up")
+    }
+
+    pub(crate) fn core(&self, n: usize) -> &RaftCore {
+        self.replica(n).core()
+    }
+
+    /// Who leads the newest term.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        let up = (1..=self.nodes.len()).filter(|n| self.is_up(id(*n)) && self.core(*n).is_leader());
+        up.max_by_key(|n| self.core(*n).term())
+    }
+
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now.0 / 1_000_000;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{now} ms: {}", line()));
+        }
+    }
+
+    /// Ends the test if something does not hold.
+    pub(crate) fn must(&self, verdict: Verdict) {
+        if let Err(broken) = verdict {
+            let trace = self.trace.as_deref().unwrap_or_default();
+            let last = &trace[trace.len().saturating_sub(150)..];
+            panic!("{}\n{}: BROKEN: {broken}", last.join("\n"), self.name);
+        }
+    }
+
+    /// Starts a node from its disk.
+    pub(crate) fn start(&mut self, id: NodeId, session: u64) {
+        let now = self.now;
+        let clock = self.clock(id);
+        let node = self.node(id);
+        node.config.session = session;
+        let core = RaftCore::new(node.core.clone(), node.disk.recover(node.machine.applied), now);
+        node.replica = Some(Replica::new(node.config.clone(), core, clock));
+        self.note(|| format!("{id} starts"));
+        self.turn(id, usize::MAX);
+    }
+
+    /// Takes a node down. Of its pending writes the first `kept` had reached the disk.
+    pub(crate) fn crash(&mut self, id: NodeId, kept: usize) {
+        self.note(|| format!("{id} ends"));
+        let node = self.node(id);
+        node.replica = None;
+        node.inbox.clear();
+        node.links.clear();
+        node.disk.crash(kept);
+        node.machine.crash();
+        self.history.crashed(id);
+        for other in self.ids() {
+            self.disconnect(other, id);
+        }
+    }
+
+    fn clock(&self, id: NodeId) -> Clock {
+        Clock { now: self.now, wall: self.now.0 + self.nodes[&id].wall }
+    }
+
+    pub(crate) fn connect(&mut self, from: NodeId, to: NodeId) {
+        if from != to && self.is_up(from) && self.is_up(to) && self.node(from).links.insert(to) {
+            self.note(|| format!("{from} is connected to {to}"));
+            self.node(from).inbox.push_back(Event::Connected(to));
+        }
+    }
+
+    pub(crate) fn connect_all(&mut self) {
+        for from in self.ids() {
+            for to in self.ids() {
+                self.connect(from, to);
+            }
+        }
+    }
+
+    /// The connection breaks, and what is on it is lost.
+    pub(crate) fn disconnect(&mut self, from: NodeId, to: NodeId) {
+        if self.node(from).links.remove(&to) {
+            self.note(|| format!("{from} has no connection to {to}"));
+            let on_it = |packet: &Packet| (packet.from, packet.to) == (from, to);
+            let (lost, kept): (VecDeque<Packet>, _) = self.wire.drain(..).partition(on_it);
+            self.wire = kept;
+            for packet in &lost {
+                self.lost(packet);
+            }
+            self.node(from).inbox.push_back(Event::Unreachable(to));
+        }
+    }
+
+    pub(crate) fn lost(&mut self, packet: &Packet) {
+        self.note(|| format!("lost: {packet:?}"));
+        self.refusals_lost += u64::from(matches!(packet.message, PeerMessage::Refused { .. }));
+    }
+
+    pub(crate) fn inbox(&mut self, id: NodeId, event: Event) {
+        if self.is_up(id) {
+            self.node(id).inbox.push_back(event);
+        }
+    }
+
+    /// Hands the packet at this place to its recipient, unless the link is cut or nobody is there.
+    pub(crate) fn deliver(&mut self, place: usize) {
+        let Some(packet) = self.wire.remove(place) else { return };
+        if self.cuts.contains(&(packet.from, packet.to)) || !self.is_up(packet.to) {
+            return self.lost(&packet);
+        }
+        self.inbox(packet.to, Event::Peer(packet.message));
+    }
+
+    /// Takes the messages that are so from the wire.
+    pub(crate) fn take(&mut self, is_so: impl Fn(&PeerMessage) -> bool) -> Vec<Packet> {
+        let (taken, kept): (Vec<Packet>, Vec<Packet>) = self.wire.drain(..).partition(|packet| is_so(&packet.message));
+        self.wire = kept.into();
+        taken
+    }
+
+    /// Puts messages on the wire, once more or at last.
+    pub(crate) fn put(&mut self, packets: &[Packet]) {
+        self.wire.extend(packets.iter().cloned());
+    }
+
+    /// Cuts a member off: nothing gets to it or from it, and nobody is told.
+    pub(crate) fn isolate(&mut self, n: usize) {
+        for other in self.ids() {
+            self.cuts.extend([(id(n), other), (other, id(n))]);
+        }
+    }
+
+    /// The cuts are gone, with the connections that lost something.
+    pub(crate) fn mend(&mut self) {
+        for (from, to) in std::mem::take(&mut self.cuts) {
+            self.disconnect(from, to);
+            self.connect(from, to);
+        }
+    }
+
+    fn client(&mut self, n: usize, body: Option<&str>, linearizable: bool, timeout_ms: u64) -> RequestId {
+        self.requests += 1;
+        let (request, node) = (RequestId(self.requests), id(n));
+        let deadline = self.now + Duration::from_millis(timeout_ms);
+        let command = body.map(|body| Bytes::from(body.to_owned()));
+        self.note(|| {
+            format!("{node} is asked {request:?} {command:?} linearizable {linearizable} for {timeout_ms} ms")
+        });
+        self.history.asks(request, node, deadline, command.clone(), linearizable);
+        let consistency = if linearizable { Consistency::Linearizable } else { Consistency::Stale };
+        let event = match command {
+            Some(body) => Event::Execute { request, body, deadline },
+            None => Event::Query { request, body: Bytes::from_static(b"?"), consistency, deadline },
+        };
+        self.inbox(node, event);
+        request
+    }
+
+    pub(crate) fn execute(&mut self, n: usize, body: &str, timeout_ms: u64) -> RequestId {
+        self.client(n, Some(body), false, timeout_ms)
+    }
+
+    pub(crate) fn query(&mut self, n: usize, timeout_ms: u64) -> RequestId {
+        self.client(n, None, true, timeout_ms)
+    }
+
+    pub(crate) fn stale_query(&mut self, n: usize, timeout_ms: u64) -> RequestId {
+        self.client(n, None, false, timeout_ms)
+    }
+
+    pub(crate) fn answer(&self, request: RequestId) -> Option<&Outcome> {
+        self.history.answer(request)
+    }
+
+    /// One turn of the loop with up to `count` events, and further ones while its timer says that it is time.
+    pub(crate) fn turn(&mut self, id: NodeId, count: usize) {
+        let clock = self.clock(id);
+        let mut gives_up = false;
+        for turn in 0.. {
+            let node = self.nodes.get_mut(&id).unwrap_or_else(|| panic!("there is no node {id}"));
+            let Some(replica) = &mut node.replica else { return };
+            if turn == 0 {
+                for event in node.inbox.drain(..count.min(node.inbox.len())) {
+                    gives_up |= matches!(event, Event::Halted(_) | Event::StorageFailed(_));
+                    replica.handle(clock, event);
+                }
+            } else if replica.deadline() > self.now {
+                break;
+            }
+            if replica.deadline() <= self.now {
+                replica.handle(clock, Event::Timeout);
+            }
+            let effects = replica.effects();
+            for effect in effects {
+                self.perform(id, effect);
+            }
+            self.must(if turn < SPIN_MAX { Ok(()) } else { Err(format!("{id} spins")) });
+        }
+        let verdict = self.answers_in_time(id, gives_up);
+        self.must(verdict);
+    }
+
+    /// Whoever's deadline has come has an answer, and the timer strikes at the next one. Of a node that gave up, all have.
+    fn answers_in_time(&self, id: NodeId, gives_up: bool) -> Verdict {
+        let node = &self.nodes[&id];
+        let waiting: BTreeSet<RequestId> = node.inbox.iter().filter_map(request_of).collect();
+        let Some(replica) = &node.replica else { return Ok(()) };
+        for (request, asked) in self.history.open(id).filter(|(request, _)| !waiting.contains(request)) {
+            if asked.deadline <= self.now || gives_up || asked.deadline < replica.deadline() {
+                return Err(format!("{id} owes {request:?} an answer: {asked:?}, timer {}", replica.deadline()));
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, id: NodeId, effect: Effect) {
+        match effect {
+            Effect::Send(to, message) => {
+                let packet = Packet { from: id, to, message };
+                if self.node(id).links.contains(&to) {
+                    // Heartbeats would bury what matters.
+                    let beat = format!("{packet:?}");
+                    if !beat.contains("entries: []") && !beat.contains("AppendReply") {
+                        self.note(|| beat);
+                    }
+                    self.wire.push_back(packet);
+                } else {
+                    self.lost(&packet);
+                }
+            }
+            Effect::Persist(write) => {
+                let disk = &mut self.node(id).disk;
+                if !disk.failed {
+                    disk.pending.push_back(write);
+                }
+            }
+            Effect::Apply(mut batch) => {
+                self.note(|| format!("{id} applies {batch:?}"));
+                batch.callers.retain(|(_, request)| self.history.answer(*request).is_none());
+                self.node(id).machine.apply(batch);
+            }
+            Effect::Query(queries) => {
+                let open = queries.into_iter().map(|(request, _)| request);
+                let requests = open.filter(|request| self.history.answer(*request).is_none()).collect();
+                let replica = self.nodes[&id].replica.as_ref().expect("it is up");
+                let (handed, term) = (replica.handed(), replica.core().term());
+                self.node(id).machine.query(handed, term, requests);
+            }
+            Effect::Answer(request, outcome) => {
+                self.note(|| format!("{id} answers {request:?} {outcome:?}"));
+                let verdict = self.history.tells(request, &outcome);
+                self.must(verdict);
+            }
+            Effect::Transition(transition) => self.note(|| format!("{id} {transition:?}")),
+            Effect::Stopped => {
+                let verdict = self.answers_in_time(id, true);
+                self.must(verdict);
+                self.crash(id, usize::MAX);
+                self.stops += 1;
+            }
+        }
+    }
+
+    /// Lets a disk do up to `count` writes. False if there was nothing it could do.
+    pub(crate) fn sync(&mut self, id: NodeId, count: usize) -> bool {
+        let disk = &mut self.node(id).disk;
+        if disk.full && !disk.pending.is_empty() {
+            self.inbox(id, Event::StorageFull);
+            return false;
+        }
+        let seq = disk.sync(count);
+        if let Some(seq) = seq {
+            self.inbox(id, Event::Persisted { seq });
+        }
+        seq.is_some()
+    }
+
+    /// Lets a machine do its next job. False if there was none.
+    pub(crate) fn work(&mut self, id: NodeId) -> bool {
+        let node = self.nodes.get_mut(&id).unwrap_or_else(|| panic!("there is no node {id}"));
+        let done = node.machine.work(id, &mut self.history);
+        let event = done.unwrap_or_else(|broken| {
+            self.must(Err(broken));
+            None
+        });
+        let is_done = event.is_some();
+        if let Some(event) = event {
+            self.inbox(id, event);
+        }
+        is_done
+    }
+
+    /// Turns once, with everything that waits.
+    pub(crate) fn turn_of(&mut self, n: usize) {
+        self.turn(id(n), usize::MAX);
+    }
+
+    /// Lets time pass for so many milliseconds: messages take a while, timers strike, disks and machines work unless held.
+    pub(crate) fn run(&mut self, milliseconds: u64) {
+        let end = self.now + Duration::from_millis(milliseconds);
+        loop {
+            for id in self.ids() {
+                self.settle(id);
+            }
+            let timers = self.nodes.values().filter_map(|node| node.replica.as_ref()).map(Replica::deadline);
+            let next = timers.min().unwrap_or(Instant::NEVER).max(self.now + Duration::from_nanos(1));
+            let next = if self.wire.is_empty() { next } else { next.min(self.now + HOP) };
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next;
+            for _ in 0..self.wire.len() {
+                self.deliver(0);
+            }
+        }
+    }
+
+    /// Turns until a node has nothing to do at this time.
+    fn settle(&mut self, id: NodeId) {
+        loop {
+            self.turn(id, usize::MAX);
+            let node = &self.nodes[&id];
+            let synced = !node.disk.held && self.sync(id, usize::MAX);
+            let worked = !self.nodes[&id].machine.held && self.work(id);
+            if !synced && !worked && self.nodes[&id].inbox.is_empty() {
+                return;
+            }
+            if self.nodes[&id].disk.full && !synced && !worked {
+                return;
+            }
+        }
+    }
+
+    /// The bodies that were applied, in the order of the log.
+    pub(crate) fn applied(&self) -> Vec<String> {
+        let text = |body: &Bytes| String::from_utf8_lossy(body).into_owned();
+        self.history.log.values().map(|(_, _, body)| text(body)).collect()
+    }
+
+    pub(crate) fn applied_at(&self, n: usize) -> Index {
+        self.nodes[&id(n)].machine.applied
+    }
+}
+
+fn request_of(event: &Event) -> Option<RequestId> {
+    match event {
+        Event::Execute { request, .. } | Event::Query { request, .. } => Some(*request),
+        _ => None,
+    }
+}
