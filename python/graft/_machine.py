@@ -266,6 +266,6 @@ def _local_names(function: Callable[..., Any], class_body: FrameType) -> dict[st
     found: dict[str, Any] = {}
     frame: FrameType | None = class_body
     while frame is not None and function.__qualname__.startswith(frame.f_code.co_qualname + "."):
-        found = {name: frame.f_locals[name] for name in missing & frame.f_locals.keys()} | found
+        found = {name: frame.f_locals[name] for name in missing & set(frame.f_locals)} | found
         frame = frame.f_back
     return found

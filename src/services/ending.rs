@@ -3,7 +3,6 @@
 use graft_domain::{Input, Instant, NodeId};
 
 use crate::error::{Outcome, Refusal};
-use crate::reads::Place;
 use crate::replica::{Effect, Replica, RequestId};
 use crate::waiting::Stage;
 
@@ -31,11 +30,8 @@ impl Replica {
             };
             self.answer(call.request, outcome);
         }
-        for (request, place) in self.reads.expired(now) {
-            let refusal = match place {
-                Place::Waiting | Place::Asked(_) => self.why_waiting(),
-                Place::Indexed(_) | Place::Serving => Refusal::Timeout,
-            };
+        for (request, serving) in self.reads.expired(now) {
+            let refusal = if serving { Refusal::Timeout } else { self.why_waiting() };
             self.answer_refused(request, refusal);
         }
     }
@@ -75,6 +71,14 @@ impl Replica {
         }
     }
 
+    /// No space is left here; another member may have some. Without a successor this node stays what it is.
+    pub(crate) fn on_storage_full(&mut self) {
+        if !self.storage_full {
+            self.storage_full = true;
+            self.step(Input::TransferLeadership(None));
+        }
+    }
+
     /// From now on nobody is let in, and leadership is handed over, so that the others need not notice.
     pub(crate) fn on_stop(&mut self, deadline: Instant) {
         self.stopping = Some(deadline);
@@ -93,8 +97,10 @@ impl Replica {
     pub(crate) fn finish_stop(&mut self) {
         let Some(deadline) = self.stopping else { return };
         let alone = self.core.membership().voters().all(|id| id == self.core.id());
-        let done = (alone || !self.core.is_leader()) && self.calls.len() == 0 && self.reads.len() == 0;
-        if done || self.failure.is_some() || self.clock.now >= deadline {
+        let served = (alone || !self.core.is_leader()) && self.calls.len() == 0 && self.reads.len() == 0;
+        // Without a majority there is nobody to hand over to and nothing to wait for.
+        let hopeless = !self.core.is_leader() && matches!(self.why_waiting(), Refusal::NoQuorum { .. });
+        if served || hopeless || self.failure.is_some() || self.clock.now >= deadline {
             self.dismiss(&Refusal::Stopped, "the node was stopped before the answer came");
             self.stopping = None;
             self.failure.get_or_insert_with(|| "the node is stopped".to_owned());

@@ -16,31 +16,28 @@ pub(crate) struct Question {
     pub(crate) body: Bytes,
 }
 
-/// How far a question has come.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Place {
-    /// Not yet asked for an index.
-    Waiting,
-    /// In this round.
-    Asked(u64),
-    /// May be served once this index is handed to the machine.
-    Indexed(Index),
+/// One that is not answered yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Open {
+    deadline: Instant,
+    body: Bytes,
     /// With the machine.
-    Serving,
+    serving: bool,
 }
 
-/// Every question that is not answered, in the order they came.
+/// Every question that is not answered. The lists name the questions in the order they came; one that is gone is passed over.
 #[derive(Debug)]
 pub(crate) struct Reads {
-    questions: BTreeMap<u64, (Question, Place)>,
-    places: BTreeSet<(Place, u64)>,
-    deadlines: BTreeSet<(Instant, u64)>,
-    serving: BTreeMap<RequestId, u64>,
+    open: BTreeMap<RequestId, Open>,
+    deadlines: BTreeSet<(Instant, RequestId)>,
+    /// Not yet asked for an index.
+    waiting: Vec<RequestId>,
     /// Rounds without an answer, and when each was asked.
-    asked: BTreeMap<u64, Instant>,
+    asked: BTreeMap<u64, (Instant, Vec<RequestId>)>,
+    /// May be served once the index is handed to the machine.
+    indexed: BTreeMap<Index, Vec<RequestId>>,
     bytes: usize,
-    /// Questions and rounds so far.
-    number: u64,
+    /// Rounds so far.
     rounds: u64,
     /// The name of the round before the first: no round of another run of this node may have the name of one of this run.
     base: u64,
@@ -49,20 +46,19 @@ pub(crate) struct Reads {
 impl Reads {
     pub(crate) fn new(session: u64) -> Self {
         Self {
-            questions: BTreeMap::new(),
-            places: BTreeSet::new(),
+            open: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            serving: BTreeMap::new(),
+            waiting: Vec::new(),
             asked: BTreeMap::new(),
+            indexed: BTreeMap::new(),
             bytes: 0,
-            number: 0,
             rounds: 0,
             base: session,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.questions.len()
+        self.open.len()
     }
 
     /// Bytes of questions that wait.
@@ -72,136 +68,148 @@ impl Reads {
 
     /// Waits for an index.
     pub(crate) fn push(&mut self, question: Question) {
-        self.put(question, Place::Waiting);
+        self.waiting.push(question.request);
+        self.put(question);
     }
 
     /// Wants the state as it is.
     pub(crate) fn push_stale(&mut self, question: Question) {
-        self.put(question, Place::Indexed(Index::ZERO));
+        self.indexed.entry(Index::ZERO).or_default().push(question.request);
+        self.put(question);
     }
 
-    fn put(&mut self, question: Question, place: Place) {
-        self.number += 1;
-        self.bytes += question.body.len();
-        self.places.insert((place, self.number));
-        self.deadlines.insert((question.deadline, self.number));
-        self.questions.insert(self.number, (question, place));
-    }
-
-    fn move_to(&mut self, number: u64, to: Place) {
-        if let Some((_, place)) = self.questions.get_mut(&number) {
-            self.places.remove(&(*place, number));
-            self.places.insert((to, number));
-            *place = to;
-        }
-    }
-
-    fn at(&self, first: Place, last: Place) -> Vec<u64> {
-        self.places.range((first, 0)..=(last, u64::MAX)).map(|(_, number)| *number).collect()
-    }
-
-    fn move_all(&mut self, from: Place, to: Place) {
-        for number in self.at(from, from) {
-            self.move_to(number, to);
-        }
+    fn put(&mut self, Question { request, deadline, body }: Question) {
+        self.bytes += body.len();
+        self.deadlines.insert((deadline, request));
+        self.open.insert(request, Open { deadline, body, serving: false });
     }
 
     pub(crate) fn has_waiting(&self) -> bool {
-        self.places.first().is_some_and(|(place, _)| *place == Place::Waiting)
+        !self.waiting.is_empty()
     }
 
     /// One name for all that wait, if any do.
     pub(crate) fn ask(&mut self, now: Instant) -> Option<ReadId> {
-        if !self.has_waiting() {
+        if self.waiting.is_empty() {
             return None;
         }
         self.rounds += 1;
-        self.asked.insert(self.rounds, now);
-        self.move_all(Place::Waiting, Place::Asked(self.rounds));
+        self.asked.insert(self.rounds, (now, std::mem::take(&mut self.waiting)));
         Some(ReadId(self.base.wrapping_add(self.rounds)))
     }
 
-    /// The round of this name, if it has no answer yet: it has one now.
-    fn take_round(&mut self, read: ReadId) -> Option<u64> {
-        let round = read.0.wrapping_sub(self.base);
-        self.asked.remove(&round).map(|_| round)
+    /// The questions of this round, if it has no answer yet: it has one now.
+    fn take_round(&mut self, read: ReadId) -> Option<Vec<RequestId>> {
+        self.asked.remove(&read.0.wrapping_sub(self.base)).map(|(_, requests)| requests)
     }
 
     /// These may be served once `index` is handed to the machine.
     pub(crate) fn index(&mut self, read: ReadId, index: Index) {
-        if let Some(round) = self.take_round(read) {
-            self.move_all(Place::Asked(round), Place::Indexed(index));
+        if let Some(requests) = self.take_round(read) {
+            self.indexed.entry(index).or_default().extend(requests);
         }
     }
 
     /// No index was given: they wait again. False if nobody asks.
     pub(crate) fn again(&mut self, read: ReadId) -> bool {
-        let round = self.take_round(read);
-        if let Some(round) = round {
-            self.move_all(Place::Asked(round), Place::Waiting);
-        }
-        round.is_some()
+        let Some(requests) = self.take_round(read) else { return false };
+        self.waiting.extend(requests);
+        true
     }
 
     /// Those that have waited so long for an answer wait to be asked again: the question or the answer was lost.
     pub(crate) fn again_after(&mut self, now: Instant, patience: Duration) {
-        while let Some(round) = self.asked.first_entry().filter(|round| *round.get() + patience <= now) {
-            let (round, _) = round.remove_entry();
-            self.move_all(Place::Asked(round), Place::Waiting);
+        while let Some(round) = self.asked.first_entry().filter(|round| round.get().0 + patience <= now) {
+            let (_, requests) = round.remove();
+            self.waiting.extend(requests);
         }
     }
 
     /// When the oldest round without an answer was asked; never if there is none.
     pub(crate) fn oldest_asked(&self) -> Instant {
         // Rounds are counted as time passes.
-        self.asked.first_key_value().map_or(Instant::NEVER, |(_, at)| *at)
+        self.asked.first_key_value().map_or(Instant::NEVER, |(_, (at, _))| *at)
     }
 
     /// Gives the machine those that it can answer once it has been handed everything up to `handed`.
     pub(crate) fn take_ready(&mut self, handed: Index) -> Vec<(RequestId, Bytes)> {
-        let ready = self.at(Place::Indexed(Index::ZERO), Place::Indexed(handed));
-        let mut taken = Vec::with_capacity(ready.len());
-        for number in ready {
-            self.move_to(number, Place::Serving);
-            if let Some((question, _)) = self.questions.get(&number) {
-                self.serving.insert(question.request, number);
-                taken.push((question.request, question.body.clone()));
+        let mut ready = Vec::new();
+        while let Some(at) = self.indexed.first_entry().filter(|at| *at.key() <= handed) {
+            for request in at.remove() {
+                if let Some(open) = self.open.get_mut(&request) {
+                    open.serving = true;
+                    ready.push((request, open.body.clone()));
+                }
             }
         }
-        taken
+        ready
     }
 
     /// The machine has answered it.
     pub(crate) fn served(&mut self, request: RequestId) {
-        if let Some(number) = self.serving.remove(&request) {
-            self.remove(number);
-        }
+        self.remove(request);
     }
 
-    fn remove(&mut self, number: u64) -> Option<(RequestId, Place)> {
-        let (question, place) = self.questions.remove(&number)?;
-        self.places.remove(&(place, number));
-        self.deadlines.remove(&(question.deadline, number));
-        self.serving.remove(&question.request);
-        self.bytes -= question.body.len();
-        Some((question.request, place))
+    fn remove(&mut self, request: RequestId) -> Option<Open> {
+        let open = self.open.remove(&request)?;
+        self.deadlines.remove(&(open.deadline, request));
+        self.bytes -= open.body.len();
+        Some(open)
     }
 
-    /// Takes out those whose deadline has come, with how far they were.
-    pub(crate) fn expired(&mut self, now: Instant) -> Vec<(RequestId, Place)> {
+    /// Takes out those whose deadline has come, and whether each was with the machine.
+    pub(crate) fn expired(&mut self, now: Instant) -> Vec<(RequestId, bool)> {
         let mut expired = Vec::new();
-        while let Some((_, number)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            expired.extend(self.remove(number));
+        while let Some((_, request)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            expired.extend(self.remove(request).map(|open| (request, open.serving)));
+        }
+        if !expired.is_empty() {
+            self.forget_gone();
         }
         expired
     }
 
+    /// Keeps those that are gone from outnumbering those that are there, where both wait for a leader or for the machine.
+    fn forget_gone(&mut self) {
+        let Self { open, waiting, indexed, .. } = self;
+        let listed = waiting.len() + indexed.values().map(Vec::len).sum::<usize>();
+        if listed > 2 * open.len() {
+            waiting.retain(|request| open.contains_key(request));
+            indexed.retain(|_, requests| {
+                requests.retain(|request| open.contains_key(request));
+                !requests.is_empty()
+            });
+        }
+    }
+
     /// Takes out all of them.
-    pub(crate) fn drain(&mut self) -> Vec<(RequestId, Place)> {
+    pub(crate) fn drain(&mut self) -> Vec<(RequestId, bool)> {
         self.expired(Instant::NEVER)
     }
 
     pub(crate) fn deadline(&self) -> Instant {
         self.deadlines.first().map_or(Instant::NEVER, |(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_does_not_pile_up_in_the_lists() {
+        let mut reads = Reads::new(7);
+        for n in 0..1_000 {
+            let question = |request| Question { request: RequestId(request), deadline: Instant(n), body: Bytes::new() };
+            reads.push(question(3 * n));
+            reads.push(question(3 * n + 1));
+            let read = reads.ask(Instant(n)).expect("two wait");
+            reads.index(read, Index(n + 1));
+            reads.push(question(3 * n + 2));
+            assert_eq!(reads.expired(Instant(n)).len(), 3);
+            assert!(reads.waiting.len() + reads.indexed.len() < 10);
+        }
+        assert!(reads.take_ready(Index(1_000)).is_empty());
+        assert_eq!((reads.len(), reads.deadline()), (0, Instant::NEVER));
     }
 }

@@ -201,7 +201,7 @@ impl Replica {
                 self.storage_full = false;
                 self.step(Input::Persisted { seq });
             }
-            Event::StorageFull => self.storage_full = true,
+            Event::StorageFull => self.on_storage_full(),
             Event::StorageFailed(why) => self.fail(why, Input::StorageFailed),
             Event::Applied { index } => {
                 self.calls.applied(index);

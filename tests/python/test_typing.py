@@ -16,7 +16,9 @@ PACKAGE = Path(graft.__file__).parent
 
 def mypy(tmp_path, *names):
     arguments = ["--strict", "--no-error-summary", "--python-version", "3.11", "--cache-dir", str(tmp_path), *names]
-    environment = {"MYPYPATH": f"{PACKAGE.parent}:{HERE}", "PATH": "/usr/bin:/bin"}
+    # An installed package is found by itself, one that is edited in place is not.
+    places = [HERE] if PACKAGE.parent.name == "site-packages" else [PACKAGE.parent, HERE]
+    environment = {"MYPYPATH": ":".join(map(str, places)), "PATH": "/usr/bin:/bin"}
     return subprocess.run(
         [sys.executable, "-m", "mypy", *arguments],
         cwd=HERE,

@@ -21,7 +21,7 @@ pub(super) fn corrupt(path: &Path, offset: u64, what: impl std::fmt::Display) ->
     StoreError::Corrupt {
         file: path.display().to_string(),
         offset,
-        what: format!("{what}. Remove this member from the cluster and let it join anew with an empty directory"),
+        what: format!("{what}. Replace this member by one with a new id and an empty directory"),
     }
 }
 

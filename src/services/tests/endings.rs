@@ -247,3 +247,18 @@ fn a_node_says_why_it_has_no_connection_until_it_has_one() {
     world.run(1);
     assert_eq!(trouble(&world), None);
 }
+
+#[test]
+fn without_a_majority_a_node_that_is_to_stop_waits_for_nobody() {
+    let mut world = World::new(3);
+    world.crash(id(2), 0);
+    world.crash(id(3), 0);
+    let sent = world.execute(1, "sent", 60_000);
+    world.run(1_000);
+    let parked = world.execute(1, "parked", 60_000);
+    world.run(1);
+    world.inbox(id(1), Event::Stop { deadline: Instant::NEVER });
+    world.run(1);
+    assert_eq!((world.stops, world.answer(parked)), (1, Some(&Outcome::Refused(Refusal::Stopped))));
+    assert!(matches!(world.answer(sent), Some(Outcome::Unknown(_))), "{:?}", world.answer(sent));
+}

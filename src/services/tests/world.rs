@@ -366,8 +366,9 @@ impl World {
                 self.node(id).machine.apply(batch);
             }
             Effect::Query(queries) => {
-                let open = queries.into_iter().map(|(request, _)| request);
-                let requests = open.filter(|request| self.history.answer(*request).is_none()).collect();
+                let requests: Vec<RequestId> = queries.into_iter().map(|(request, _)| request).collect();
+                let open = requests.iter().all(|request| self.history.answer(*request).is_none());
+                self.must(if open { Ok(()) } else { Err(format!("{id} gives the machine what is answered")) });
                 let replica = self.nodes[&id].replica.as_ref().expect("it is up");
                 let (handed, term) = (replica.handed(), replica.core().term());
                 self.node(id).machine.query(handed, term, requests);
