@@ -3,8 +3,8 @@
 use graft_domain::{Input, Instant, NodeId};
 
 use crate::error::{Outcome, Refusal};
-use crate::replica::{Effect, Replica, RequestId};
-use crate::waiting::Stage;
+use crate::replica::{Effect, Replica};
+use crate::waiting::{RequestId, Stage};
 
 impl Replica {
     fn answer(&mut self, request: RequestId, outcome: Outcome) {

@@ -15,5 +15,6 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-pub use replica::{Batch, Clock, Consistency, Effect, Event, Replica, ReplicaConfig, RequestId};
+pub use replica::{Batch, Clock, Consistency, Effect, Event, Replica, ReplicaConfig};
 pub use status::{MemberStatus, Status};
+pub use waiting::RequestId;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use graft_domain::{Index, Instant, ReadId};
 
-use crate::replica::RequestId;
+use crate::waiting::RequestId;
 
 /// A question about the state.
 #[derive(Clone, PartialEq, Eq, Debug)]

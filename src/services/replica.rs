@@ -11,11 +11,7 @@ use crate::heard::Heard;
 use crate::ports::{Command, Halt, PeerMessage};
 use crate::reads::{Question, Reads};
 use crate::routing::Forwarded;
-use crate::waiting::Calls;
-
-/// Names a call to whoever made it; opaque here.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct RequestId(pub u64);
+use crate::waiting::{Calls, RequestId};
 
 /// The time, as the caller of the replica tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,7 +9,8 @@ use crate::commands;
 use crate::error::Refusal;
 use crate::ports::{PeerMessage, Ticket};
 use crate::reads::Question;
-use crate::replica::{Consistency, Effect, Replica, RequestId};
+use crate::replica::{Consistency, Effect, Replica};
+use crate::waiting::RequestId;
 
 /// A command that another member made and asks this one to propose.
 #[derive(Clone, PartialEq, Eq, Debug)]

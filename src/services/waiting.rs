@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use graft_domain::{Index, Instant, NodeId, Term};
 
-use crate::replica::RequestId;
-
 /// Calls that may be on their way to another member's leader; further ones stay parked, so that what the link cannot take
 /// is refused for certain and not lost on it.
 pub(crate) const FORWARDS_MAX: usize = 4096;
 /// Their bytes; one larger call still goes alone.
 pub(crate) const FORWARD_BYTES_MAX: usize = 16 << 20;
+
+/// Names a call to whoever made it; opaque here.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
 
 /// A command that someone here waits for.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@ use graft_domain::{Index, Instant, NodeId, Term};
 
 use crate::error::Outcome;
 use crate::ports::{Command, Reply};
-use crate::replica::RequestId;
+use crate::waiting::RequestId;
 
 /// What is broken, if something is.
 pub(crate) type Verdict = Result<(), String>;
