@@ -24,6 +24,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _header = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
 _plain = msgspec.msgpack.Decoder()
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+_OPTIONS = ("timeout", "consistency")
 _NO_VALUE = (typing.NoReturn, typing.Never)
 
 
@@ -94,7 +95,11 @@ class Shape:
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self._title}{self._signature}: {error}") from None
+            words = f"{self._title}{self._signature}: {error}"
+            options = [f"{name}=..." for name in _OPTIONS if name in kwargs and name not in self._names]
+            if options:
+                words += f"; how the call is made is said apart from it: node.options({', '.join(options)})"
+            raise TypeError(words) from None
         bound.apply_defaults()
         return bound.arguments
 

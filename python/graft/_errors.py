@@ -187,7 +187,10 @@ class Corruption(StorageError):
     """Bytes that were safely on disk have changed. Nothing was cut off or overwritten."""
 
     code = "CORRUPTION"
-    fix = "bring a good copy of the directory back, or replace this member by one with a new id and an empty directory"
+    fix = (
+        "bring a good copy of the directory back; never start this id with an empty directory while another member is "
+        "down"
+    )
 
     @property
     def file(self) -> str | None:
@@ -234,7 +237,7 @@ class Removed(GraftError, RuntimeError):
     """This node is no longer a member of the cluster."""
 
     code = "REMOVED"
-    fix = "start it with an empty directory to let it join again"
+    fix = "start it with an empty directory under a new id to let it join again"
 
 
 class Stopped(GraftError, RuntimeError):

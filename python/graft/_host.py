@@ -226,7 +226,7 @@ class Host:
 def _raised(error: BaseException) -> tuple[str, str, str]:
     try:
         message = str(error)
-    except Exception as broken:  # noqa: BLE001 - the user's own __str__
+    except BaseException as broken:  # noqa: BLE001 - the user's own __str__, which may raise anything
         message = f"(its __str__ raised {type(broken).__name__})"
     try:
         # The frames of this module say nothing to the user.
@@ -234,7 +234,7 @@ def _raised(error: BaseException) -> tuple[str, str, str]:
         while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
             frames = frames.tb_next
         trace = "".join(traceback.format_exception(type(error), error, frames))
-    except Exception as broken:  # noqa: BLE001 - formatting calls the user's code, too
+    except BaseException as broken:  # noqa: BLE001 - formatting calls the user's code, too
         trace = f"(the traceback cannot be shown: {type(broken).__name__})"
     return type(error).__name__, _sound(message)[:_MESSAGE_CHARS_MAX], _sound(trace)[-_TRACEBACK_CHARS_MAX:]
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _EXIT_SECONDS_MAX = 5.0
 _EXIT_SECONDS_EACH = 2.0
+# What to say where the awaitable mirror has nothing of the same name.
+_IN_EVENT_LOOP = {
+    "serve_forever": "let the node live in `async with node.aio:`, or call it where no loop runs",
+}
 
 
 class _Process:
@@ -70,7 +74,8 @@ def refuse_in_event_loop(what: str) -> None:
     asyncio = sys.modules.get("asyncio")
     if asyncio is None or asyncio._get_running_loop() is None or _in_notebook():
         return
-    raise RuntimeError(f"{what}() would block the running event loop: write `await node.aio.{what}(...)`")
+    instead = _IN_EVENT_LOOP.get(what, f"write `await node.aio.{what}(...)`")
+    raise RuntimeError(f"{what}() would block the running event loop: {instead}")
 
 
 def _in_notebook() -> bool:

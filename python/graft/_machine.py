@@ -6,9 +6,10 @@ import functools
 import inspect
 import sys
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from graft import _context
+from graft._context import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ R_co = TypeVar("R_co", covariant=True)
 S_contra = TypeVar("S_contra", contravariant=True)
 R = TypeVar("R")
 S = TypeVar("S", bound="StateMachine")
+
+RUNNING = "_graft_running"
+"""The attribute of a machine that a node runs; its value is the node's id."""
 
 _HOOKS = ("apply", "query", "snapshot", "restore", "digest", "open", "migrate", "context", "version")
 
@@ -59,6 +63,13 @@ class Operation(Generic[S_contra, P, R_co]):
     def __get__(self, obj: Any, owner: Any = None) -> Any:
         return self if obj is None else MethodType(self.function, obj)
 
+    if not TYPE_CHECKING:  # type checkers find the mistake because they see no such method
+
+        def __call__(self, *_: object, **__: object) -> NoReturn:
+            title = f"{self.owner.__name__}.{self.attribute}"
+            verb = "query" if isinstance(self, Query) else "execute"
+            raise TypeError(f"{title} belongs to the class: pass it to node.{verb}({title}, ...), do not call it")
+
     @functools.cached_property
     def shape(self) -> Shape:
         """How calls of it are encoded. Raises `TypeError` if an annotation cannot be used."""
@@ -84,6 +95,21 @@ class Command(Operation[S_contra, P, R_co]):
         @overload
         def __get__(self, obj: S_contra, owner: type[S_contra] | None = None) -> Callable[P, R_co]: ...
         def __get__(self, obj: Any, owner: Any = None) -> Any: ...
+
+    else:
+
+        def __get__(self, obj: Any, owner: Any = None) -> Any:
+            if obj is None or here.in_machine or RUNNING not in obj.__dict__:
+                return super().__get__(obj, owner)
+            # To look is harmless, and completion and inspection do: only the call is refused.
+            return MethodType(self._refuse, obj)
+
+        def _refuse(self, machine: Any, *_: object, **__: object) -> NoReturn:
+            title = f"{type(machine).__name__}.{self.attribute}"
+            raise RuntimeError(
+                f"{title}() was called on the machine of node {machine.__dict__.get(RUNNING)}, which runs: this would "
+                f"change the state of one replica only: call node.execute({title}, ...)"
+            )
 
 
 class Query(Operation[S_contra, P, R_co]):
@@ -113,7 +139,8 @@ def command(
 
     `name` is what the log calls it (default: the method's name): keep it when you rename the method, for the log
     outlives the code. `since` is the version of the machine that brought it (default 1).
-    On an instance, as in `self.deposit(...)` within another command, it is the plain method.
+    On an instance, as in `self.deposit(...)` within another command, it is the plain method; called from outside on
+    the machine of a node that runs, it raises `RuntimeError`.
     """
     _check_name(name)
     if type(since) is not int or since < 1:

@@ -17,13 +17,13 @@ from graft._config import Config, Settings, refuse_unknown
 from graft._context import here
 from graft._errors import ConfigError, Halted, Stopped, Timeout
 from graft._host import Host
-from graft._machine import StateMachine
+from graft._machine import RUNNING, StateMachine
 from graft._plan import COMMAND, Catalog, Plan
 from graft._status import Status, from_native, idle, why_not_ready
 from graft._verbs import Calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from types import FrameType, TracebackType
     from typing import Self
 
@@ -48,6 +48,9 @@ class Node(Calls[S]):
         node.wait_ready()
         node.execute(Bank.deposit, "ann", 5)
     ```
+
+    This one, having no `members`, founds a cluster of its own; what is to survive a machine is given the same
+    `members` on each of them.
     """
 
     # What __del__ looks at, should __init__ not come to its end.
@@ -68,13 +71,15 @@ class Node(Calls[S]):
     ) -> None:
         """Checks everything that can be checked before `start()`.
 
-        - `machine`: a fresh instance of your `StateMachine`; the node makes its state what the log says.
+        - `machine`: a fresh instance of your `StateMachine`. The commands of the log are applied to it, so it must
+          begin the same on every member, every time.
         - `id`: this member's name for ever, 1 to 63 letters, digits and `-_.:`.
         - `address`: "host:port" at which the other members reach this one. Alone in its cluster, a node may say
           port 0 and gets an unused one: `node.address` tells.
         - `data_dir`: where the log lives; it belongs to this id for ever. None: a temporary directory, removed at stop.
         - `members`: all the founding members `{id: address}`, this one included, the same on each of them. Without
-          it, the node founds a cluster of one. It is read only while the directory is empty.
+          it, the node founds a cluster of one. It founds, and no more: a directory that has members keeps them,
+          and `start()` warns if they are others.
         - `bind`: the address to listen on, if it is not the announced one: "0.0.0.0:7001".
         - `config`, `settings`: see `Config`; a setting given here wins.
 
@@ -122,7 +127,8 @@ class Node(Calls[S]):
         """Opens the directory, listens, and takes part. Returns the node; a node that runs already is left alone.
 
         Raises `ConfigError` (`AddressInUse`), `StorageError` (`Corruption`), `IdentityMismatch`, `ClusterMismatch`, or
-        `TypeError` if the state of the machine cannot be kept.
+        `TypeError` if the state of the machine cannot be kept. Warns (`RuntimeWarning`) if the directory has other
+        members than were given.
         """
         _lifecycle.refuse_after_fork(self._generation, self.id)
         _lifecycle.refuse_on_machine_thread("start")
@@ -139,8 +145,14 @@ class Node(Calls[S]):
                 self._start()
             except BaseException:
                 self._machine.__dict__.pop(_OWNER, None)
+                self._machine.__dict__.pop(RUNNING, None)
                 self._remove_temporary()
                 raise
+        try:
+            self._warn_of_other_members()
+        except BaseException:  # where warnings are errors, this start has failed
+            self.stop()
+            raise
         return self
 
     def _start(self) -> None:
@@ -152,6 +164,18 @@ class Node(Calls[S]):
         native.start()
         self._running = native
         _lifecycle.track(self)
+
+    def _warn_of_other_members(self) -> None:
+        known = {member.id for member in self.status().members}
+        given = {self.id} if self._members is None else set(self._members)
+        if not known or known == given:
+            return
+        warnings.warn(
+            f"node {self.id} was given the members {_listed(given)}, but {self._data_dir} has "
+            f"{_listed(known)}, and the directory decides: give these, or found a new cluster with another data_dir",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def stop(self, timeout: Duration = 5.0) -> None:
         """Hands leadership over if it can, ends the calls in flight, closes everything. Stopping twice is fine.
@@ -173,6 +197,7 @@ class Node(Calls[S]):
             if self._made_loops is not None:
                 self._made_loops.close()
             if finished:
+                self._machine.__dict__.pop(RUNNING, None)
                 self._remove_temporary()
         if not finished:
             warnings.warn(
@@ -337,6 +362,7 @@ class Node(Calls[S]):
                 fix="give each node a fresh machine",
             )
         self._machine.__dict__[_OWNER] = self.id
+        self._machine.__dict__[RUNNING] = self.id
 
     def _native_config(self) -> dict[str, object]:
         if self._data_dir is None:
@@ -391,6 +417,10 @@ def _stopped(status: Status) -> Status:
     from dataclasses import replace
 
     return replace(status, role="stopped", leader=None, leader_address=None, has_quorum=None)
+
+
+def _listed(ids: Iterable[str]) -> str:
+    return ", ".join(sorted(ids))
 
 
 def _checked_directory(data_dir: object) -> str | None:

@@ -84,7 +84,7 @@ class Catalog:
     def _find(self, what: object) -> Operation[Any, ..., Any]:
         if isinstance(what, Operation):
             if not issubclass(self._type, what.owner):
-                raise TypeError(f"{what!r} is not of this node's machine, {self._type.__name__}")
+                raise TypeError(self._foreign(what))
             return self.attribute(what.attribute)
         if isinstance(what, str):
             found = self._by_name.get(what)
@@ -103,6 +103,13 @@ class Catalog:
             )
         raise TypeError(f"expected a command such as {self._example()}, or its name, not {what!r:.80}")
 
+    def _foreign(self, what: Operation[Any, ..., Any]) -> str:
+        words = f"{what!r} is not of this node's machine, {self._type.__name__}"
+        if any(_full_name(base) == _full_name(what.owner) for base in self._type.__mro__):
+            # As when the cell of a notebook that defines it is run again.
+            return f"{words}: the class was defined again since: make a new node from the new class"
+        return words
+
     def _plan_raw(self, kind: int, what: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         if not isinstance(what, (bytes, bytearray, memoryview)) or args or kwargs:
             raise TypeError(
@@ -116,6 +123,10 @@ class Catalog:
     def _example(self) -> str:
         first = next(op for op in self._by_name.values() if isinstance(op, Command))
         return f"{self._type.__name__}.{first.attribute}"
+
+
+def _full_name(cls: type[Any]) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
 
 
 def _raw_decoder(kind: type[Any], hook: str) -> Callable[[bytes], Any]:

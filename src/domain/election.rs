@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::entry::Payload;
-use crate::ids::{ClusterId, Index, NodeId, Term};
+use crate::ids::{ClusterId, EntryId, Index, NodeId, Term};
 use crate::leader::Leader;
 use crate::message::{AppendOutcome, AppendReply, Message, VoteReply, VoteRequest};
 use crate::quorum::{self, Tally};
@@ -101,10 +101,20 @@ impl RaftCore {
     /// Whether a candidate's log may lead this one (thesis §3.6.1).
     ///
     /// A node whose log is empty has no memory of what it may have acknowledged: it helps to found a cluster, and to elect
-    /// in one only after a leader has given it the log. The recipient's own membership plays no part.
+    /// in one only after a leader has given it the log as far as it was committed then. The recipient's own membership plays
+    /// no part.
     fn is_up_to_date(&self, request: &VoteRequest) -> bool {
-        let amnesiac = self.log.last().index == Index::ZERO && request.commit > Index::ZERO;
-        request.last >= self.log.last() && !amnesiac
+        let last = self.log.last();
+        let forgetful =
+            if last == EntryId::ZERO { request.commit > Index::ZERO } else { last.index < self.memory_from };
+        request.last >= last && !forgetful
+    }
+
+    /// A leader fills an empty log: what it knows to be committed this node may have acknowledged and lost.
+    pub(crate) fn mind_the_gap(&mut self, commit: Index) {
+        if self.log.last() == EntryId::ZERO {
+            self.memory_from = self.memory_from.max(commit);
+        }
     }
 
     /// Answers what is asked and changes nothing: no term, no vote, no timer.

@@ -40,6 +40,8 @@ pub struct RaftCore {
     pub(crate) forwarded_reads: BTreeMap<ReadId, ForwardedRead>,
     /// No read passed to the leader has waited too long before then.
     pub(crate) reads_expire: Instant,
+    /// Votes are given only when the log, which was empty when a leader was first heard, has come this far.
+    pub(crate) memory_from: Index,
     /// Never to lead again.
     pub(crate) unfit: bool,
     /// Nothing is done or said any more.
@@ -82,6 +84,7 @@ impl RaftCore {
             leader_contact: now,
             forwarded_reads: BTreeMap::new(),
             reads_expire: Instant::NEVER,
+            memory_from: Index::ZERO,
             unfit: false,
             silenced: false,
             outbox: Vec::new(),
@@ -196,9 +199,7 @@ impl RaftCore {
         if leader.transfer.is_some() {
             return Err(Rejected::Transferring);
         }
-        if leader.uncommitted_bytes >= self.config.uncommitted_bytes_max
-            || self.log.bytes() >= self.config.log_bytes_max
-        {
+        if leader.uncommitted_bytes >= self.config.uncommitted_bytes_max || self.is_log_full() {
             return Err(Rejected::Busy);
         }
         let first = self.log.last().index.next();
@@ -371,6 +372,11 @@ impl RaftCore {
     /// The log is durable here up to this index.
     pub const fn durable(&self) -> Index {
         self.durability.index()
+    }
+
+    /// Whether the log in memory has reached its limit: no command is taken until a snapshot shortens it.
+    pub const fn is_log_full(&self) -> bool {
+        self.log.bytes() >= self.config.log_bytes_max
     }
 
     /// Bytes of log in memory.

@@ -181,6 +181,7 @@ impl RaftCore {
             return self.promise(self.durability.seq_of_hard_state(), from, reply);
         }
         let empty = entries.is_empty();
+        self.mind_the_gap(commit);
         if !self.take_in(entries) {
             return;
         }
@@ -199,6 +200,10 @@ impl RaftCore {
             Role::Follower { leader: Some(leader) } => *leader != from,
             _ => false,
         };
+        if other && !self.membership().contains(&from) {
+            // Not a member's word; a member's would be a breach of the protocol.
+            return false;
+        }
         if other {
             self.breach(Breach::TwoLeaders { term: self.term, other: from });
             return false;

@@ -59,7 +59,7 @@ impl NodeConfig {
     /// Refuses what cannot work, in words that say what would.
     pub fn check(&self) -> Result<(), BadConfig> {
         let rules = [
-            (self.heartbeat.is_zero(), "heartbeat must be longer than zero".to_owned()),
+            (self.heartbeat < Duration::from_millis(1), "heartbeat must be at least 1 ms".to_owned()),
             (
                 self.election_timeout < self.heartbeat * 3,
                 format!(

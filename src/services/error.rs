@@ -58,7 +58,7 @@ impl fmt::Display for Refusal {
             }
             Self::Busy(what) => write!(f, "busy: {what}"),
             Self::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the limit of {limit}"),
-            Self::Timeout => f.write_str("the deadline came before the command was proposed; it is not applied"),
+            Self::Timeout => f.write_str("the deadline came first; nothing was applied"),
             Self::Stopped => f.write_str("the node is stopped"),
             Self::Halted(why) => write!(f, "this node halted: {why}"),
         }

@@ -160,8 +160,14 @@ impl Reads {
     /// Takes out those whose deadline has come, and whether each was with the machine.
     pub(crate) fn expired(&mut self, now: Instant) -> Vec<(RequestId, bool)> {
         let mut expired = Vec::new();
-        while let Some((_, request)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            expired.extend(self.remove(request).map(|open| (request, open.serving)));
+        while let Some((deadline, request)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            if self.open.get(&request).is_some_and(|open| open.serving) {
+                // It goes on counting until the machine has come to it: a machine that is stuck must not gather them.
+                self.deadlines.remove(&(deadline, request));
+                expired.push((request, true));
+            } else {
+                expired.extend(self.remove(request).map(|_| (request, false)));
+            }
         }
         if !expired.is_empty() {
             self.forget_gone();

@@ -186,9 +186,11 @@ impl Replica {
             Event::Peer(PeerMessage::Refused { to, ticket, refusal }) => self.on_refused(to, ticket, refusal),
             Event::Connected(peer) => self.on_connected(peer),
             Event::Unreachable(peer) => self.on_unreachable(peer),
-            Event::Trouble(peer, why) => {
+            // Strangers can call themselves anything.
+            Event::Trouble(peer, why) if self.core.membership().contains(&peer) => {
                 self.troubles.insert(peer, why);
             }
+            Event::Trouble(..) => {}
             Event::Execute { request, body, deadline } => self.on_execute(request, body, deadline),
             Event::Query { request, body, consistency, deadline } => {
                 self.on_query(consistency, Question { request, deadline, body });

@@ -149,7 +149,8 @@ impl Replica {
     /// Another member asks this one to propose, in the term that it takes it to lead.
     pub(crate) fn on_forward(&mut self, term: Term, forwarded: Forwarded) {
         let (bytes, limit) = (forwarded.body.len(), self.config.command_bytes_max);
-        if !self.heard.is_first(forwarded.from, term, forwarded.ticket) {
+        let is_member = self.core.membership().contains(&forwarded.from);
+        if !is_member || !self.heard.is_first(forwarded.from, term, forwarded.ticket) {
             return;
         }
         if bytes > limit {
@@ -242,6 +243,11 @@ impl Replica {
             Rejected::Busy if self.storage_full => {
                 Refusal::Busy("no space is left on the leader's disk; free some, it goes on by itself".to_owned())
             }
+            Rejected::Busy if self.core.is_log_full() => Refusal::Busy(
+                "the leader's log has reached log_bytes_max, and this version keeps the whole log: raise log_bytes_max on \
+                 every member and start them again"
+                    .to_owned(),
+            ),
             Rejected::Busy => Refusal::Busy("the leader's log holds as much as it may; try again shortly".to_owned()),
             _ => Refusal::NotLeader { leader: self.core.leader() },
         }

@@ -401,3 +401,51 @@ fn the_directory_of_another_cluster_is_not_let_in() {
     assert_eq!(value(strange), "1", "it keeps to its own history");
     assert_eq!(cluster.machines[0].seen().len(), 2);
 }
+
+#[test]
+fn members_that_move_are_found_again() {
+    let mut cluster = Cluster::new(3);
+    assert_eq!(value(execute(cluster.node(0), "before")), "1");
+    // One moves and tells the others.
+    cluster.crash(1);
+    cluster.configs[1].address = free_address();
+    let moved = cluster.configs[1].address.clone();
+    cluster.configs[1].members.as_mut().unwrap().insert(id(1), moved);
+    cluster.start(1);
+    cluster.crash(2);
+    assert_eq!(value(execute(cluster.node(0), "with the one that moved")), "2");
+    // All move at once, and are started with the list of where they are now.
+    cluster.start(2);
+    (0..3).for_each(|n| cluster.crash(n));
+    let members: BTreeMap<NodeId, String> = (0..3).map(|n| (id(n), free_address())).collect();
+    for n in 0..3 {
+        cluster.configs[n].address.clone_from(&members[&id(n)]);
+        cluster.configs[n].members = Some(members.clone());
+    }
+    (0..3).for_each(|n| cluster.start(n));
+    assert_eq!(value(execute(cluster.node(1), "after")), "3");
+}
+
+#[test]
+fn a_directory_is_not_free_while_its_machine_works() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = NodeConfig::new(id(0), "127.0.0.1:0", directory.path());
+    let stuck = Lines::default();
+    stuck.blocked.store(true, Ordering::Relaxed);
+    let node = Node::start(&config, Box::new(stuck.clone())).unwrap();
+    wait("a leader", || node.status().leader);
+    let outcomes = call(&node, Kind::Execute, &["block", "x", "y"], Duration::from_millis(300));
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Unknown(_))), "{outcomes:?}");
+    assert!(!node.stop(Duration::from_millis(100)), "the machine does not end");
+    let second = Lines::default();
+    let again = Node::start(&config, Box::new(second.clone()));
+    assert!(matches!(again, Err(StartError::Store(StoreError::Locked { .. }))), "{again:?}");
+    stuck.blocked.store(false, Ordering::Relaxed);
+    let node = wait("the first machine to end", || Node::start(&config, Box::new(second.clone())).ok());
+    assert_eq!(value(execute(&node, "z")), "4");
+    assert!(node.stop(PATIENCE));
+}
+
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}

@@ -108,5 +108,9 @@ def test_native_keeps_a_code_it_does_not_know():
     assert error.details == {"x": 1}
 
 
+def test_damage_is_not_answered_with_an_empty_directory():
+    assert "never start this id with an empty directory while another member is down" in graft.Corruption().fix
+
+
 def test_halt_is_not_an_error_of_graft():
     assert not issubclass(graft.Halt, graft.GraftError)

@@ -64,6 +64,45 @@ def test_other_exceptions_do_not(what):
     assert replies[0][0] == what
 
 
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_an_exception_that_cannot_be_shown_is_an_answer_all_the_same(kind):
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise kind("not even this")
+
+    class Machine(graft.StateMachine):
+        @graft.command
+        def go(self) -> None:
+            raise Broken
+
+    replies, halt = apply(Machine(), (Machine.go,))
+    assert halt is None
+    assert replies[0][:2] == ("Broken", f"(its __str__ raised {kind.__name__})")
+
+
+def test_a_class_that_was_defined_again_is_told_so():
+    def define() -> type[graft.StateMachine]:
+        class Again(graft.StateMachine):
+            @graft.command
+            def go(self) -> None: ...
+
+        return Again
+
+    old, new = define(), define()
+    with pytest.raises(TypeError, match="defined again since: make a new node from the new class"):
+        Catalog(Host(old())).plan(COMMAND, new.go, (), {})
+    with pytest.raises(TypeError, match=r"not of this node's machine, Again$"):
+        Catalog(Host(old())).plan(COMMAND, Bank.deposit, (), {})
+
+
+def test_an_option_among_the_arguments_is_told_apart():
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'timeout'.*node\.options\(timeout=\.\.\.\)"):
+        Catalog(Host(Bank())).plan(COMMAND, Bank.deposit, ("ann", 1), {"timeout": 3})
+    with pytest.raises(TypeError) as caught:
+        Catalog(Host(Bank())).plan(COMMAND, Bank.deposit, ("ann", 1), {"who_else": 3})
+    assert "options" not in str(caught.value)
+
+
 def test_a_command_that_this_code_does_not_know_halts():
     bank = Bank()
     replies, halt = Host(bank).apply([(9, 1, TIME, msgspec.msgpack.encode(["withdraw", {}]))])

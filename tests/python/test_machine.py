@@ -28,6 +28,13 @@ def test_on_the_class_it_names_itself():
     assert list(inspect.signature(Bank.deposit.function).parameters) == ["self", "who", "amount"]
 
 
+@pytest.mark.parametrize(("operation", "verb"), [(Bank.deposit, "execute"), (Bank.balance, "query")])
+def test_on_the_class_it_is_not_called(operation, verb):
+    title = f"Bank.{operation.attribute}"
+    with pytest.raises(TypeError, match=rf"pass it to node\.{verb}\({title}, \.\.\.\), do not call it"):
+        operation(Bank(), "ann")
+
+
 def test_a_subclass_has_the_commands_of_its_base():
     assert set(operations(SavingsBank)) == {"deposit", "transfer", "balance", "total", "interest"}
     assert SavingsBank.deposit is Bank.deposit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 
@@ -88,7 +89,9 @@ def test_the_directory_of_another_cluster(tmp_path):
         os.rename(tmp_path / "n1", tmp_path / "trio" / "n1")
         stranger = make(address=trio.members["n1"], data_dir=tmp_path / "trio" / "n1", members=trio.members)
         try:
-            stranger.start().wait_ready(5)
+            with pytest.warns(RuntimeWarning, match="the directory decides"):
+                stranger.start()
+            stranger.wait_ready(5)
             # It may go on as the cluster it always was, but never as a part of this one.
             assert stranger.status().cluster != before.cluster
             assert stranger.query(Bank.balance, "ann") == 1
@@ -100,6 +103,65 @@ def test_the_directory_of_another_cluster(tmp_path):
         assert trio.leader().status().term == before.term
     finally:
         trio.stop()
+
+
+def test_members_that_the_directory_does_not_have(tmp_path):
+    with make(data_dir=tmp_path / "d") as node:
+        node.wait_ready(DEADLINE_SECONDS)
+        node.execute(Bank.deposit, "ann", 1)
+    home, other = free_addresses(2)
+    given = {"data_dir": tmp_path / "d", "address": home, "members": {"n1": home, "n2": other}}
+    node = make(**given)
+    with pytest.warns(RuntimeWarning) as warned:
+        node.start()
+    try:
+        assert len(warned) == 1
+        words = str(warned[0].message)
+        assert f"given the members n1, n2, but {tmp_path / 'd'} has n1, and the directory decides" in words
+        assert "another data_dir" in words
+        assert node.wait_ready(DEADLINE_SECONDS).query(Bank.balance, "ann") == 1
+    finally:
+        node.stop()
+    refused = make(**given)
+    with pytest.raises(RuntimeWarning):  # a warning is an error here
+        refused.start()
+    assert refused.status().role == "stopped"
+
+
+def test_a_member_that_forgets_the_others_is_told(tmp_path):
+    trio = Trio(tmp_path)
+    try:
+        trio.start().ready()
+        trio["n1"].execute(Bank.deposit, "ann", 1)
+    finally:
+        trio.stop()
+    node = make(data_dir=tmp_path / "n1", address=trio.members["n1"])
+    with pytest.warns(RuntimeWarning, match="given the members n1, but .* has n1, n2, n3"):
+        node.start()
+    node.stop()
+
+
+def test_commands_on_the_machine_of_a_running_node():
+    bank = Bank()
+    node = make(bank)
+    with node:
+        node.wait_ready(DEADLINE_SECONDS)
+        assert node.execute(Bank.deposit, "ann", 5) == 5
+        with pytest.raises(RuntimeError, match=r"one replica only: call node\.execute\(Bank\.deposit, \.\.\.\)"):
+            bank.deposit("ann", 1)
+        assert node.execute(Bank.transfer, "ann", "bob", 2), "a command calls another one as ever"
+        assert node.machine.balance("ann") == 3
+    assert bank.deposit("ann", 1) == 4
+    with pytest.raises(graft.ConfigError, match="already has the state of node n1"):
+        make(bank).start()
+
+
+def test_serving_in_an_event_loop():
+    async def serve() -> None:
+        make().serve_forever()
+
+    with pytest.raises(RuntimeError, match=r"`async with node\.aio:`, or call it where no loop runs"):
+        asyncio.run(serve())
 
 
 def test_a_directory_in_use(tmp_path):

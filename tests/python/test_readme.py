@@ -20,12 +20,13 @@ def test_the_example_runs_as_printed(tmp_path: Path) -> None:
     for port, free in zip(("7001", "7002", "7003"), free_ports(3), strict=True):
         assert port in program
         program = program.replace(port, str(free))
-    ran = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "5\n", "")
+    for printed in ("5\n", "10\n"):  # the second time it finds what the first has left
+        ran = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, printed, "")

@@ -57,6 +57,8 @@ pub(crate) struct Engine {
     pub(crate) store: Sender<StoreJob>,
     pub(crate) machine: Sender<MachineJob>,
     pub(crate) transport: Arc<Transport>,
+    /// Where members were told or heard to be, if that is not where the membership has them.
+    pub(crate) addresses: BTreeMap<NodeId, String>,
     pub(crate) callers: Callers,
     /// Bytes of peers' messages in the inbox.
     pub(crate) inbox_bytes: Arc<AtomicUsize>,
@@ -165,11 +167,15 @@ impl Engine {
                     self.replica.handle(clock, Event::Peer(message));
                 }
             }
-            PeerEvent::Connected { peer, inbound: false, .. } => self.replica.handle(clock, Event::Connected(peer)),
-            // A link that brings messages takes none. The transport has logged the refusal of a stranger.
-            PeerEvent::Connected { .. } | PeerEvent::Refused { peer: None, .. } => {}
+            PeerEvent::Connected { peer, inbound: false, address, .. } => {
+                tracing::info!(%peer, %address, "connected");
+                self.replica.handle(clock, Event::Connected(peer));
+            }
+            PeerEvent::Connected { peer, address, .. } => self.heard_at(peer, address),
+            // The transport has logged the refusal of a stranger.
+            PeerEvent::Refused { peer: None, .. } => {}
             PeerEvent::Unreachable { peer, why } => {
-                tracing::debug!(%peer, %why, "unreachable");
+                tracing::info!(%peer, "unreachable: {why}");
                 self.replica.handle(clock, Event::Unreachable(peer));
                 self.replica.handle(clock, Event::Trouble(peer, why));
             }
@@ -237,15 +243,24 @@ impl Engine {
         }
     }
 
+    /// A member says where it is now: an address is a hint, the newest is the best.
+    fn heard_at(&mut self, peer: NodeId, address: String) {
+        let known = self.addresses.get(&peer) == Some(&address);
+        if !known && self.replica.core().membership().contains(&peer) {
+            self.addresses.insert(peer, address);
+            self.dial();
+        }
+    }
+
     /// Keeps a connection to every other member.
     fn dial(&self) {
         let core = self.replica.core();
         let others = core.membership().members.iter().filter(|(id, _)| **id != core.id());
-        let peer = |member: &graft_domain::Member| Peer {
-            address: member.address.to_string(),
+        let peer = |id: &NodeId, member: &graft_domain::Member| Peer {
+            address: self.addresses.get(id).cloned().unwrap_or_else(|| member.address.to_string()),
             incarnation: member.incarnation,
         };
-        self.transport.set_peers(&others.map(|(id, member)| (*id, peer(member))).collect());
+        self.transport.set_peers(&others.map(|(id, member)| (*id, peer(id, member))).collect());
     }
 
     /// Answers everyone who still waits, when the loop is over.

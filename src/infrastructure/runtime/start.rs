@@ -13,7 +13,7 @@ use graft_services::{Clock, Replica, ReplicaConfig};
 
 use super::calls::Callers;
 use super::engine::{Engine, Message, weight};
-use super::workers::{MachineJob, panic_words, run_machine, run_store};
+use super::workers::{MachineJob, StoreJob, panic_words, run_machine, run_store};
 use super::{Node, Parts, StartError};
 use crate::infrastructure::config::NodeConfig;
 use crate::infrastructure::grpc::{self, LocalHello, PeerConfig, PeerEvent, PeerSink, Transport};
@@ -21,6 +21,20 @@ use crate::infrastructure::store::{self, Founding, StoreConfig, Wal};
 
 /// Bytes of peers' messages that may wait for the event loop; beyond, messages are dropped as a network would.
 const INBOX_BYTES_MAX: usize = 256 << 20;
+
+/// What the standard library gives a thread.
+const STACK_BYTES: usize = 2 << 20;
+/// For user code: an interpreter checks its recursion against the stack of a main thread, 8 MiB, and must not run out before.
+const MACHINE_STACK_BYTES: usize = 32 << 20;
+
+/// What the machine's thread has besides the machine.
+struct MachineWork {
+    jobs: Receiver<MachineJob>,
+    engine: Sender<Message>,
+    dead: Arc<AtomicBool>,
+    /// Held until the machine is done: another node on the same directory would apply the same commands beside it.
+    lock: Arc<store::OsLock>,
+}
 
 /// A thread, and what tells that it has ended.
 type Thread = (JoinHandle<()>, Receiver<()>);
@@ -43,10 +57,13 @@ impl Node {
         let (engine, inbox) = channel();
         let (machine_jobs, machine_inbox) = channel();
         let directory = config.data_dir.join("machine").to_string_lossy().into_owned();
+        let dead = Arc::new(AtomicBool::new(false));
+        let doing =
+            MachineWork { jobs: machine_inbox, engine: engine.clone(), dead: Arc::clone(&dead), lock: wal.lock() };
         let (machine_thread, applied) =
-            start_machine(config.id, machine, directory, machine_inbox, engine.clone()).map_err(StartError::Machine)?;
+            start_machine(config.id, machine, directory, doing).map_err(StartError::Machine)?;
         check_machine(applied, &opened.recovered).map_err(StartError::Machine)?;
-        let build = Build { config, address, membership, opened, applied, wal, machine_jobs, machine_thread };
+        let build = Build { config, address, membership, opened, applied, wal, machine_jobs, machine_thread, dead };
         build.run(engine, inbox, listener)
     }
 }
@@ -61,6 +78,8 @@ struct Build<'a> {
     wal: Wal,
     machine_jobs: Sender<MachineJob>,
     machine_thread: Thread,
+    /// The engine is gone: what waits for the machine is for nobody.
+    dead: Arc<AtomicBool>,
 }
 
 impl Build<'_> {
@@ -81,6 +100,12 @@ impl Build<'_> {
         let replica = self.replica()?;
         let transport = self.transport(&runtime, listener, engine.clone(), Arc::clone(&inbox_bytes))?;
         let (store, store_inbox) = channel();
+        let cluster = replica.core().cluster();
+        if self.opened.identity.cluster == ClusterId::UNKNOWN && cluster != ClusterId::UNKNOWN {
+            // The node stopped after its log had the name and before the identity did.
+            transport.set_cluster(cluster);
+            let _ = store.send(StoreJob::Cluster(cluster));
+        }
         let wal = self.wal;
         let to_engine = engine.clone();
         let killed = Arc::new(AtomicBool::new(false));
@@ -101,13 +126,15 @@ impl Build<'_> {
             store,
             machine: self.machine_jobs,
             transport: Arc::clone(&transport),
+            addresses: config.members.clone().unwrap_or_default(),
             callers: Callers::new(Arc::clone(&inflight)),
             inbox_bytes,
             origin: Instant::now(),
             outbox: std::collections::BTreeMap::new(),
             stopped: false,
         };
-        let engine_thread = start_engine(config.id, loop_, Arc::clone(&broken))?;
+        tracing::info!(node = %config.id, address = %self.address, data_dir = %config.data_dir.display(), "listening");
+        let engine_thread = start_engine(config.id, loop_, Arc::clone(&broken), self.dead)?;
         let parts = Parts { transport, runtime, threads: vec![engine_thread, store_thread, self.machine_thread] };
         Ok(Node {
             address: self.address,
@@ -177,13 +204,19 @@ impl Build<'_> {
     }
 }
 
-fn start_engine(id: NodeId, mut engine: Engine, broken: Arc<Mutex<Option<String>>>) -> Result<Thread, StartError> {
+fn start_engine(
+    id: NodeId,
+    mut engine: Engine,
+    broken: Arc<Mutex<Option<String>>>,
+    dead: Arc<AtomicBool>,
+) -> Result<Thread, StartError> {
     thread(id, "raft", move || {
         let why = catch_unwind(AssertUnwindSafe(|| engine.run())).err().map(|panic| panic_words(&*panic));
         if let Some(why) = &why {
             tracing::error!("{why}");
             *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
         }
+        dead.store(true, Ordering::Relaxed);
         engine.abandon(why);
     })
 }
@@ -193,27 +226,29 @@ fn start_machine(
     id: NodeId,
     machine: Box<dyn Machine>,
     directory: String,
-    jobs: Receiver<MachineJob>,
-    engine: Sender<Message>,
+    work: MachineWork,
 ) -> Result<(Thread, Index), Halt> {
     let (opened, answer) = channel();
     let halt = |error: StartError| Halt { index: Index::ZERO, why: error.to_string() };
     let stay = machine.stay();
-    let mut once = Some((machine, jobs, engine, opened));
-    let thread = thread(id, "machine", move || {
+    let mut once = Some((machine, work, opened));
+    let body = move || {
         stay(&mut || {
-            let Some((mut machine, jobs, engine, opened)) = once.take() else { return };
+            let Some((mut machine, work, opened)) = once.take() else { return };
             let index = catch_unwind(AssertUnwindSafe(|| machine.open(&directory)))
                 .unwrap_or_else(|panic| Err(Halt { index: Index::ZERO, why: panic_words(&*panic) }));
             let open = index.is_ok();
             // The starter waits for it.
             let _ = opened.send(index);
             if open {
-                run_machine(&mut *machine, &jobs, &engine);
+                run_machine(&mut *machine, &work.jobs, &work.engine, &work.dead);
             }
+            // The machine lets go of its files before the directory is free for another node.
+            drop(machine);
+            drop(work.lock);
         });
-    })
-    .map_err(halt)?;
+    };
+    let thread = thread_with_stack(id, "machine", MACHINE_STACK_BYTES, body).map_err(halt)?;
     let gone = Halt { index: Index::ZERO, why: "the machine's thread ended before it was open".to_owned() };
     let index = answer.recv().unwrap_or(Err(gone))?;
     Ok((thread, index))
@@ -234,13 +269,22 @@ fn check_machine(applied: Index, recovered: &Recovered) -> Result<(), Halt> {
 
 /// A named thread; names longer than 15 bytes are cut by the system.
 fn thread(id: NodeId, what: &str, body: impl FnOnce() + Send + 'static) -> Result<Thread, StartError> {
+    thread_with_stack(id, what, STACK_BYTES, body)
+}
+
+fn thread_with_stack(
+    id: NodeId,
+    what: &str,
+    stack_bytes: usize,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<Thread, StartError> {
     let (ends, ended) = channel::<()>();
     let body = move || {
         body();
         drop(ends);
     };
-    let started = std::thread::Builder::new().name(format!("graft-{what}-{id}")).spawn(body);
-    Ok((started.map_err(io("starting a thread"))?, ended))
+    let builder = std::thread::Builder::new().name(format!("graft-{what}-{id}")).stack_size(stack_bytes);
+    Ok((builder.spawn(body).map_err(io("starting a thread"))?, ended))
 }
 
 fn io(doing: &'static str) -> impl Fn(std::io::Error) -> StartError {

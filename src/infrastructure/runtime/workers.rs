@@ -23,6 +23,8 @@ pub(crate) enum StoreJob {
     Cluster(ClusterId),
 }
 
+/// Bytes that go into one write and sync; a single larger write goes alone.
+const GATHER_BYTES_MAX: usize = 64 << 20;
 /// How long to wait before a write is tried again on a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(100);
 
@@ -35,12 +37,16 @@ pub(crate) fn run_store(mut wal: Wal, jobs: &Receiver<StoreJob>, engine: &Sender
         if killed.load(Ordering::Relaxed) {
             return;
         }
-        let mut named = None;
-        for job in std::iter::once(first).chain(jobs.try_iter()) {
+        let (mut named, mut bytes, mut next) = (None, 0, Some(first));
+        while let Some(job) = next {
             match job {
-                StoreJob::Persist(write) => writes.push(write),
+                StoreJob::Persist(write) => {
+                    bytes += write.entries.iter().map(graft_domain::Entry::size).sum::<usize>();
+                    writes.push(write);
+                }
                 StoreJob::Cluster(cluster) => named = Some(cluster),
             }
+            next = if bytes < GATHER_BYTES_MAX { jobs.try_recv().ok() } else { None };
         }
         let event = match persist(&mut wal, &writes, engine, killed) {
             Ok(seq) => seq.map(|seq| Event::Persisted { seq }),
@@ -112,10 +118,20 @@ pub(crate) struct ApplyJob {
 const APPLY_BATCH_MAX: usize = 1024;
 
 /// Drives the machine. Callers are answered when the machine has let go of whatever it holds (the interpreter, say).
-pub(crate) fn run_machine(machine: &mut dyn Machine, jobs: &Receiver<MachineJob>, engine: &Sender<Message>) {
+///
+/// Once the engine is `dead` what still waits is dropped: the log has it for the next node on this directory.
+pub(crate) fn run_machine(
+    machine: &mut dyn Machine,
+    jobs: &Receiver<MachineJob>,
+    engine: &Sender<Message>,
+    dead: &AtomicBool,
+) {
     let mut work = Work { machine, engine, halted: None };
     let mut held: Option<MachineJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
+        if dead.load(Ordering::Relaxed) {
+            return;
+        }
         match job {
             MachineJob::Apply(mut job) => {
                 held = gather(&mut job, jobs);
@@ -164,6 +180,7 @@ impl Work<'_> {
         // The engine hears first, so that whoever was answered finds the node's status to know of it.
         let done = callers.iter().map(|(_, request, _)| *request).collect();
         let _ = self.engine.send(Message::Applied { index, done });
+        let unapplied = unapplied(halt.as_ref());
         for (place, _, caller) in callers {
             let Some(Caller { sink, token }) = caller else { continue };
             let outcome = match (replies.get_mut(place), commands.get(place)) {
@@ -171,7 +188,7 @@ impl Work<'_> {
                     let reply = std::mem::replace(reply, Reply::Value(Bytes::new()));
                     Outcome::Done { index: command.index, term: command.term, reply }
                 }
-                _ => Outcome::Unknown("it is committed, but this node's machine halted before applying it".to_owned()),
+                _ => Outcome::Unknown(unapplied.clone()),
             };
             sink.complete(token, outcome);
         }
@@ -206,6 +223,13 @@ impl Work<'_> {
             sink.complete(token, outcome);
         }
     }
+}
+
+/// What those are told whose commands the machine did not come to.
+fn unapplied(halt: Option<&Halt>) -> String {
+    // Of a traceback the last line says most.
+    let why = halt.and_then(|halt| halt.why.trim_end().lines().last()).unwrap_or_default();
+    format!("it is committed, but this node's machine halted before applying it: {why}")
 }
 
 /// What a panic said.

@@ -9,7 +9,7 @@ use std::path::Path;
 pub trait Files: fmt::Debug + Send + 'static {
     type File: StoreFile;
     /// Holds the lock for as long as it lives.
-    type Lock: fmt::Debug + Send;
+    type Lock: fmt::Debug + Send + Sync;
 
     /// Makes a directory, and those above it, durably. False if it was there already.
     fn make_directory(&self, path: &Path) -> io::Result<bool>;

@@ -33,7 +33,7 @@ mod wal;
 mod tests;
 
 pub use files::{Files, Locking, StoreFile};
-pub use os::{OsFile, OsFiles};
+pub use os::{OsFile, OsFiles, OsLock};
 pub use wal::Wal;
 
 /// Who opens a directory, and what a new one is made with.

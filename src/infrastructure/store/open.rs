@@ -157,8 +157,8 @@ fn settle<F: StoreFile>(
     if tail == Tail::Torn {
         let bytes = length - end;
         notes.push(format!(
-            "{}: cut off {bytes} bytes at byte {end}, left by a write that had not become durable when the process or \
-             the machine stopped; nothing that was acknowledged is lost",
+            "{}: cut off {bytes} bytes at byte {end}, as a write leaves them that had not become durable when the process \
+             or the machine stopped. If they were damaged later, the last write is lost with them",
             active.path.display()
         ));
     }

@@ -14,9 +14,20 @@ pub struct OsFiles;
 #[derive(Debug)]
 pub struct OsFile(File);
 
+/// A lock of the operating system. It is given up by name: closing the file would not do while a forked child has it open.
+#[derive(Debug)]
+pub struct OsLock(File);
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // Closing it is what is left otherwise.
+        let _ = self.0.unlock();
+    }
+}
+
 impl Files for OsFiles {
     type File = OsFile;
-    type Lock = File;
+    type Lock = OsLock;
 
     fn make_directory(&self, path: &Path) -> io::Result<bool> {
         let missing: Vec<&Path> =
@@ -29,13 +40,13 @@ impl Files for OsFiles {
         Ok(!missing.is_empty())
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Locking<File>> {
+    fn lock(&self, path: &Path) -> io::Result<Locking<OsLock>> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => {
                 file.set_len(0)?;
                 file.write_all(std::process::id().to_string().as_bytes())?;
-                Ok(Locking::Held(file))
+                Ok(Locking::Held(OsLock(file)))
             }
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();

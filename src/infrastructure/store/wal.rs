@@ -1,5 +1,7 @@
 //! The write-ahead log as the services see it.
 
+use std::sync::Arc;
+
 use graft_domain::{ClusterId, EntryId, Index, Write};
 use graft_services::ports::{Identity, LogStore, StoreError};
 
@@ -16,7 +18,7 @@ use super::state::{HardState, LogState, Misfit};
 /// Bytes of the write buffer that are kept from one batch to the next.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;
 
-/// An open log. It holds the directory's lock until it is dropped.
+/// An open log. It holds the directory's lock until it, and whoever shares the lock, is dropped.
 #[derive(Debug)]
 pub struct Wal<F: Files = OsFiles> {
     pub(super) segments: Segments<F>,
@@ -26,7 +28,7 @@ pub struct Wal<F: Files = OsFiles> {
     pub(super) next: LogState,
     pub(super) buffer: Vec<u8>,
     poisoned: bool,
-    _lock: F::Lock,
+    lock: Arc<F::Lock>,
 }
 
 /// How far the log has come.
@@ -40,9 +42,14 @@ pub(super) struct Progress {
 }
 
 impl<F: Files> Wal<F> {
+    /// The directory's lock, for whoever else still writes into the directory: it is free when all have let go.
+    pub fn lock(&self) -> Arc<F::Lock> {
+        Arc::clone(&self.lock)
+    }
+
     pub(super) fn new(segments: Segments<F>, identity: Identity, durable: Progress, lock: F::Lock) -> Self {
         let next = durable.state.clone();
-        Self { segments, identity, durable, next, buffer: Vec::new(), poisoned: false, _lock: lock }
+        Self { segments, identity, durable, next, buffer: Vec::new(), poisoned: false, lock: Arc::new(lock) }
     }
 
     /// What the directory says of itself.

@@ -142,3 +142,28 @@ fn calls_of_a_member_that_comes_back_again_and_again_are_heard() {
     }
     assert_eq!((world.leader(), world.applied().len()), (Some(1), 100));
 }
+
+#[test]
+fn queries_that_gave_up_do_not_pile_up_at_a_stuck_machine() {
+    let mut world = World::with(1, |_, _, config| config.inflight_max = 3);
+    world.node(id(1)).machine.held = true;
+    for _ in 0..200 {
+        for _ in 0..3 {
+            world.stale_query(1, 5);
+        }
+        world.run(10);
+    }
+    let queued = world.node(id(1)).machine.jobs.len();
+    assert!(queued <= 3, "{queued} jobs of queries that nobody waits for");
+}
+
+#[test]
+fn troubles_of_strangers_are_not_kept() {
+    let mut world = World::new(1);
+    for n in 0..100 {
+        let stranger = graft_domain::NodeId::new(&format!("stranger-{n}")).expect("an id");
+        world.inbox(id(1), crate::Event::Trouble(stranger, "who?".to_owned()));
+    }
+    world.run(10);
+    assert!(world.replica(1).troubles.is_empty());
+}

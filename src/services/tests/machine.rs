@@ -13,7 +13,7 @@ use crate::{Batch, Event, RequestId};
 #[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are what a test says of it, each for itself")]
 pub(crate) struct Machine {
-    jobs: VecDeque<Job>,
+    pub(crate) jobs: VecDeque<Job>,
     pub(crate) applied: Index,
     /// What it applied survives a crash.
     pub(crate) keeps: bool,
@@ -24,7 +24,7 @@ pub(crate) struct Machine {
 }
 
 #[derive(Clone, Debug)]
-enum Job {
+pub(crate) enum Job {
     /// With those of the callers that had no answer when it was handed over.
     Apply(Batch),
     Query {
