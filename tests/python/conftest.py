@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +9,6 @@ import graft
 import pytest
 from machines import Bank
 from nodes import DEADLINE_SECONDS, Trio
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if importlib.util.find_spec("graft._graft") is None:
-        skip = pytest.mark.skip(reason="the native module is not built: run `maturin develop`")
-        for item in items:
-            if item.path.name.startswith("test_node"):
-                item.add_marker(skip)
 
 
 @pytest.fixture
