@@ -171,6 +171,4 @@ pub struct Recovered {
     pub commit: Index,
     /// The last entry that the machine has applied on its own disk.
     pub applied: Index,
-    /// The directory has never held anything.
-    pub fresh: bool,
 }

@@ -406,6 +406,7 @@ fn the_directory_of_another_cluster_is_not_let_in() {
 fn members_that_move_are_found_again() {
     let mut cluster = Cluster::new(3);
     assert_eq!(value(execute(cluster.node(0), "before")), "1");
+    cluster.converged();
     // One moves and tells the others.
     cluster.crash(1);
     cluster.configs[1].address = free_address();
@@ -416,6 +417,7 @@ fn members_that_move_are_found_again() {
     assert_eq!(value(execute(cluster.node(0), "with the one that moved")), "2");
     // All move at once, and are started with the list of where they are now.
     cluster.start(2);
+    cluster.converged();
     (0..3).for_each(|n| cluster.crash(n));
     let members: BTreeMap<NodeId, String> = (0..3).map(|n| (id(n), free_address())).collect();
     for n in 0..3 {

@@ -119,7 +119,6 @@ impl Disk {
             entries: self.entries.clone(),
             commit: self.commit,
             applied,
-            fresh: self.last() == EntryId::ZERO && self.term == Term::ZERO,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use graft_domain::{ClusterId, Config, Incarnation, Index, Membership, NodeId, RaftCore, Recovered};
+use graft_domain::{ClusterId, Config, Incarnation, Index, Membership, NodeId, Payload, RaftCore, Recovered};
 use graft_services::ports::{Halt, Machine, Opened};
 use graft_services::{Clock, Replica, ReplicaConfig};
 
@@ -183,7 +183,7 @@ impl Build<'_> {
             incarnation: self.opened.identity.incarnation,
             cluster: self.opened.identity.cluster,
             address: self.address.clone(),
-            membership_hash: hash(&self.membership),
+            membership_hash: hash(&founded(&self.opened.recovered).unwrap_or_else(|| self.membership.clone())),
         };
         // Sending from several threads at once: std's sender is `Sync`.
         let sink: PeerSink = Arc::new(move |event| {
@@ -297,6 +297,13 @@ fn announced(address: &str, port: u16) -> String {
         Some(host) => format!("{host}:{port}"),
         None => address.to_owned(),
     }
+}
+
+/// What the cluster was founded with, if the log has it: the list given at a later start may say where members are now.
+fn founded(recovered: &Recovered) -> Option<Membership> {
+    let first = recovered.entries.first().filter(|entry| entry.index == Index::ZERO.next())?;
+    let Payload::Membership(membership) = &first.payload else { return None };
+    Some(Membership { cluster: ClusterId::UNKNOWN, ..(**membership).clone() })
 }
 
 /// What two founders compare: FNV-1a over the founding membership.

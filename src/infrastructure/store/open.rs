@@ -77,7 +77,6 @@ pub(super) fn open<F: Files>(
         entries: entries.into(),
         commit: state.hard.commit.min(state.last.index).max(state.base.index),
         applied: Index::ZERO,
-        fresh: batch == 0,
     };
     let active = settle(last, config, &mut notes)?;
     files.sync_directory(directory).map_err(|e| io_error(directory, &e))?;

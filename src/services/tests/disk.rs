@@ -60,7 +60,6 @@ impl Disk {
             entries: self.entries.clone(),
             commit: self.commit,
             applied,
-            fresh: self.entries.is_empty() && self.term == Term::ZERO,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 fn a_new_directory_is_fresh_and_founded() {
     let disk = Disk::new();
     let (wal, opened) = open_well(&disk);
-    assert!(opened.recovered.fresh);
+    assert!(opened.recovered.entries.is_empty());
     assert_eq!(opened.recovered.membership, membership());
     assert_eq!((opened.identity.id, opened.identity.incarnation), (node("n1"), Incarnation(11)));
     assert_eq!(opened.identity.cluster, ClusterId::UNKNOWN);
@@ -17,7 +17,7 @@ fn a_new_directory_is_fresh_and_founded() {
 
     let other_mint = Founding { mint: Incarnation(12), ..founding() };
     let (_wal, opened) = open_in(disk, Path::new("data"), &other_mint, SMALL).expect("it opens again");
-    assert!(opened.recovered.fresh, "nothing was ever written");
+    assert!(opened.recovered.entries.is_empty(), "nothing was ever written");
     assert_eq!(opened.identity.incarnation, Incarnation(11), "minted once");
 }
 
@@ -34,7 +34,7 @@ fn every_step_of_a_life_is_there_after_reopening() {
     }
     let (_wal, opened) = open_well(&disk);
     assert_eq!(Model::of(&opened), model.shown());
-    assert!(!opened.recovered.fresh);
+    assert_ne!(opened.recovered.term, Term::ZERO);
 }
 
 #[test]

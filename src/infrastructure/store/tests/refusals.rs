@@ -144,7 +144,7 @@ fn an_unfinished_first_opening_is_finished() {
     disk.put("identity", None);
     let other = Founding { mint: Incarnation(99), ..founding() };
     let (_, opened) = open_in(disk, Path::new("data"), &other, SMALL).expect("nothing was in it");
-    assert!(opened.recovered.fresh);
+    assert!(opened.recovered.entries.is_empty());
     assert_eq!(opened.identity.incarnation, Incarnation(99));
 }
 
