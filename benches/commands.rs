@@ -22,7 +22,7 @@ use graft::domain::{Index, NodeId};
 use graft::infrastructure::runtime::{Caller, Kind, Node, NodeConfig, Sink, Waiting};
 use graft::services::Consistency;
 use graft::services::error::Outcome;
-use graft::services::ports::{Command, Halt, Machine, Reply};
+use graft::services::ports::{Command, Halt, Machine, Reply, WriteSnapshot};
 
 const COMMAND: &[u8] = &[7; 128];
 const SECONDS: Duration = Duration::from_secs(3);
@@ -36,6 +36,14 @@ impl Machine for Nothing {
 
     fn apply(&mut self, commands: &[Command], replies: &mut Vec<Reply>) -> Result<(), Halt> {
         replies.resize(replies.len() + commands.len(), Reply::Value(Bytes::new()));
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
+        Ok(Box::new(|_| Ok(())))
+    }
+
+    fn restore(&mut self, _file: Box<dyn Read + Send>) -> Result<(), String> {
         Ok(())
     }
 

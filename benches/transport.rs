@@ -174,12 +174,12 @@ fn transports(load: Load) -> Result<Taken, Failure> {
         };
         let listener = bind("127.0.0.1:0")?;
         let config = PeerConfig::default();
-        transports.push(Arc::new(Transport::start(runtime.handle().clone(), listener, hello, config, sink)?));
+        transports.push(Arc::new(Transport::start(runtime.handle().clone(), listener, hello, config, None, sink)?));
     }
     for (end, (mine, other)) in ends.iter().zip([(0, 1), (1, 0)]) {
         let _ = end.transport.set(Arc::clone(&transports[mine]));
         let address = transports[other].local_addr().to_string();
-        let peer = Peer { address, incarnation: Incarnation::UNKNOWN };
+        let peer = Peer { address, incarnation: Incarnation::UNKNOWN, member: true };
         transports[mine].set_peers(&BTreeMap::from([(end.other, peer)]));
     }
     for _ in &ends {

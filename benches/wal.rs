@@ -182,7 +182,11 @@ fn recovery(directory: &Path, out: &mut impl std::io::Write) -> Outcome<()> {
 fn read_all(directory: &Path) -> Outcome<Vec<Vec<u8>>> {
     let mut chunks = Vec::new();
     for item in fs::read_dir(directory)? {
-        let mut file = File::open(item?.path())?;
+        let item = item?;
+        if !item.file_type()?.is_file() {
+            continue;
+        }
+        let mut file = File::open(item.path())?;
         loop {
             let mut chunk = vec![0; 1 << 20];
             match file.read(&mut chunk)? {
@@ -198,7 +202,9 @@ fn read_all(directory: &Path) -> Outcome<Vec<Vec<u8>>> {
 fn open_log(directory: &Path) -> Outcome<(Wal, Opened)> {
     let id = NodeId::new("bench")?;
     let membership = Arc::new(Membership::founding([(id, "127.0.0.1:1")]));
-    Ok(open(directory, &Founding { id, membership, mint: Incarnation(1) }, StoreConfig::default())?)
+    let (wal, _snapshots, opened) =
+        open(directory, &Founding { id, membership, mint: Incarnation(1) }, StoreConfig::default())?;
+    Ok((wal, opened))
 }
 
 /// A write as a leader makes them: entries, and a commit index that has moved.

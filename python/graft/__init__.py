@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graft._aio import AsyncCalls
+    from graft._aio_members import AsyncMembers
     from graft._config import Config
     from graft._context import Context
     from graft._errors import (
@@ -36,16 +37,22 @@ if TYPE_CHECKING:
         TooLarge,
         UnknownOutcome,
     )
+    from graft._events import AsyncEvents, Event, Events
     from graft._machine import Command, Query, StateMachine, command, query
+    from graft._members import Members
     from graft._node import Node
+    from graft._progress import Progress
     from graft._result import Result
     from graft._status import Member, Status
     from graft._verbs import Calls
+    from graft._what_if import WhatIf
 
 __all__ = [
     "AddressInUse",
     "ApplyError",
     "AsyncCalls",
+    "AsyncEvents",
+    "AsyncMembers",
     "Busy",
     "Calls",
     "ClusterMismatch",
@@ -55,16 +62,20 @@ __all__ = [
     "Context",
     "Corruption",
     "Diverged",
+    "Event",
+    "Events",
     "GraftError",
     "Halt",
     "Halted",
     "IdentityMismatch",
     "Member",
+    "Members",
     "MembershipRefused",
     "NoLeader",
     "NoQuorum",
     "Node",
     "NotLeader",
+    "Progress",
     "Query",
     "Removed",
     "Result",
@@ -76,6 +87,7 @@ __all__ = [
     "TlsError",
     "TooLarge",
     "UnknownOutcome",
+    "WhatIf",
     "command",
     "query",
 ]
@@ -83,16 +95,23 @@ __all__ = [
 # Names are loaded at first use, which keeps `import graft` a matter of a millisecond.
 _HOMES = {
     "AsyncCalls": "_aio",
+    "AsyncEvents": "_events",
+    "AsyncMembers": "_aio_members",
     "Calls": "_verbs",
     "Command": "_machine",
     "Config": "_config",
     "Context": "_context",
+    "Event": "_events",
+    "Events": "_events",
     "Member": "_status",
+    "Members": "_members",
     "Node": "_node",
+    "Progress": "_progress",
     "Query": "_machine",
     "Result": "_result",
     "StateMachine": "_machine",
     "Status": "_status",
+    "WhatIf": "_what_if",
     "command": "_machine",
     "query": "_machine",
 }

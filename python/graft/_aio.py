@@ -12,26 +12,32 @@ import itertools
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from graft import _engine, _units
-from graft._completions import unanswered
+from graft._completions import SNAPSHOT, unanswered
 from graft._errors import GraftError
 from graft._machine import Command, Query, StateMachine
 from graft._plan import COMMAND, QUERY, Plan
-from graft._verbs import chosen, gathered
+from graft._readiness import readiness
+from graft._snapshotting import unfinished
+from graft._verbs import SNAPSHOT_SECONDS, chosen, gathered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
+    from graft._aio_members import AsyncMembers
     from graft._completions import Outcome
     from graft._engine import Reply
-    from graft._graft import Completions, NativeNode
+    from graft._events import AsyncEvents
+    from graft._graft import Completions
     from graft._node import Node
     from graft._status import Status
     from graft._units import Duration
     from graft._verbs import Consistency
+    from graft._what_if import Question, WhatIf
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,11 +99,42 @@ class AsyncCalls(Generic[S]):
         """See `Node.status`, which may be called here as well: it never blocks."""
         return self._node.status()
 
+    @property
+    def members(self) -> AsyncMembers:
+        """See `Node.members`."""
+        from graft._aio_members import AsyncMembers
+
+        return AsyncMembers(self._node)
+
+    def events(self, since: int | None = None, timeout: Duration | None = None) -> AsyncEvents:
+        """See `Node.events`; this one is for `async for`."""
+        from graft._events import AsyncEvents
+
+        return AsyncEvents(self._node, since, timeout)
+
+    async def why(self) -> str:
+        """See `Node.why`, which may be called here as well: it never blocks."""
+        return self._node.why()
+
+    async def what_if(self, **change: Unpack[Question]) -> WhatIf:
+        """See `Node.what_if`, which may be called here as well: it never blocks."""
+        return self._node.what_if(**change)
+
+    async def snapshot(self, timeout: Duration = SNAPSHOT_SECONDS) -> int:
+        """See `Node.snapshot`."""
+        seconds = _units.seconds("timeout", timeout)
+        submit = partial(self._node._engine("snapshot").submit_snapshot, seconds)
+        try:
+            _, index, _ = await self._node._loops.of(asyncio.get_running_loop()).send(SNAPSHOT, submit)
+        except GraftError as error:
+            raise unfinished(error, self._node.status(), seconds) from None
+        return int(index)
+
     async def wait_ready(self, timeout: Duration = 10.0) -> Node[S]:
         """See `Node.wait_ready`."""
         seconds = _units.seconds("timeout", timeout)
         deadline = time.monotonic() + seconds
-        ready = self._node._readiness()
+        ready = readiness(self._node)
         while not ready(deadline, seconds):  # noqa: ASYNC110 - the engine has no event for it
             await asyncio.sleep(_POLL_SECONDS)
         return self._node
@@ -106,9 +143,9 @@ class AsyncCalls(Generic[S]):
         """See `Node.start`."""
         return await asyncio.to_thread(self._node.start)
 
-    async def stop(self, timeout: Duration = 5.0) -> None:
+    async def stop(self, timeout: Duration = 5.0, *, leave: bool = False) -> None:
         """See `Node.stop`."""
-        await asyncio.to_thread(self._node.stop, timeout)
+        await asyncio.to_thread(self._node.stop, timeout, leave=leave)
 
     async def __aenter__(self) -> Node[S]:
         return await self.start()
@@ -119,9 +156,8 @@ class AsyncCalls(Generic[S]):
         await self.stop()
 
     def _sent(self, verb: str, plan: Plan) -> asyncio.Future[tuple[Reply, int, int]]:
-        native = self._node._engine(verb)
-        calls = self._node._loops.of(asyncio.get_running_loop())
-        return calls.send(native, plan, self._seconds, self._consistency)
+        submit = partial(self._node._engine(verb).submit, plan.kind, plan.body, self._seconds, self._consistency)
+        return self._node._loops.of(asyncio.get_running_loop()).send(plan.kind, submit)
 
 
 class LoopCalls:
@@ -143,16 +179,16 @@ class LoopCalls:
             waker.name = "graft-wake-loop"
             waker.start()
 
-    def send(self, native: NativeNode, plan: Plan, seconds: float, consistency: str) -> asyncio.Future[Any]:
-        """Sends a call; the future gets its outcome."""
+    def send(self, kind: int, submit: Callable[[Completions, int], None]) -> asyncio.Future[Any]:
+        """Sends a call, by `submit(queue, token)`; the future gets its outcome."""
         loop = self._loop()
         if loop is None:
             raise RuntimeError("the event loop is gone")
         future: asyncio.Future[Any] = loop.create_future()
         token = next(self._tokens)
-        self._waiting[token] = future, plan.kind
+        self._waiting[token] = future, kind
         try:
-            native.submit(plan.kind, plan.body, seconds, consistency, self._queue, token)
+            submit(self._queue, token)
         except BaseException:
             self._waiting.pop(token, None)
             raise

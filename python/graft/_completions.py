@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft import _engine
 from graft._errors import GraftError, Stopped, UnknownOutcome
-from graft._plan import COMMAND, Plan
+from graft._plan import COMMAND, QUERY, Plan
 from graft._result import Result
 
 if TYPE_CHECKING:
@@ -22,11 +22,26 @@ if TYPE_CHECKING:
 _WAIT_SECONDS = 1.0
 
 
+CHANGE = 2
+"""The kind, beside `COMMAND` and `QUERY`, of a change of the membership."""
+SNAPSHOT = 3
+"""The kind of a request for a snapshot."""
+_UNANSWERED = {
+    QUERY: "the node stopped before the query was answered",
+    SNAPSHOT: "the node stopped before the snapshot was done",
+}
+
+
 def unanswered(kind: int) -> GraftError:
     """What a call gets whose node stopped before it answered."""
     if kind == COMMAND:
         return UnknownOutcome("the node stopped before the command was answered; it may have been applied")
-    return Stopped("the node stopped before the query was answered")
+    if kind == CHANGE:
+        return UnknownOutcome(
+            "the node stopped before the change of the membership was answered; it may have been made",
+            fix="look at `members` of another node",
+        )
+    return Stopped(_UNANSWERED[kind])
 
 
 class Notifier:

@@ -25,6 +25,9 @@ class Settings(TypedDict, total=False):
     batch_bytes_max: Size
     inflight_max: int
     log_bytes_max: Size
+    snapshot_every_bytes: Size
+    snapshot_every_entries: int
+    snapshot_bytes_per_second: Size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, init=False)
@@ -63,6 +66,19 @@ class Config:
     """Bytes; default 1 GiB. Log kept since the last snapshot; at this size commands are refused with `Busy`, for a
     member that runs out of memory helps nobody."""
 
+    snapshot_every_bytes: int = 64 << 20
+    """Bytes; default 64 MiB. After so much log a snapshot is taken, or after as many bytes as the last snapshot
+    had if that is more, so that snapshots never cost more than they save. A restart reads at most that much log. At
+    most half of `log_bytes_max`, so that commands go on while a snapshot is written."""
+
+    snapshot_every_entries: int = 1_000_000
+    """Entries; default 1 000 000. After so many a snapshot is taken, however small they are: applying them
+    again is what a restart costs."""
+
+    snapshot_bytes_per_second: int = 128 << 20
+    """Bytes a second; default 128 MiB. A snapshot is sent to a member that is far behind at most this fast, so that it
+    leaves room for the log: a gigabit link carries about that."""
+
     if TYPE_CHECKING:
 
         def __init__(
@@ -75,6 +91,9 @@ class Config:
             batch_bytes_max: Size = ...,
             inflight_max: int = ...,
             log_bytes_max: Size = ...,
+            snapshot_every_bytes: Size = ...,
+            snapshot_every_entries: int = ...,
+            snapshot_bytes_per_second: Size = ...,
         ) -> None: ...
 
     else:
@@ -102,6 +121,11 @@ class Config:
                 f"log_bytes_max={self.log_bytes_max} is below command_bytes_max={self.command_bytes_max}: "
                 "a command that may be sent would never fit"
             )
+        if self.snapshot_every_bytes * 2 > self.log_bytes_max:
+            raise ConfigError(
+                f"snapshot_every_bytes={self.snapshot_every_bytes} is more than half of "
+                f"log_bytes_max={self.log_bytes_max}: the log would be full before a snapshot could shorten it"
+            )
 
     def replace(self, **settings: Any) -> Config:
         """A copy with other values for some settings."""
@@ -118,6 +142,9 @@ _PARSERS: dict[str, Callable[[str, object], float | int]] = {
     "batch_bytes_max": _units.size,
     "inflight_max": _units.count,
     "log_bytes_max": _units.size,
+    "snapshot_every_bytes": _units.size,
+    "snapshot_every_entries": _units.count,
+    "snapshot_bytes_per_second": _units.size,
 }
 
 

@@ -72,6 +72,7 @@ class _Here(threading.local):
     # Of each thread its own: several nodes in one process have a machine thread each.
     context: Context | None = None
     in_machine: bool = False
+    writing: bool = False
 
 
 here = _Here()
@@ -96,3 +97,16 @@ def machine_thread() -> Generator[None]:
         yield
     finally:
         here.in_machine = outer
+
+
+@contextmanager
+def snapshot_thread() -> Generator[None]:
+    """Marks that a function which `snapshot()` returned is running on this thread. It may call neither a node, which
+    waits for it when it stops, nor a command, for the machine's thread goes on meanwhile."""
+    outer = here.writing
+    here.writing = True
+    try:
+        with machine_thread():
+            yield
+    finally:
+        here.writing = outer

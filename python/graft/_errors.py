@@ -93,7 +93,8 @@ class NoQuorum(GraftError, ConnectionError):
 
 
 class Timeout(GraftError, TimeoutError):
-    """The deadline came first. The call is not applied, and will not be."""
+    """The deadline came first. A command is not applied, and will not be; a change of the membership that was begun
+    goes on, as the message then says."""
 
     code = "TIMEOUT"
     retryable = True
@@ -209,7 +210,7 @@ class ClusterMismatch(GraftError, ValueError):
     """The data directory, or the peer, belongs to another cluster."""
 
     code = "CLUSTER_MISMATCH"
-    fix = "check `data_dir` and the addresses in `members`; never mix the directories of two clusters"
+    fix = "check `data_dir` and the addresses in `members` and `join`; never mix the directories of two clusters"
 
 
 class IdentityMismatch(GraftError, ValueError):
@@ -237,7 +238,7 @@ class Removed(GraftError, RuntimeError):
     """This node is no longer a member of the cluster."""
 
     code = "REMOVED"
-    fix = "start it with an empty directory under a new id to let it join again"
+    fix = "to let this machine join again, start a new node with a new id, an empty directory and join="
 
 
 class Stopped(GraftError, RuntimeError):
@@ -268,6 +269,11 @@ def _codes(kind: type[GraftError]) -> dict[str, type[GraftError]]:
 
 
 _BY_CODE = _codes(GraftError)
+
+
+def of_code(code: str) -> type[GraftError]:
+    """The class with this code; `GraftError` itself for one that is not known."""
+    return _BY_CODE.get(code, GraftError)
 
 
 def _native(  # pyright: ignore[reportUnusedFunction] - the native module calls it

@@ -8,15 +8,14 @@ halts it: to go on past such an entry would be to differ from the others for eve
 from __future__ import annotations
 
 import inspect
-import io
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from graft import _codec, _state
-from graft._context import Context, here, machine_thread
+from graft import _codec, _files, _state
+from graft._context import Context, here, machine_thread, snapshot_thread
 from graft._errors import Halt
 from graft._machine import Command, Operation, Query, StateMachine, is_raw, operations, refuse_unsuited
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from graft._engine import Reply
+    from graft._files import Sink, Source
 
 Entry = tuple[int, int, int, bytes]
 """Index, term, time in nanoseconds, and body of one command."""
@@ -100,19 +100,61 @@ class Host:
             return [self._answer(body) for body in batch]
 
     def snapshot(self) -> bytes | Callable[[BinaryIO], None]:
-        """The state, or a function that writes it."""
-        with machine_thread():
-            made: Any = self.machine.snapshot()
+        """The state, or a function that writes it. Raises in words for the user what the machine raised."""
+        try:
+            with machine_thread():
+                made: Any = self.machine.snapshot()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it must not end the machine's thread
+            raise self._failed(f"{self._name}.snapshot()", error) from None
         if isinstance(made, (bytearray, memoryview)):
             return bytes(made)
-        if isinstance(made, bytes) or callable(made):
-            return made  # type: ignore[no-any-return]
-        raise TypeError(f"{self._name}.snapshot() returned a {type(made).__name__}; return bytes, or a function")
+        if isinstance(made, bytes):
+            return made
+        if inspect.iscoroutinefunction(made) or inspect.isgeneratorfunction(made) or not callable(made):
+            raise TypeError(
+                f"{self._name}.snapshot() returned a {_kind(made)}; return bytes, or a plain function write(file)"
+            )
+        return made  # type: ignore[no-any-return]
 
-    def restore(self, file: BinaryIO) -> None:
+    def write_snapshot(self, made: bytes | Callable[[BinaryIO], object], sink: Sink) -> None:
+        """Puts down what `snapshot` returned, on any thread but the machine's. Raises in words for the user what the
+        function raised; what the sink raises passes through."""
+        if isinstance(made, bytes):
+            for begin in range(0, len(made), _files.BUFFER_BYTES):
+                sink.write(made[begin : begin + _files.BUFFER_BYTES])
+            return
+        file = _files.writing(sink)
+        try:
+            with snapshot_thread():
+                self._write(made, file)
+            file.finish()
+        finally:
+            file.abandon()
+
+    def _write(self, write: Callable[[BinaryIO], object], file: _files.SnapshotWriter) -> None:
+        words = f"the function that {self._name}.snapshot() returned"
+        try:
+            returned = write(file)
+        except BaseException as error:
+            if error is file.failure:
+                raise
+            raise self._failed(words, error) from None
+        if isinstance(returned, (bytes, bytearray, memoryview)) or inspect.isgenerator(returned):
+            raise TypeError(f"{words} returned a {_kind(returned)}; it must write to the file that it is given")
+        if inspect.isawaitable(returned):
+            if inspect.iscoroutine(returned):
+                returned.close()
+            raise TypeError(f"{words} is asynchronous; it runs in a thread of its own, so write it with plain `def`")
+
+    def restore(self, source: Source) -> None:
         """Makes the state what a snapshot says."""
-        with machine_thread():
-            self.machine.restore(file)
+        with machine_thread(), _files.reading(source) as file:
+            try:
+                self.machine.restore(file)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, this replica has no state now
+                raise self._failed(
+                    f"{self._name}.restore(), which is to make the state of a snapshot,", error
+                ) from None
 
     def digest(self) -> bytes:
         """A few bytes that are equal on two replicas exactly if their states are."""
@@ -122,12 +164,14 @@ class Host:
             if not isinstance(made, bytes) or not made:
                 raise TypeError(f"{self._name}.digest() returned {made!r:.80}; return some bytes")
             return made
-        snapshot = self.snapshot()
-        if not isinstance(snapshot, bytes):
-            file = io.BytesIO()
-            snapshot(file)
-            snapshot = file.getvalue()
-        return _state.digest(snapshot)
+        hasher = _state.Digest()
+        self.write_snapshot(self.snapshot(), hasher)
+        return hasher.digest()
+
+    def _failed(self, what: str, error: BaseException) -> RuntimeError:
+        # The traceback goes into the text: the engine shows nothing else.
+        kind, message, trace = _raised(error)
+        return RuntimeError(f"{what} raised {kind}: {message}\n{trace}")
 
     # Commands.
 
@@ -242,6 +286,10 @@ def _raised(error: BaseException) -> tuple[str, str, str]:
 def _sound(text: str) -> str:
     # Lone surrogates have no UTF-8, and this text leaves Python.
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _kind(value: object) -> str:
+    return "coroutine function" if inspect.iscoroutinefunction(value) else type(value).__name__
 
 
 def _not_a_machine(machine: object) -> str:

@@ -21,6 +21,7 @@ _EXIT_SECONDS_MAX = 5.0
 _EXIT_SECONDS_EACH = 2.0
 # What to say where the awaitable mirror has nothing of the same name.
 _IN_EVENT_LOOP = {
+    "events": "write `async for event in node.aio.events()`",
     "serve_forever": "let the node live in `async with node.aio:`, or call it where no loop runs",
 }
 

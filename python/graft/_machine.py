@@ -99,7 +99,8 @@ class Command(Operation[S_contra, P, R_co]):
     else:
 
         def __get__(self, obj: Any, owner: Any = None) -> Any:
-            if obj is None or here.in_machine or RUNNING not in obj.__dict__:
+            runs_it = here.in_machine and not here.writing
+            if obj is None or runs_it or RUNNING not in obj.__dict__:
                 return super().__get__(obj, owner)
             # To look is harmless, and completion and inspection do: only the call is refused.
             return MethodType(self._refuse, obj)
@@ -185,8 +186,12 @@ class StateMachine:
     need of those is in `self.context`.
 
     The attributes that do not start with `_` are the state; they are what a snapshot holds. A machine whose state
-    lies elsewhere defines `snapshot()` and `restore(file)`, and may define `digest() -> bytes`. One that keeps its
-    state on disk also defines `open(directory) -> int`, answering the index of the last command it has on disk.
+    lies elsewhere defines `snapshot()` and `restore(file)`, and may define `digest() -> bytes`.
+
+    A machine that keeps its state on disk also defines `open(directory) -> int`, answering the index of the last
+    command it has there; only later ones come. It stores that index (`self.context.index`) together with the data, in
+    one transaction, and *its snapshots carry it*: after `restore(file)` the machine has applied what the snapshot
+    had, and a restart asks `open` again.
     """
 
     @property
@@ -196,15 +201,23 @@ class StateMachine:
         return _context.current()
 
     def snapshot(self) -> bytes | Callable[[BinaryIO], None]:
-        """The whole state: as bytes, or as a function `write(file)`, which is called in the background while further
-        commands are applied, so it must write what was there when it was made."""
+        """The whole state: as bytes, or as a function `write(file)`.
+
+        Commands wait while this method runs, but not for the function, which is called once, in a thread of its own,
+        while further commands are applied. So the function writes what was there when it was made: a copy, or something
+        that does not change. It must not use `self.context`, nor call the node. The file is a binary stream: it cannot
+        seek. A snapshot that raises is given up, and told in `status().snapshot_error`; the node goes on and tries
+        again later. All members make their own snapshots.
+        """
         from graft import _state
 
         return _state.dump(self)
 
     def restore(self, file: BinaryIO) -> None:
-        """Makes the state what a snapshot says. Override it and call `super().restore(file)` to rebuild what you
-        derive from the state and keep in attributes that start with `_`."""
+        """Makes the state what a snapshot says, whatever it was before. The file is a binary stream: it can be read
+        once, from its beginning to its end. What it raises halts the replica, for the log before the snapshot is
+        gone. Override it and call `super().restore(file)` to rebuild what you derive from the state and keep in
+        attributes that start with `_`."""
         from graft import _state
 
         _state.load(self, file.read())

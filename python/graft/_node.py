@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 import threading
 import time
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from graft import _address, _engine, _lifecycle, _units
+from graft import _address, _engine, _lifecycle, _units, _what_if
 from graft._config import Config, Settings, refuse_unknown
 from graft._context import here
-from graft._errors import ConfigError, Halted, Stopped, Timeout
+from graft._errors import ConfigError, GraftError, Removed, Stopped
 from graft._host import Host
 from graft._machine import RUNNING, StateMachine
+from graft._members import Members
 from graft._plan import COMMAND, Catalog, Plan
-from graft._status import Status, from_native, idle, why_not_ready
-from graft._verbs import Calls
+from graft._readiness import all_is_well, readiness, refuse_ended
+from graft._serving import Ending, ending_signals
+from graft._snapshotting import unfinished
+from graft._status import Status, from_native, idle
+from graft._verbs import SNAPSHOT_SECONDS, Calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
-    from types import FrameType, TracebackType
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
     from typing import Self
 
     from graft._aio import Loops
     from graft._completions import Notifier
+    from graft._events import Events
     from graft._graft import NativeNode
     from graft._units import Duration
+    from graft._what_if import Question, WhatIf
 
 S = TypeVar("S", bound=StateMachine)
 
@@ -49,8 +54,8 @@ class Node(Calls[S]):
         node.execute(Bank.deposit, "ann", 5)
     ```
 
-    This one, having no `members`, founds a cluster of its own; what is to survive a machine is given the same
-    `members` on each of them.
+    This one founds a cluster of its own, which others enter with `join="127.0.0.1:7001"`; several that are given the
+    same `members` found one together. Each is started with the same line every time.
     """
 
     # What __del__ looks at, should __init__ not come to its end.
@@ -65,6 +70,7 @@ class Node(Calls[S]):
         address: str,
         data_dir: str | os.PathLike[str] | None,
         members: Mapping[str, str] | None = None,
+        join: str | Iterable[str] | None = None,
         bind: str | None = None,
         config: Config | None = None,
         **settings: Unpack[Settings],
@@ -74,12 +80,15 @@ class Node(Calls[S]):
         - `machine`: a fresh instance of your `StateMachine`. The commands of the log are applied to it, so it must
           begin the same on every member, every time.
         - `id`: this member's name for ever, 1 to 63 letters, digits and `-_.:`.
-        - `address`: "host:port" at which the other members reach this one. Alone in its cluster, a node may say
-          port 0 and gets an unused one: `node.address` tells.
+        - `address`: "host:port" at which the other members reach this one; it may change from one start to the next.
+          Alone in its cluster, or with `join`, a node may say port 0 and gets an unused one: `node.address` tells.
         - `data_dir`: where the log lives; it belongs to this id for ever. None: a temporary directory, removed at stop.
         - `members`: all the founding members `{id: address}`, this one included, the same on each of them. Without
-          it, the node founds a cluster of one. It founds, and no more: a directory that has members keeps them,
-          and `start()` warns if they are others.
+          it, and without `join`, the node founds a cluster of one. It founds, and no more: a directory that has members
+          keeps them, and `start()` warns if it has never had one that is listed here.
+        - `join`: the address of a member of a running cluster, or several of them, any of which may be down. The node
+          asks to be let in, gets the log, and votes once it has it; `wait_ready()` waits for that. Say the same at
+          every start: a node that is a member already only announces its address.
         - `bind`: the address to listen on, if it is not the announced one: "0.0.0.0:7001".
         - `config`, `settings`: see `Config`; a setting given here wins.
 
@@ -89,9 +98,14 @@ class Node(Calls[S]):
         self._catalog = Catalog(self._host)
         self._machine = machine
         self.id = _address.checked_id("id", id)
-        self._announced = _address.checked_address("address", address, any_port=members is None or len(members) == 1)
+        self._announced = _address.checked_peer("address", address, any_port=members is None or len(members) == 1)
         self._bind = None if bind is None else _address.checked_address("bind", bind, any_port=True)
-        self._members = _address.checked_members(members, self.id, self._announced)
+        if members is not None and join is not None:
+            raise ConfigError(
+                "give members, to found a cluster together, or join, to enter one that runs, but not both"
+            )
+        self._founding = _address.checked_members(members, self.id, self._announced)
+        self._join = _address.checked_join(join, self._announced)
         self._data_dir = _checked_directory(data_dir)
         self.config = _checked_config(config, settings)
         self._seconds = self.config.timeout
@@ -121,14 +135,19 @@ class Node(Calls[S]):
         native = self._running
         return self._last.address if native is None else native.address
 
+    @property
+    def members(self) -> Members:
+        """The members of the cluster, as this node knows them, and all that changes them."""
+        return Members(self)
+
     # From start to stop.
 
     def start(self) -> Self:
         """Opens the directory, listens, and takes part. Returns the node; a node that runs already is left alone.
 
         Raises `ConfigError` (`AddressInUse`), `StorageError` (`Corruption`), `IdentityMismatch`, `ClusterMismatch`, or
-        `TypeError` if the state of the machine cannot be kept. Warns (`RuntimeWarning`) if the directory has other
-        members than were given.
+        `TypeError` if the state of the machine cannot be kept. Warns (`RuntimeWarning`) if the directory has never had
+        a member that was given.
         """
         _lifecycle.refuse_after_fork(self._generation, self.id)
         _lifecycle.refuse_on_machine_thread("start")
@@ -166,9 +185,11 @@ class Node(Calls[S]):
         _lifecycle.track(self)
 
     def _warn_of_other_members(self) -> None:
-        known = {member.id for member in self.status().members}
-        given = {self.id} if self._members is None else set(self._members)
-        if not known or known == given:
+        status = self.status()
+        known = {member.id for member in status.members}
+        given = {self.id} if self._founding is None else set(self._founding)
+        # Who founded the cluster may have been removed since; others it never had.
+        if self._join or not known or given <= known | set(status.former):
             return
         warnings.warn(
             f"node {self.id} was given the members {_listed(given)}, but {self._data_dir} has "
@@ -177,19 +198,27 @@ class Node(Calls[S]):
             stacklevel=3,
         )
 
-    def stop(self, timeout: Duration = 5.0) -> None:
+    def stop(self, timeout: Duration = 5.0, *, leave: bool = False) -> None:
         """Hands leadership over if it can, ends the calls in flight, closes everything. Stopping twice is fine.
-        After `timeout` what does not end, a command that hangs for one, is left behind."""
+        After `timeout` what does not end, a command that hangs for one, is left behind.
+
+        With `leave=True` the node first leaves the cluster, for good: its id never comes back. If it cannot leave
+        within `timeout`, or is the last voter, it raises `Timeout` or `MembershipRefused` and goes on running.
+        """
         seconds = _units.seconds("timeout", timeout)
         _lifecycle.refuse_on_machine_thread("stop")
         _lifecycle.refuse_after_fork(self._generation, self.id)
+        if leave and self._running is not None:
+            _lifecycle.refuse_in_event_loop("stop")
+            with suppress(Removed):  # it has left already
+                self.members.remove(self.id, timeout=seconds)
         with self._lock:
             native = self._running
             if native is None:
                 return
             finished = native.stop(seconds)
             self._ended.set()
-            self._last = _stopped(from_native(native.status()))
+            self._last = _stopped(from_native(native.status(), native.address))
             self._running = None
             _lifecycle.untrack(self)
             if self._made_notifier is not None:
@@ -215,25 +244,30 @@ class Node(Calls[S]):
         self.stop()
 
     def serve_forever(self) -> None:
-        """Starts the node if need be and blocks until SIGTERM or Ctrl-C, then stops it and returns.
-        Raises `Halted` if the replica halts. The handlers of both signals are put back in the end."""
+        """Starts the node if need be and blocks until SIGTERM or Ctrl-C, then stops it and returns. It stays a member:
+        the same line starts it again. Raises `Halted` if the replica halts, `Removed` if it is removed from the
+        cluster, and what its joining is refused with. The handlers of both signals are put back in the end."""
         _lifecycle.refuse_in_event_loop("serve_forever")
         self.start()
         try:
-            with _ending_signals():
+            with ending_signals():
                 while not self._ended.wait(_WATCH_SECONDS):
-                    self._refuse_halted(self.status())
-        except _Ending:
+                    refuse_ended(self.status())
+        except Ending:
             pass
         finally:
             self.stop()
 
     def wait_ready(self, timeout: Duration = 10.0) -> Self:
-        """Blocks until the cluster has a leader and this replica has applied what was committed then.
-        Returns the node. Raises `Timeout`, with what is missing in words, or `Halted`, or `Stopped`."""
+        """Blocks until the node is in its cluster (and votes, if it is to), the cluster has a leader, and this
+        replica has applied what was committed then. Returns the node.
+
+        Raises `Timeout`, with what is missing in words; `Halted`, `Stopped` or `Removed`; and for a node that is not
+        let in `MembershipRefused`, `ClusterMismatch` or `IdentityMismatch`, which say why.
+        """
         seconds = _units.seconds("timeout", timeout)
         deadline = time.monotonic() + seconds
-        ready = self._readiness()
+        ready = readiness(self)
         _lifecycle.refuse_in_event_loop("wait_ready")
         pause = 0.001
         while not ready(deadline, seconds):
@@ -245,7 +279,48 @@ class Node(Calls[S]):
         """What this node knows now. Never blocks, and works on a node that does not run."""
         _lifecycle.refuse_after_fork(self._generation, self.id)
         native = self._running
-        return self._last if native is None else from_native(native.status())
+        return self._last if native is None else from_native(native.status(), native.address)
+
+    def why(self) -> str:
+        """In words, why there is no leader, why nothing is decided, what is being waited for; or that all is well."""
+        _lifecycle.refuse_after_fork(self._generation, self.id)
+        native = self._running
+        if native is None:
+            return self._not_running().message
+        return " ".join(native.why()) or all_is_well(self.status())
+
+    def what_if(self, **change: Unpack[Question]) -> WhatIf:
+        """What would come of one change of the membership, without making it: `node.what_if(remove="n2")`, and so
+        `add`, `promote` and `demote` with an id, `apply` with `{id: address}`. Who is within reach is judged from
+        here."""
+        return _what_if.from_native(self._engine("what_if").what_if(_what_if.change_of(change).what))
+
+    def events(self, since: int | None = None, timeout: Duration | None = None) -> Events:
+        """An iterator of what happens from now on: leaders, roles, changes of the membership, snapshots, connections.
+
+        `since` is the `sequence` of the last event that was seen: it goes on after that one; 0 begins with the oldest
+        that is kept. If some after it are forgotten already, the first event is a "gap" that says how many. The
+        iterator ends when the node stops, or once nothing has happened for `timeout`; `list(node.events(since=0,
+        timeout=0))` is all there is. See `Event`.
+        """
+        from graft._events import Events
+
+        return Events(self, since, timeout)
+
+    def snapshot(self, timeout: Duration = SNAPSHOT_SECONDS) -> int:
+        """Takes a snapshot of this replica now, and returns the index of the last entry that it covers; the log up to
+        there may be forgotten. The node takes them by itself, see `Config.snapshot_every_bytes`.
+
+        Raises `Timeout` (it goes on, and may still be written), or `StorageError` with what the machine's `snapshot()`
+        raised or what is wrong with the disk.
+        """
+        seconds = _units.seconds("timeout", timeout)
+        native = self._engine("snapshot")
+        _lifecycle.refuse_in_event_loop("snapshot")
+        try:
+            return native.snapshot(seconds)
+        except GraftError as error:
+            raise unfinished(error, self.status(), seconds) from None
 
     def __repr__(self) -> str:
         if self._generation != _lifecycle.process.generation:
@@ -325,33 +400,6 @@ class Node(Calls[S]):
                     self._made_loops = Loops()
         return self._made_loops
 
-    def _readiness(self) -> Callable[[float, float], bool]:
-        """A question to be asked until it says yes, or raises."""
-        self._engine("wait_ready")
-        target: int | None = None
-
-        def ready(deadline: float, seconds: float) -> bool:
-            nonlocal target
-            self._engine("wait_ready")
-            status = self.status()
-            self._refuse_halted(status)
-            if status.leader is not None and status.has_quorum is not False:
-                target = status.commit_index if target is None else target
-                if status.applied_index >= target:
-                    return True
-            if time.monotonic() >= deadline:
-                raise Timeout(
-                    f"node {self.id} is not ready after {seconds:g} s: {why_not_ready(status)}",
-                    fix="start the members that are missing, or wait longer",
-                )
-            return False
-
-        return ready
-
-    def _refuse_halted(self, status: Status) -> None:
-        if status.error is not None:
-            raise Halted(f"node {self.id} has halted: {status.error}")
-
     # Beginnings and ends.
 
     def _claim_machine(self) -> None:
@@ -372,45 +420,23 @@ class Node(Calls[S]):
             "address": self._announced,
             "bind": self._announced if self._bind is None else self._bind,
             "data_dir": self._temporary if self._data_dir is None else self._data_dir,
-            "members": self._members,
+            "members": self._founding,
+            "join": list(self._join),
             "election_timeout": self.config.election_timeout,
             "heartbeat": self.config.heartbeat,
             "command_bytes_max": self.config.command_bytes_max,
             "batch_bytes_max": self.config.batch_bytes_max,
             "inflight_max": self.config.inflight_max,
             "log_bytes_max": self.config.log_bytes_max,
+            "snapshot_every_bytes": self.config.snapshot_every_bytes,
+            "snapshot_every_entries": self.config.snapshot_every_entries,
+            "snapshot_bytes_per_second": self.config.snapshot_bytes_per_second,
         }
 
     def _remove_temporary(self) -> None:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
-
-
-class _Ending(BaseException):
-    # Raised by a signal handler, out of the wait that it interrupts.
-    pass
-
-
-@contextmanager
-def _ending_signals() -> Generator[None]:
-    # Only the main thread gets signals; served on another one, a node ends when somebody stops it.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen: list[int] = []
-
-    def end(number: int, _: FrameType | None) -> None:
-        if not seen:
-            seen.append(number)
-            raise _Ending
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _stopped(status: Status) -> Status:
@@ -443,4 +469,4 @@ def _checked_config(config: object, settings: Settings) -> Config:
     return config.replace(**settings) if settings else config
 
 
-_PARAMETERS = ("id", "address", "data_dir", "members", "bind", "config")
+_PARAMETERS = ("id", "address", "data_dir", "members", "join", "bind", "config")

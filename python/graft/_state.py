@@ -52,9 +52,19 @@ def load(machine: StateMachine, data: bytes) -> None:
         object.__setattr__(machine, name, value)
 
 
-def digest(data: bytes) -> bytes:
-    """32 bytes that tell two snapshots apart."""
-    return hashlib.blake2b(data, digest_size=32).digest()
+class Digest:
+    """Takes a snapshot, piece by piece, and gives 32 bytes that tell it from any other."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=32)
+
+    def write(self, data: bytes, /) -> None:
+        """The next piece."""
+        self._hash.update(data)
+
+    def digest(self) -> bytes:
+        """The 32 bytes."""
+        return self._hash.digest()
 
 
 def prepare(machine: StateMachine) -> None:

@@ -15,6 +15,12 @@ class Member:
     role: str
     """"leader", "follower", or "learner" for a member that does not vote."""
     voter: bool
+    target: str
+    """What it is to become: "voter", "learner" or "gone". Differs from what it is while a change is under way."""
+    incarnation: str | None
+    """Names its data directory, which it keeps for life; None if that is not known yet."""
+    installing: bool
+    """Whether it is taking in a snapshot; only the leader tells."""
     reachable: bool | None
     """Whether it answers this node; None if that is not known yet."""
     match_index: int | None
@@ -34,7 +40,8 @@ class Status:
     id: str
     address: str
     role: str
-    """"leader", "follower", "candidate", "learner"; "stopped" if it does not run, "failed" after `error`."""
+    """"leader", "follower", "candidate", "learner"; "removed" if it is no member any more, "stopped" if it does not
+    run, "failed" after `error`."""
     term: int
     leader: str | None
     """The id of the leader, if this node knows it."""
@@ -46,17 +53,43 @@ class Status:
     applied_index: int
     snapshot_index: int
     """The last index that the snapshot covers."""
+    snapshot_bytes: int | None
+    """Bytes of the newest snapshot on disk; None without one."""
+    snapshot_phase: str | None
+    """What goes on with a snapshot here: "writing", "fetching" or "applying"; None if nothing does."""
+    snapshot_progress: float | None
+    """How much of that is done, from 0 to 1; None if it is not known."""
+    snapshot_error: str | None
+    """Why the last attempt to take a snapshot failed; None once one succeeds. The node goes on all the same."""
+    log_bytes: int
+    """Bytes of log in memory: commands are refused with `Busy` at `Config.log_bytes_max`."""
+    membership_index: int
+    """Where in the log the last change of the membership stands; goes with `if_unchanged=`."""
     cluster: str | None
     """The UUID of the cluster; None before its first leader."""
     members: tuple[Member, ...]
+    former: tuple[str, ...]
+    """The ids of those who were members and are not any more; an id is never used again."""
+    change: str | None
+    """The change of the membership that is under way, in words; None if there is none."""
+    removed: bool
+    """Whether this node was a member and is not any more."""
     error: str | None
     """Why this replica has stopped, with the traceback; None if it has not."""
+    error_code: str | None
+    """The `code` of the `GraftError` that tells of `error`; None without one."""
+
+    @property
+    def own(self) -> Member | None:
+        """The member that this node is; None if it is none."""
+        return next((member for member in self.members if member.id == self.id), None)
 
 
-def from_native(found: dict[str, Any]) -> Status:
-    """The status as the engine tells it."""
-    fields = dict(found)
+def from_native(found: dict[str, Any], address: str) -> Status:
+    """The status as the engine of the node at this address tells it."""
+    fields: dict[str, Any] = {"former": (), **found, "address": address}
     leader, last_index = fields["leader"], fields["last_index"]
+    fields["former"] = tuple(fields["former"])
     fields["members"] = tuple(_member(member, leader, last_index) for member in fields["members"])
     return Status(**{name: fields[name] for name in Status.__slots__})
 
@@ -75,9 +108,19 @@ def idle(id_: str, address: str) -> Status:
         commit_index=0,
         applied_index=0,
         snapshot_index=0,
+        snapshot_bytes=None,
+        snapshot_phase=None,
+        snapshot_progress=None,
+        snapshot_error=None,
+        log_bytes=0,
+        membership_index=0,
         cluster=None,
         members=(),
+        former=(),
+        change=None,
+        removed=False,
         error=None,
+        error_code=None,
     )
 
 
@@ -89,30 +132,12 @@ def _member(found: dict[str, Any], leader: str | None, last_index: int) -> Membe
         address=found["address"],
         role=role,
         voter=found["voter"],
+        target=found["target"],
+        incarnation=found["incarnation"],
+        installing=found["installing"],
         reachable=found["reachable"],
         match_index=match_index,
         lag=None if match_index is None else max(0, last_index - match_index),
         last_contact=found["last_contact"],
         trouble=found["trouble"],
     )
-
-
-def why_not_ready(status: Status) -> str:
-    """In words, what a node that is not ready waits for."""
-    voters = [member for member in status.members if member.voter]
-    reachable = [member.id for member in voters if member.reachable or member.id == status.id]
-    needed = len(voters) // 2 + 1
-    if status.leader is not None:
-        return f"the leader is {status.leader}; {status.applied_index} of {status.commit_index} entries are applied"
-    if not voters:
-        return "it is no member of a cluster yet"
-    words = f"{len(reachable)} of {len(voters)} members reachable ({', '.join(reachable)}); {needed} needed"
-    missing = [_missing(member) for member in voters if member.id not in reachable]
-    if len(reachable) < needed:
-        return f"{words}; waiting for {', '.join(missing)}"
-    return f"{words}; no leader is elected yet in term {status.term}"
-
-
-def _missing(member: Member) -> str:
-    where = f"{member.id} at {member.address}"
-    return where if member.trouble is None else f"{where} ({member.trouble})"

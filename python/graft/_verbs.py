@@ -29,6 +29,7 @@ S = TypeVar("S", bound=StateMachine)
 
 Consistency = Literal["linearizable", "stale"]
 _CONSISTENCIES = get_args(Consistency)
+SNAPSHOT_SECONDS = 60.0
 
 
 class Calls(ABC, Generic[S]):

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::ids::{ClusterId, NodeId};
+use crate::ids::{ClusterId, Incarnation, NodeId};
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
@@ -13,6 +13,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// The name the cluster gets should this node be its first leader.
     pub cluster: ClusterId,
+    /// Which life of its data directory this is: a founder puts it into the first membership. Unknown by default.
+    pub incarnation: Incarnation,
     /// Where its luck begins: two members of one cluster should differ.
     pub seed: u64,
     /// An append message is cut here; one larger entry still goes alone.
@@ -25,6 +27,13 @@ pub struct Config {
     pub apply_bytes_max: usize,
     /// Bytes of log kept in memory since the last snapshot; at the cap commands are refused as busy.
     pub log_bytes_max: usize,
+    /// Bytes of log that are kept although a snapshot covers them, for followers that are a little behind.
+    pub tail_bytes: usize,
+    /// Bytes of log that are kept although a snapshot covers them, for followers that were heard of lately and need them, or
+    /// that are being given a snapshot.
+    pub held_bytes_max: usize,
+    /// A leader whose disk has not finished a write for this long hands over, and who has such a disk does not campaign.
+    pub storage_timeout: Duration,
     /// Bytes of the leader's log that are not committed; at the cap commands are refused as busy.
     pub uncommitted_bytes_max: usize,
     /// Reads waiting for their round of heartbeats; at the cap reads are refused as busy.
@@ -37,6 +46,7 @@ impl Config {
         Self {
             id,
             cluster,
+            incarnation: Incarnation::UNKNOWN,
             seed,
             election_timeout: Duration::from_millis(300),
             heartbeat: Duration::from_millis(30),
@@ -45,6 +55,9 @@ impl Config {
             inflight_bytes_max: 16 << 20,
             apply_bytes_max: 16 << 20,
             log_bytes_max: 1 << 30,
+            tail_bytes: 4 << 20,
+            held_bytes_max: 256 << 20,
+            storage_timeout: Duration::from_millis(1500),
             uncommitted_bytes_max: 64 << 20,
             reads_max: 65_536,
         }

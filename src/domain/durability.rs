@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::ids::{Index, Term};
+use crate::ids::{Index, Instant, Term};
 use crate::message::Envelope;
 
 /// Promises that wait for one disk.
@@ -24,9 +24,18 @@ pub(crate) struct Durability {
     unwritten: Option<Index>,
     /// Whether term or vote changed since the last write.
     hard_changed: bool,
-    /// Writes on their way, with the end of the log as each leaves it.
-    flights: VecDeque<(u64, Index)>,
+    /// Writes on their way.
+    flights: VecDeque<Flight>,
     withheld: VecDeque<(u64, Envelope)>,
+}
+
+/// A write on its way to the disk.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Flight {
+    seq: u64,
+    /// The end of the log as it leaves it.
+    last: Index,
+    since: Instant,
 }
 
 impl Durability {
@@ -62,21 +71,18 @@ impl Durability {
     /// the same index and term may stand there again later, from another write (the ABA of asynchronous appends).
     pub(crate) fn truncated(&mut self, first: Index) {
         self.index = self.index.min(first.prev());
-        for (_, last) in &mut self.flights {
-            *last = (*last).min(first.prev());
+        for flight in &mut self.flights {
+            flight.last = flight.last.min(first.prev());
         }
         if self.unwritten.is_some_and(|index| index >= first) {
             self.unwritten = None;
         }
     }
 
-    /// The log begins anew after a durable snapshot.
+    /// The log begins anew after a durable snapshot: of what is on its way to the disk nothing belongs to it.
     pub(crate) fn reset(&mut self, last: Index) {
         self.truncated(Index::ZERO.next());
         self.index = last;
-        for (_, end) in &mut self.flights {
-            *end = last;
-        }
     }
 
     /// A durable snapshot covers everything up to `last`, which is in the log: no write need hold it any more.
@@ -117,23 +123,28 @@ impl Durability {
     }
 
     /// The next write if there is anything to write: its number and the first entry to put in it.
-    pub(crate) fn issue(&mut self, last: Index) -> Option<(u64, Option<Index>)> {
+    pub(crate) fn issue(&mut self, last: Index, now: Instant) -> Option<(u64, Option<Index>)> {
         let first = self.unwritten.take();
         if first.is_none() && !core::mem::take(&mut self.hard_changed) {
             return None;
         }
         self.hard_changed = false;
         self.issued += 1;
-        self.flights.push_back((self.issued, last));
+        self.flights.push_back(Flight { seq: self.issued, last, since: now });
         Some((self.issued, first))
+    }
+
+    /// Since when the disk has been at its oldest write; none if it has nothing to do.
+    pub(crate) fn busy_since(&self) -> Option<Instant> {
+        self.flights.front().map(|flight| flight.since)
     }
 
     /// Every write up to `seq` is durable. Gives the promises that may leave now; those of a past term are void.
     pub(crate) fn persisted(&mut self, seq: u64, term: Term) -> Vec<Envelope> {
         let seq = seq.min(self.issued);
         self.durable = self.durable.max(seq);
-        while let Some((_, last)) = self.flights.pop_front_if(|(flight, _)| *flight <= seq) {
-            self.index = self.index.max(last);
+        while let Some(flight) = self.flights.pop_front_if(|flight| flight.seq <= seq) {
+            self.index = self.index.max(flight.last);
         }
         let due = |(rests_on, _): &(u64, Envelope)| *rests_on <= self.durable;
         let (due, kept): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut self.withheld).into_iter().partition(due);
@@ -164,7 +175,7 @@ mod tests {
         };
         let mut durability = Durability::new(Index::ZERO);
         durability.hard_state_changed();
-        assert_eq!(durability.issue(Index::ZERO), Some((1, None)));
+        assert_eq!(durability.issue(Index::ZERO, Instant(0)), Some((1, None)));
         (0..WITHHELD_MAX + 10).for_each(|n| durability.withhold(1, promise(n)));
         let kept = durability.persisted(1, Term(1));
         assert_eq!(kept.len(), WITHHELD_MAX);

@@ -52,7 +52,8 @@ impl RaftCore {
         let id = &self.config.id;
         let is_voter = self.membership().is_voter(id)
             || (self.log.membership_index() > self.commit && self.log.membership_at(self.commit).is_voter(id));
-        is_voter && !self.unfit && self.term < Term::LAST
+        let is_able = !self.unfit && !self.is_disk_hanging();
+        is_voter && is_able && self.term < Term::LAST && self.log.last().index < Index::LAST
     }
 
     /// Asks whether an election could be won, before disturbing anyone with a new term.
@@ -205,10 +206,14 @@ impl RaftCore {
         self.append_own(payload);
     }
 
-    /// The first leader's first entry names the cluster and puts its founding members into the log.
+    /// The first leader's first entry names the cluster and puts its founding members into the log. Of the lives of their
+    /// disks it knows its own.
     fn founding_entry(&self) -> Payload {
         let mut membership = (**self.membership()).clone();
         membership.cluster = self.config.cluster;
+        if let Some(own) = membership.members.get_mut(&self.config.id) {
+            own.incarnation = self.config.incarnation;
+        }
         Payload::Membership(Arc::new(membership))
     }
 
@@ -234,5 +239,54 @@ impl RaftCore {
             _ => return,
         };
         self.promise(self.durability.seq_of_hard_state(), from, reply);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Envelope, Incarnation, Index, Input, Instant, Membership, Recovered};
+    use core::time::Duration;
+
+    fn ids() -> [NodeId; 2] {
+        ["n1", "n2"].map(|id| NodeId::new(id).expect("a good id"))
+    }
+
+    fn core(members: &[NodeId], config: Config) -> RaftCore {
+        let membership = Arc::new(Membership::founding(members.iter().map(|id| (*id, ""))));
+        RaftCore::new(config, Recovered { membership, ..Recovered::default() }, Instant(0))
+    }
+
+    #[test]
+    fn a_founder_says_which_life_of_its_disk_this_is() {
+        let [own, _] = ids();
+        let config = Config { incarnation: Incarnation(9), ..Config::new(own, ClusterId(7), 1) };
+        let mut core = core(&[own], config);
+        assert_eq!(core.step(core.deadline(), Input::Timeout), Ok(Index::ZERO));
+        let vote = core.ready().write.expect("a vote is written first");
+        assert_eq!(core.step(Instant(0), Input::Persisted { seq: vote.seq }), Ok(Index::ZERO));
+        assert!(core.is_leader(), "nobody else has a vote");
+        let founded = core.membership();
+        assert_eq!((founded.cluster, founded.members[&own].incarnation), (ClusterId(7), Incarnation(9)));
+    }
+
+    #[test]
+    fn whose_disk_hangs_does_not_campaign_when_told_to() {
+        let [own, leader] = ids();
+        let config = Config::new(own, ClusterId(7), 1);
+        for (late, campaigns) in [(Duration::ZERO, true), (config.storage_timeout, false)] {
+            let mut core = core(&[own, leader], config.clone());
+            let tell = |core: &mut RaftCore, now: Instant, message| {
+                let told = core.step(now, Input::Receive(Envelope { from: leader, to: own, term: Term(3), message }));
+                assert_eq!(told, Ok(Index::ZERO));
+                core.ready()
+            };
+            let heartbeat =
+                crate::Append { session: 1, round: 1, prev: EntryId::ZERO, entries: Vec::new(), commit: Index::ZERO };
+            let written = tell(&mut core, Instant(5), Message::Append(heartbeat));
+            assert!(written.write.is_some(), "the term is on its way to the disk, and stays so");
+            tell(&mut core, Instant(5) + late, Message::TimeoutNow);
+            assert_eq!(core.term() == Term(4), campaigns, "after {late:?}");
+        }
     }
 }

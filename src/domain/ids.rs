@@ -94,6 +94,8 @@ pub struct Index(pub u64);
 
 impl Index {
     pub const ZERO: Self = Self(0);
+    /// No log that is honestly written comes so far. Who is made to believe it has, does not lead.
+    pub const LAST: Self = Self(u64::MAX / 2);
 
     #[must_use]
     pub const fn next(self) -> Self {

@@ -1,6 +1,7 @@
 //! What only a leader has, and its beat.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
 
 use crate::ids::{Index, Instant, NodeId, ReadId};
 use crate::progress::Progress;
@@ -65,17 +66,29 @@ impl Leader {
 }
 
 impl RaftCore {
-    /// Gives every member of the membership in force a progress, and takes it from those that left.
+    /// Gives every member of the membership in force a progress. Those who leave keep theirs until that is committed.
     pub(crate) fn track_members(&mut self) {
-        let membership = alloc::sync::Arc::clone(self.membership());
+        let membership = Arc::clone(self.membership());
+        let committed = Arc::clone(self.membership_at(self.commit));
         let (own, now, next) = (self.config.id, self.now, self.log.last().index.next());
         let Role::Leader(leader) = &mut self.role else { return };
-        leader.progress.retain(|id, _| membership.contains(id));
+        leader.progress.retain(|id, _| membership.contains(id) || committed.contains(id));
         for id in membership.members.keys().filter(|id| **id != own) {
             if !leader.progress.contains_key(id) {
                 leader.sessions += 1;
                 leader.progress.insert(*id, Progress::new(leader.sessions, next, now));
             }
+        }
+    }
+
+    /// Those who left have been sent the entry that says so, and that it is committed: that is the last they hear.
+    pub(crate) fn dismiss_leavers(&mut self) {
+        let membership = Arc::clone(self.membership());
+        let is_committed = self.membership_index() <= self.commit;
+        if let Role::Leader(leader) = &mut self.role
+            && is_committed
+        {
+            leader.progress.retain(|id, _| membership.contains(id));
         }
     }
 
@@ -89,22 +102,25 @@ impl RaftCore {
         quorum::is_quorum(self.membership(), recent)
     }
 
-    /// The leader's clock has struck: step down if nobody listens, else let everyone hear it.
+    /// The leader's clock has struck: step down if nobody listens, hand over if it should not lead, else let everyone hear it.
     pub(crate) fn on_heartbeat_due(&mut self) {
         if !self.hears_quorum() {
             return self.follow(self.term, None);
         }
-        let (now, heartbeat) = (self.now, self.config.heartbeat);
-        let Role::Leader(leader) = &mut self.role else { return };
-        if leader.transfer.as_ref().is_some_and(|t| now >= t.deadline) {
-            leader.transfer = None;
-            if self.unfit {
+        let in_vain = self.end_transfer();
+        self.remind_target();
+        if self.must_abdicate() {
+            if in_vain {
                 return self.follow(self.term, None);
             }
+            self.abdicate();
         }
+        let (now, heartbeat) = (self.now, self.config.heartbeat);
+        let Role::Leader(leader) = &mut self.role else { return };
         if now >= leader.heartbeat_due {
             leader.heartbeat_due = now + heartbeat;
             leader.beat = true;
+            self.shorten();
         }
     }
 }

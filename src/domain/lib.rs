@@ -23,7 +23,9 @@ mod quorum;
 mod raft;
 mod random;
 mod reading;
+mod reconfiguration;
 mod replication;
+mod retention;
 mod snapshotting;
 mod step;
 mod transfer;
@@ -36,9 +38,9 @@ mod world;
 pub use config::Config;
 pub use entry::{BadPayload, Entry, Payload};
 pub use ids::{BadNodeId, ClusterId, EntryId, Incarnation, Index, Instant, NodeId, ReadId, Term};
-pub use membership::{BadMembership, Member, Membership};
+pub use membership::{BadMembership, Member, Membership, Target};
 pub use message::{Append, AppendOutcome, AppendReply, Envelope, Message, SnapshotOffer, VoteReply, VoteRequest};
-pub use raft::RaftCore;
+pub use raft::{FollowerView, RaftCore};
 pub use step::{
     Breach, Input, ReadOutcome, Ready, Recovered, Rejected, SnapshotFetch, SnapshotNeed, Transition, Write,
 };

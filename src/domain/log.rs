@@ -1,4 +1,4 @@
-//! The log since the last snapshot, in memory, with the memberships it holds.
+//! The log in memory, with the memberships it holds.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -11,17 +11,21 @@ use crate::membership::Membership;
 /// Entries after `base`, contiguous, terms never going back.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Log {
-    /// The last entry that the snapshot covers; zero without one.
+    /// The last entry that was forgotten, which a snapshot covers; zero if none was.
     base: EntryId,
     entries: VecDeque<Entry>,
-    bytes: usize,
+    /// Bytes of everything up to each entry: what lies between two is a difference, and a place is found by halving.
+    sums: VecDeque<u64>,
+    /// The same at the base.
+    sum_at_base: u64,
     /// Every membership from the one in force at `base` on, with where it stands; never empty.
     memberships: Vec<(Index, Arc<Membership>)>,
 }
 
 impl Log {
     pub(crate) fn new(base: EntryId, membership: Arc<Membership>) -> Self {
-        Self { base, entries: VecDeque::new(), bytes: 0, memberships: alloc::vec![(base.index, membership)] }
+        let (entries, sums) = (VecDeque::new(), VecDeque::new());
+        Self { base, entries, sums, sum_at_base: 0, memberships: alloc::vec![(base.index, membership)] }
     }
 
     pub(crate) const fn base(&self) -> EntryId {
@@ -32,18 +36,45 @@ impl Log {
         self.entries.back().map_or(self.base, Entry::id)
     }
 
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes_after(self.base.index)
     }
 
     /// Bytes of the entries behind `index`.
     pub(crate) fn bytes_after(&self, index: Index) -> usize {
-        self.entries.iter().rev().take_while(|e| e.index > index).map(Entry::size).sum()
+        self.bytes_between(index, self.last().index)
+    }
+
+    /// Bytes of the entries behind `from`, up to `upto`.
+    pub(crate) fn bytes_between(&self, from: Index, upto: Index) -> usize {
+        usize::try_from(self.sum_at(upto).saturating_sub(self.sum_at(from))).unwrap_or(usize::MAX)
+    }
+
+    /// The lowest place from which no more than `bytes` of entries lead up to `upto`.
+    pub(crate) fn reach_back(&self, upto: Index, bytes: usize) -> Index {
+        let least = self.sum_at(upto).saturating_sub(bytes as u64);
+        if self.sum_at_base >= least {
+            return self.base.index;
+        }
+        let place = self.sums.partition_point(|sum| *sum < least);
+        self.entries.get(place).map_or(self.last().index, |e| e.index)
+    }
+
+    fn sum_at(&self, index: Index) -> u64 {
+        match self.place(index.min(self.last().index)) {
+            Some(place) => self.sums.get(place).copied().unwrap_or(self.sum_at_base),
+            None => self.sum_at_base,
+        }
+    }
+
+    /// Where among the entries this index is, or would be; none up to the base.
+    fn place(&self, index: Index) -> Option<usize> {
+        let place = index.0.checked_sub(self.base.index.0)?.checked_sub(1)?;
+        usize::try_from(place).ok()
     }
 
     pub(crate) fn entry(&self, index: Index) -> Option<&Entry> {
-        let place = index.0.checked_sub(self.base.index.0 + 1)?;
-        self.entries.get(usize::try_from(place).ok()?)
+        self.entries.get(self.place(index)?)
     }
 
     /// The term at an index from `base` to the last; none outside.
@@ -72,7 +103,7 @@ impl Log {
     pub(crate) fn append(&mut self, entry: Entry) {
         debug_assert_eq!(entry.index, self.last().index.next(), "the log is contiguous");
         debug_assert!(entry.term >= self.last().term, "terms never go back");
-        self.bytes += entry.size();
+        self.sums.push_back(self.sums.back().unwrap_or(&self.sum_at_base) + entry.size() as u64);
         if let Payload::Membership(membership) = &entry.payload {
             self.memberships.push((entry.index, Arc::clone(membership)));
         }
@@ -81,9 +112,8 @@ impl Log {
 
     /// Drops everything from `index` on, and the memberships in it.
     pub(crate) fn truncate_from(&mut self, index: Index) {
-        while self.last().index >= index {
-            let Some(entry) = self.entries.pop_back() else { break };
-            self.bytes -= entry.size();
+        while self.last().index >= index && self.entries.pop_back().is_some() {
+            self.sums.pop_back();
         }
         while self.memberships.len() > 1 && self.memberships.last().is_some_and(|(at, _)| *at >= index) {
             self.memberships.pop();
@@ -106,15 +136,14 @@ impl Log {
         taken
     }
 
-    /// Forgets what a snapshot covers.
+    /// Forgets everything up to here, which a snapshot covers.
     pub(crate) fn compact(&mut self, last: EntryId) {
         if last.index <= self.base.index || last.index > self.last().index {
             return;
         }
         while self.base.index < last.index {
-            let Some(entry) = self.entries.pop_front() else { break };
-            self.bytes -= entry.size();
-            self.base = entry.id();
+            let (Some(entry), Some(sum)) = (self.entries.pop_front(), self.sums.pop_front()) else { break };
+            (self.base, self.sum_at_base) = (entry.id(), sum);
         }
         let in_force = self.memberships.partition_point(|(at, _)| *at <= self.base.index).saturating_sub(1);
         self.memberships.drain(..in_force);
@@ -140,5 +169,56 @@ impl Log {
     pub(crate) fn membership_at(&self, index: Index) -> &Arc<Membership> {
         let place = self.memberships.partition_point(|(at, _)| *at <= index).saturating_sub(1);
         &self.memberships[place].1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use bytes::Bytes;
+
+    fn command(index: u64, bytes: usize) -> Entry {
+        let payload = Payload::Command(Bytes::from(alloc::vec![0; bytes]));
+        Entry { index: Index(index), term: Term(1), payload }
+    }
+
+    #[test]
+    fn bytes_are_the_sums_of_what_is_there() {
+        let mut random = Random::new(3);
+        let mut log = Log::new(EntryId::ZERO, Arc::default());
+        for _ in 0..3_000 {
+            let (base, last) = (log.base().index.0, log.last().index.0);
+            let any = Index(base + random.next() % (last - base + 2));
+            match random.next() % 8 {
+                0 => log.truncate_from(any.next()),
+                1 if random.next().is_multiple_of(4) => log.compact(EntryId { term: Term(1), index: any }),
+                2 if random.next().is_multiple_of(100) => log.reset(EntryId::new(1, last + 5), Arc::default()),
+                _ => log.append(command(last + 1, usize::try_from(random.next() % 50).expect("a small number"))),
+            }
+            let bytes = |from: Index, upto: Index| -> usize {
+                log.entries.iter().filter(|e| e.index > from && e.index <= upto).map(Entry::size).sum()
+            };
+            assert_eq!(log.bytes(), bytes(Index::ZERO, Index::LAST));
+            assert_eq!(log.bytes_after(any), bytes(any, Index::LAST));
+            let (upto, limit) =
+                (log.last().index.min(any.next()), usize::try_from(random.next() % 300).expect("small"));
+            let reached = log.reach_back(upto, limit);
+            assert!(bytes(reached, upto) <= limit, "too much");
+            let one_more = reached == log.base().index || bytes(reached.prev(), upto) > limit;
+            assert!(one_more, "there was room for one more");
+        }
+    }
+
+    #[test]
+    fn no_index_overflows() {
+        let end = EntryId::new(u64::MAX, u64::MAX);
+        let mut log = Log::new(end, Arc::default());
+        assert!(log.entry(Index(u64::MAX)).is_none() && log.entry(Index::ZERO).is_none());
+        assert_eq!(log.term_at(Index(u64::MAX)), Some(Term(u64::MAX)));
+        assert_eq!(log.last_at_most(Index(u64::MAX), Term(u64::MAX)), end);
+        assert_eq!((log.bytes_after(Index(u64::MAX)), log.reach_back(Index(u64::MAX), 0)), (0, Index(u64::MAX)));
+        log.compact(end);
+        assert_eq!(log.last(), end);
     }
 }

@@ -1,6 +1,6 @@
 //! Who belongs to the cluster and whose votes count (thesis §4).
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -12,6 +12,17 @@ use crate::ids::{ClusterId, Incarnation, NodeId};
 pub struct Membership {
     pub cluster: ClusterId,
     pub members: BTreeMap<NodeId, Member>,
+    /// Those who were members once. Their ids are never used again: whoever goes by one may have forgotten what it promised.
+    pub removed: BTreeSet<NodeId>,
+}
+
+/// What a member is to become. It is part of the membership, so that whoever leads next goes on with the change.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Target {
+    Voter,
+    /// Gets the log and has no vote.
+    Learner,
+    Gone,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -23,6 +34,7 @@ pub struct Member {
     pub voter: bool,
     /// Votes in the half that a joint configuration leaves behind.
     pub outgoing: bool,
+    pub target: Target,
 }
 
 /// Why bytes from a disk or a peer are not a membership.
@@ -33,6 +45,7 @@ pub enum BadMembership {
     BadId,
     BadAddress,
     BadFlags(u8),
+    BadTarget(u8),
     Duplicate,
     Trailing,
 }
@@ -49,10 +62,12 @@ impl Membership {
             incarnation: Incarnation::UNKNOWN,
             voter: true,
             outgoing: false,
+            target: Target::Voter,
         };
         Self {
             cluster: ClusterId::UNKNOWN,
             members: members.into_iter().map(|(id, address)| (id, voter(address))).collect(),
+            removed: BTreeSet::new(),
         }
     }
 
@@ -80,8 +95,9 @@ impl Membership {
     }
 
     pub fn size(&self) -> usize {
-        let member = |(id, m): (&NodeId, &Member)| 13 + id.as_str().len() + m.address.len();
-        21 + self.members.iter().map(member).sum::<usize>()
+        let member = |(id, m): (&NodeId, &Member)| 14 + id.as_str().len() + m.address.len();
+        let removed = |id: &NodeId| 2 + id.as_str().len();
+        25 + self.members.iter().map(member).sum::<usize>() + self.removed.iter().map(removed).sum::<usize>()
     }
 
     pub fn encode(&self) -> Bytes {
@@ -91,9 +107,14 @@ impl Membership {
         out.put_u32_le(u32::try_from(self.members.len()).unwrap_or(u32::MAX));
         for (id, member) in &self.members {
             out.put_u8(if member.voter { VOTER } else { 0 } | if member.outgoing { OUTGOING } else { 0 });
+            out.put_u8(member.target as u8);
             out.put_u64_le(member.incarnation.0);
             put_text(&mut out, id.as_str());
             put_text(&mut out, &member.address);
+        }
+        out.put_u32_le(u32::try_from(self.removed.len()).unwrap_or(u32::MAX));
+        for id in &self.removed {
+            put_text(&mut out, id.as_str());
         }
         out.freeze()
     }
@@ -113,10 +134,17 @@ impl Membership {
                 return Err(BadMembership::Duplicate);
             }
         }
+        let count = data.try_get_u32_le().map_err(|_| BadMembership::Truncated)?;
+        let mut removed = BTreeSet::new();
+        for _ in 0..count {
+            if !removed.insert(take_id(data)?) {
+                return Err(BadMembership::Duplicate);
+            }
+        }
         if data.has_remaining() {
             return Err(BadMembership::Trailing);
         }
-        Ok(Self { cluster, members })
+        Ok(Self { cluster, members, removed })
     }
 }
 
@@ -125,17 +153,28 @@ fn decode_member(data: &mut &[u8]) -> Result<(NodeId, Member), BadMembership> {
     if flags & !(VOTER | OUTGOING) != 0 {
         return Err(BadMembership::BadFlags(flags));
     }
+    let target = match data.try_get_u8().map_err(|_| BadMembership::Truncated)? {
+        0 => Target::Voter,
+        1 => Target::Learner,
+        2 => Target::Gone,
+        other => return Err(BadMembership::BadTarget(other)),
+    };
     let incarnation = Incarnation(data.try_get_u64_le().map_err(|_| BadMembership::Truncated)?);
-    let id = NodeId::new(&take_text(data)?).map_err(|_| BadMembership::BadId)?;
+    let id = take_id(data)?;
     let address = Arc::from(take_text(data)?);
-    Ok((id, Member { address, incarnation, voter: flags & VOTER != 0, outgoing: flags & OUTGOING != 0 }))
+    Ok((id, Member { address, incarnation, voter: flags & VOTER != 0, outgoing: flags & OUTGOING != 0, target }))
+}
+
+fn take_id(data: &mut &[u8]) -> Result<NodeId, BadMembership> {
+    NodeId::new(&take_text(data)?).map_err(|_| BadMembership::BadId)
 }
 
 /// A length in two bytes, then the text. An address longer than that is cut: no dialler could use it.
 fn put_text(out: &mut BytesMut, text: &str) {
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
-    out.put_u16_le(length);
-    out.put_slice(&text.as_bytes()[..usize::from(length)]);
+    let length = text.floor_char_boundary(usize::from(length));
+    out.put_u16_le(u16::try_from(length).unwrap_or(u16::MAX));
+    out.put_slice(&text.as_bytes()[..length]);
 }
 
 fn take_text(data: &mut &[u8]) -> Result<alloc::string::String, BadMembership> {
@@ -156,6 +195,7 @@ impl core::fmt::Display for BadMembership {
             Self::BadId => f.write_str("a member's id is not one"),
             Self::BadAddress => f.write_str("a member's address is not text"),
             Self::BadFlags(flags) => write!(f, "unknown flags {flags:#04x}"),
+            Self::BadTarget(target) => write!(f, "unknown target {target}"),
             Self::Duplicate => f.write_str("a member is listed twice"),
             Self::Trailing => f.write_str("more bytes than members"),
         }
@@ -174,6 +214,8 @@ mod tests {
         membership.cluster = ClusterId(7);
         let n3 = membership.members.get_mut(&ids[2]).expect("n3 is a member");
         (n3.voter, n3.outgoing, n3.incarnation) = (false, true, Incarnation(9));
+        n3.target = Target::Gone;
+        membership.removed.insert(NodeId::new("n0").expect("a good id"));
         membership
     }
 

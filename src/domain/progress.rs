@@ -19,6 +19,9 @@ pub(crate) struct Progress {
     pub(crate) contact: Instant,
     /// The commit index it was last told.
     pub(crate) told: Index,
+    /// The commit index it was told while its log was, as far as is known, empty. Until it has come so far it votes for nobody,
+    /// as it might have lost what it once acknowledged.
+    pub(crate) memory_from: Index,
     /// Last index and bytes of each append on its way.
     window: VecDeque<(Index, usize)>,
     window_bytes: usize,
@@ -30,8 +33,9 @@ pub(crate) enum Mode {
     Probe { waiting: bool },
     /// It follows: appends are sent ahead, without waiting.
     Replicate,
-    /// What it lacks is no longer in the log: it is offered the snapshot.
-    Snapshot { last: EntryId },
+    /// What it lacks is no longer in the log: it is offered the newest snapshot. It may have begun to install the first that
+    /// it was offered, and then needs the log from `since` on.
+    Snapshot { last: EntryId, since: Index },
 }
 
 impl Progress {
@@ -44,6 +48,7 @@ impl Progress {
             round: 0,
             contact: now,
             told: Index::ZERO,
+            memory_from: Index::ZERO,
             window: VecDeque::new(),
             window_bytes: 0,
         }
@@ -89,7 +94,11 @@ impl Progress {
     }
 
     pub(crate) fn offer(&mut self, last: EntryId) {
-        self.mode = Mode::Snapshot { last };
+        let since = match self.mode {
+            Mode::Snapshot { since, .. } => since,
+            _ => last.index,
+        };
+        self.mode = Mode::Snapshot { last, since };
         self.window.clear();
         self.window_bytes = 0;
     }

@@ -12,6 +12,7 @@ use crate::leader::Leader;
 use crate::log::Log;
 use crate::membership::Membership;
 use crate::message::{Envelope, Message};
+use crate::progress::Mode;
 use crate::random::Random;
 use crate::reading::ForwardedRead;
 use crate::step::{Breach, Input, ReadOutcome, Ready, Recovered, Rejected, SnapshotFetch, Transition, Write};
@@ -49,7 +50,24 @@ pub struct RaftCore {
     pub(crate) outbox: Vec<Envelope>,
     pub(crate) reads: Vec<ReadOutcome>,
     pub(crate) fetch: Option<SnapshotFetch>,
+    pub(crate) compact: Option<EntryId>,
+    /// The last entry that the newest snapshot covers; the log may begin before it, never after.
+    pub(crate) snapshot: EntryId,
     pub(crate) transitions: Vec<Transition>,
+}
+
+/// What a leader knows of one follower.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FollowerView {
+    pub id: NodeId,
+    /// Its log is the same as the leader's up to here, durably.
+    pub matched: Index,
+    /// When it was last heard; when it was first tracked, if never.
+    pub contact: Instant,
+    /// It lacks what the log does not have any more, and was offered a snapshot.
+    pub is_installing: bool,
+    /// It has everything that was committed when it came, or when this leader did. Before, it cannot be given a vote.
+    pub is_filled: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -90,6 +108,9 @@ impl RaftCore {
             outbox: Vec::new(),
             reads: Vec::new(),
             fetch: None,
+            // Of a stored log that does not lead up to the snapshot nothing was recovered, and nothing may be left.
+            compact: (recovered.snapshot > EntryId::ZERO).then_some(recovered.snapshot),
+            snapshot: recovered.snapshot,
             transitions: Vec::new(),
             log,
             config,
@@ -112,6 +133,7 @@ impl RaftCore {
             Input::Receive(envelope) => self.on_message(envelope),
             Input::Propose(commands) => return self.propose(commands),
             Input::Read(read) => self.read(read)?,
+            Input::ChangeMembership(next) => self.change_membership(next)?,
             Input::TransferLeadership(to) => self.transfer(to)?,
             Input::Persisted { seq } => self.on_persisted(seq),
             Input::StorageFailed => self.fall_silent(),
@@ -127,11 +149,15 @@ impl RaftCore {
 
     /// Everything that the steps since the last call want done.
     pub fn ready(&mut self) -> Ready {
+        self.leave_joint();
         let snapshots = self.replicate();
+        self.dismiss_leavers();
+        self.retire();
         self.release_reads();
         let write = self.issue_write();
         Ready {
             write,
+            compact: self.compact.take(),
             send: core::mem::take(&mut self.outbox),
             apply: self.hand_out(),
             reads: core::mem::take(&mut self.reads),
@@ -145,19 +171,19 @@ impl RaftCore {
     pub fn deadline(&self) -> Instant {
         match &self.role {
             _ if self.silenced => Instant::NEVER,
-            Role::Leader(leader) => leader.deadline(),
+            Role::Leader(leader) => leader.deadline().min(self.storage_deadline()),
             _ => self.election_deadline,
         }
     }
 
     fn on_timeout(&mut self) {
-        if self.now < self.deadline() {
+        if self.is_leader() {
+            return self.on_heartbeat_due();
+        }
+        if self.now < self.election_deadline {
             return;
         }
-        match self.role {
-            Role::Leader(_) => self.on_heartbeat_due(),
-            _ => self.pre_campaign(),
-        }
+        self.pre_campaign();
     }
 
     fn on_message(&mut self, envelope: Envelope) {
@@ -194,8 +220,10 @@ impl RaftCore {
 
     /// Appends commands to the leader's log. They leave for the disk and for the followers in the same [`Ready`].
     fn propose(&mut self, commands: Vec<bytes::Bytes>) -> Result<Index, Rejected> {
-        let leader_hint = self.leader();
-        let Role::Leader(leader) = &self.role else { return Err(Rejected::NotLeader { leader: leader_hint }) };
+        if self.is_leader() && self.is_log_full() {
+            self.shorten();
+        }
+        let Role::Leader(leader) = &self.role else { return Err(Rejected::NotLeader { leader: self.leader() }) };
         if leader.transfer.is_some() {
             return Err(Rejected::Transferring);
         }
@@ -221,17 +249,16 @@ impl RaftCore {
     /// Appends to the log; a membership is in force at once (thesis §4.1).
     pub(crate) fn append(&mut self, entry: Entry) {
         self.durability.appended(entry.index);
-        if let Payload::Membership(membership) = &entry.payload {
-            let membership = Arc::clone(membership);
-            self.transitions.push(Transition::Membership { index: entry.index, membership });
-        }
+        let Payload::Membership(membership) = &entry.payload else { return self.log.append(entry) };
+        let membership = Arc::clone(membership);
+        self.transitions.push(Transition::Membership { index: entry.index, membership });
         self.log.append(entry);
         self.track_members();
     }
 
     fn issue_write(&mut self) -> Option<Write> {
         let last = self.log.last().index;
-        let (seq, first) = self.durability.issue(last)?;
+        let (seq, first) = self.durability.issue(last, self.now)?;
         let entries = first.map_or_else(Vec::new, |first| self.log.slice(first, last, usize::MAX));
         Some(Write { seq, term: self.term, vote: self.vote, entries, commit: self.commit })
     }
@@ -364,9 +391,14 @@ impl RaftCore {
         self.log.last()
     }
 
-    /// The last entry that the snapshot covers.
-    pub const fn snapshot(&self) -> EntryId {
+    /// The last entry that the log has forgotten: it begins after it. Never beyond the snapshot.
+    pub const fn base(&self) -> EntryId {
         self.log.base()
+    }
+
+    /// The last entry that the newest snapshot covers.
+    pub const fn snapshot(&self) -> EntryId {
+        self.snapshot
     }
 
     /// The log is durable here up to this index.
@@ -375,16 +407,16 @@ impl RaftCore {
     }
 
     /// Whether the log in memory has reached its limit: no command is taken until a snapshot shortens it.
-    pub const fn is_log_full(&self) -> bool {
+    pub fn is_log_full(&self) -> bool {
         self.log.bytes() >= self.config.log_bytes_max
     }
 
     /// Bytes of log in memory.
-    pub const fn log_bytes(&self) -> usize {
+    pub fn log_bytes(&self) -> usize {
         self.log.bytes()
     }
 
-    /// The entry at `index`, unless it is not there or under the snapshot.
+    /// The entry at `index`, if the log has it.
     pub fn entry(&self, index: Index) -> Option<&Entry> {
         self.log.entry(index)
     }
@@ -392,6 +424,12 @@ impl RaftCore {
     /// In force, committed or not.
     pub fn membership(&self) -> &Arc<Membership> {
         self.log.membership()
+    }
+
+    /// For how long the disk has owed an answer, if that is longer than [`Config::storage_timeout`].
+    pub fn storage_stalled(&self, now: Instant) -> Option<core::time::Duration> {
+        let owed = self.durability.busy_since().map(|since| now.since(since));
+        owed.filter(|owed| *owed >= self.config.storage_timeout)
     }
 
     pub fn membership_index(&self) -> Index {
@@ -408,13 +446,19 @@ impl RaftCore {
         self.log.membership_at(self.commit).cluster
     }
 
-    /// On a leader: each follower's matched index and when it was last heard.
-    pub fn followers(&self) -> impl Iterator<Item = (NodeId, Index, Instant)> + '_ {
+    /// On a leader: what it knows of each follower.
+    pub fn followers(&self) -> impl Iterator<Item = FollowerView> + '_ {
         let progress = match &self.role {
             Role::Leader(leader) => Some(&leader.progress),
             _ => None,
         };
-        progress.into_iter().flatten().map(|(id, p)| (*id, p.matched, p.contact))
+        progress.into_iter().flatten().map(|(id, p)| FollowerView {
+            id: *id,
+            matched: p.matched,
+            contact: p.contact,
+            is_installing: matches!(p.mode, Mode::Snapshot { .. }),
+            is_filled: self.is_filled(id),
+        })
     }
 
     /// Whether the leader was heard, or as leader a quorum was, within an election timeout.

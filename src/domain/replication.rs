@@ -28,18 +28,21 @@ impl RaftCore {
             self.send_append(to, entries);
             quiet = false;
         }
-        let (base, commit) = (self.log.base(), self.commit);
+        let (base, newest, commit) = (self.log.base(), self.snapshot, self.commit);
         let Role::Leader(leader) = &mut self.role else { return None };
         let progress = leader.progress.get_mut(&to)?;
         let lost = progress.next <= base.index;
         if lost && !matches!(progress.mode, Mode::Snapshot { .. }) {
             let from = progress.next;
-            progress.offer(base);
-            self.send_offer(to, base);
+            progress.offer(newest);
+            self.send_offer(to, newest);
             return Some(SnapshotNeed { to, from });
         }
         match progress.mode {
-            Mode::Snapshot { last } if beat => self.send_offer(to, last),
+            Mode::Snapshot { .. } if beat => {
+                progress.offer(newest);
+                self.send_offer(to, newest);
+            }
             Mode::Snapshot { .. } => {}
             _ if quiet && (beat || (progress.told < commit && matches!(progress.mode, Mode::Replicate))) => {
                 self.send_append(to, Vec::new());
@@ -77,6 +80,9 @@ impl RaftCore {
             }
         }
         progress.told = commit;
+        if progress.matched == Index::ZERO {
+            progress.memory_from = commit;
+        }
         let prev = EntryId { term, index: before };
         let append = Append { session: progress.session, round, prev, entries, commit };
         self.send(to, Message::Append(append));
@@ -108,13 +114,15 @@ impl RaftCore {
     }
 
     fn on_matched(&mut self, from: NodeId, index: Index) {
+        let base = self.log.base().index;
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         let probed = index >= progress.next.prev();
         let news = progress.matches(index);
         match progress.mode {
             Mode::Probe { .. } if probed => progress.replicate(),
-            Mode::Snapshot { last } if index >= last.index => progress.probe(index.next()),
+            // By the snapshot or in another way: what it lacks now is in the log.
+            Mode::Snapshot { .. } if index >= base => progress.probe(index.next()),
             _ => {}
         }
         if news {
@@ -125,8 +133,13 @@ impl RaftCore {
 
     fn on_missing(&mut self, from: NodeId, prev: Index, hint: EntryId) {
         let base = self.log.base();
+        // A follower whose log ends with an entry that is here needs no snapshot: it has one that is older than the one offered.
+        let is_here = hint.index >= base.index && self.log.term_at(hint.index) == Some(hint.term);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
+        if matches!(progress.mode, Mode::Snapshot { .. }) && is_here {
+            return progress.probe(hint.index.next());
+        }
         let asked = match progress.mode {
             Mode::Probe { .. } => prev == progress.next.prev(),
             Mode::Replicate => true,

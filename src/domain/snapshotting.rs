@@ -13,7 +13,8 @@ impl RaftCore {
     /// A snapshot up to here is durable. What was not applied is not covered, whatever the caller says.
     pub(crate) fn on_snapshot_taken(&mut self, last: EntryId) {
         if last.index <= self.applied && self.log.term_at(last.index) == Some(last.term) {
-            self.log.compact(last);
+            self.snapshot = self.snapshot.max(last);
+            self.shorten();
         }
     }
 
@@ -48,8 +49,8 @@ impl RaftCore {
         if !agrees && (last.index <= self.commit || self.is_leader()) {
             return self.breach(Breach::SnapshotConflict { last });
         }
-        if last.index <= self.applied {
-            return;
+        if agrees && last.index <= self.applied {
+            return self.on_snapshot_taken(last);
         }
         self.on_applied(last.index);
         if agrees {
@@ -63,7 +64,9 @@ impl RaftCore {
             self.transitions.push(Transition::Membership { index: last.index, membership });
             self.transitions.push(Transition::MembershipCommitted { index: last.index });
         }
-        self.applied = last.index;
+        // The stored log has to begin where this one does, or the next write would leave a gap in it.
+        (self.snapshot, self.compact) = (last, Some(last));
+        self.applied = self.applied.max(last.index);
         self.handed = self.handed.max(last.index);
     }
 

@@ -19,6 +19,9 @@ pub enum Input {
     Propose(Vec<Bytes>),
     /// A read to confirm; it comes back in [`Ready::reads`].
     Read(ReadId),
+    /// Make this the membership. It may give or take one vote, or be joint; a joint one is left by itself once it is
+    /// committed. Only a leader that has committed an entry of its term takes it, and only when the last one is committed.
+    ChangeMembership(Arc<Membership>),
     /// Hand over to this member, or to the best one.
     TransferLeadership(Option<NodeId>),
     /// Every write up to this one is durable.
@@ -33,13 +36,12 @@ pub enum Input {
     Applied {
         index: Index,
     },
-    /// A snapshot of the machine at this entry is durable; the log may forget what it covers.
+    /// A snapshot of the machine at this entry is durable and was verified; the log may forget what it covers and nobody needs.
     SnapshotTaken {
         last: EntryId,
     },
     /// A snapshot that a leader offered is here and durable, and the machine restored from it, unless it was past it already:
-    /// a machine never goes back. The store takes it in the same order as writes: those handed out before are durable
-    /// before it, and of a log that does not hold `last` nothing is kept.
+    /// a machine never goes back. What the log has to forget by it is in [`Ready::compact`].
     SnapshotInstalled {
         last: EntryId,
         membership: Arc<Membership>,
@@ -55,6 +57,9 @@ pub enum Input {
 pub struct Ready {
     /// Make this durable, after all earlier writes, and report [`Input::Persisted`].
     pub write: Option<Write>,
+    /// The log in memory begins after this entry now: the store may forget up to it too. Of a stored log that does not hold
+    /// this very entry nothing may be kept. It comes after the writes of earlier calls and before `write`.
+    pub compact: Option<EntryId>,
     pub send: Vec<Envelope>,
     /// Committed, durable here, in order, each handed out once.
     pub apply: Vec<Entry>,
@@ -109,6 +114,11 @@ pub enum Rejected {
     Transferring,
     /// The member cannot lead: not a voter, or this node itself.
     BadTransfer,
+    /// The last membership, or the leader's first entry, is not committed yet, or a joint configuration is not left yet, or
+    /// those who are to vote are not filled yet ([`crate::FollowerView::is_filled`]).
+    ChangeInProgress,
+    /// Not one step away from the membership in force, or nobody would vote in it.
+    BadMembership,
     /// The store failed or an invariant broke; this core does nothing any more.
     Silenced,
 }

@@ -18,6 +18,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Everyone who founds the cluster, this node included; none for a cluster of one.
     pub members: Option<BTreeMap<NodeId, String>>,
+    /// Addresses of members of a running cluster to join, or to announce this node to when it is a member already.
+    pub join: Vec<String>,
     /// Followers campaign after one to two of these without a leader. 300 ms: ten heartbeats.
     pub election_timeout: Duration,
     /// A leader is heard this often. 30 ms.
@@ -32,6 +34,13 @@ pub struct NodeConfig {
     pub batch_bytes_max: usize,
     /// Log kept in memory; commands are refused as busy beyond. 1 GiB.
     pub log_bytes_max: usize,
+    /// Bytes of log after which a snapshot is taken, or as many as the last snapshot had, if that is more: a snapshot never
+    /// costs more than the log it replaces. 64 MiB.
+    pub snapshot_every_bytes: usize,
+    /// Entries after which a snapshot is taken, whatever their bytes. 1 000 000.
+    pub snapshot_every_entries: u64,
+    /// A snapshot is sent to a follower at no more than this many bytes in a second. 128 MiB.
+    pub snapshot_bytes_per_second: u64,
 }
 
 /// Why a configuration cannot work.
@@ -46,6 +55,7 @@ impl NodeConfig {
             bind: None,
             data_dir: data_dir.into(),
             members: None,
+            join: Vec::new(),
             election_timeout: Duration::from_millis(300),
             heartbeat: Duration::from_millis(30),
             command_bytes_max: 8 << 20,
@@ -53,6 +63,9 @@ impl NodeConfig {
             inflight_bytes_max: 256 << 20,
             batch_bytes_max: 1 << 20,
             log_bytes_max: 1 << 30,
+            snapshot_every_bytes: 64 << 20,
+            snapshot_every_entries: 1_000_000,
+            snapshot_bytes_per_second: 128 << 20,
         }
     }
 
@@ -78,6 +91,19 @@ impl NodeConfig {
             (self.batch_bytes_max == 0, "batch_bytes_max must be at least 1 byte".to_owned()),
             (self.batch_bytes_max > 16 << 20, "batch_bytes_max must be at most 16 MiB".to_owned()),
             (self.address.len() > 1024, "address must be at most 1024 characters".to_owned()),
+            (self.snapshot_every_bytes == 0, "snapshot_every_bytes must be at least 1 byte".to_owned()),
+            (
+                self.snapshot_every_bytes > self.log_bytes_max,
+                "snapshot_every_bytes must not be more than log_bytes_max, or the log fills up before it is shortened"
+                    .to_owned(),
+            ),
+            (self.snapshot_every_entries == 0, "snapshot_every_entries must be at least 1".to_owned()),
+            (self.snapshot_bytes_per_second < 1 << 20, "snapshot_bytes_per_second must be at least 1 MiB".to_owned()),
+            (
+                self.members.is_some() && !self.join.is_empty(),
+                "members founds a cluster and join enters one: give one of the two".to_owned(),
+            ),
+            (self.join.len() > 64, "join takes at most 64 addresses".to_owned()),
         ];
         let broken = rules.into_iter().find_map(|(broken, why)| broken.then_some(BadConfig(why)));
         broken.map_or(Ok(()), Err)?;
@@ -96,8 +122,11 @@ impl NodeConfig {
     }
 
     /// The membership that the cluster is founded with, this node being at `address`.
+    ///
+    /// A node that is to join a cluster begins without one.
     pub fn founding(&self, address: &str) -> Membership {
         match &self.members {
+            None if !self.join.is_empty() => Membership::default(),
             Some(members) => Membership::founding(members.iter().map(|(id, address)| (*id, address.as_str()))),
             None => Membership::founding([(self.id, address)]),
         }

@@ -37,7 +37,7 @@ impl Replica {
     }
 
     /// Why a call did not get to a leader.
-    fn why_waiting(&self) -> Refusal {
+    pub(crate) fn why_waiting(&self) -> Refusal {
         let membership = self.core.membership();
         let voters: Vec<NodeId> = membership.voters().collect();
         let needed = voters.len() / 2 + 1;
@@ -58,7 +58,7 @@ impl Replica {
     }
 
     /// Answers everyone who waits: what was not handed to a leader is refused, of the rest nothing is known.
-    fn dismiss(&mut self, refusal: &Refusal, unknown: &str) {
+    pub(crate) fn dismiss(&mut self, refusal: &Refusal, unknown: &str) {
         for call in self.calls.drain() {
             let outcome = match call.stage {
                 Stage::Parked => Outcome::Refused(refusal.clone()),
@@ -68,6 +68,23 @@ impl Replica {
         }
         for (request, _) in self.reads.drain() {
             self.answer_refused(request, refusal.clone());
+        }
+        self.dismiss_asks(refusal, unknown);
+        self.dismiss_snapshots(refusal);
+    }
+
+    pub(crate) fn dismiss_asks(&mut self, refusal: &Refusal, unknown: &str) {
+        for open in self.asks.drain() {
+            let unknown = || Outcome::Unknown(unknown.to_owned());
+            let outcome = if open.is_said() { unknown() } else { Outcome::Refused(refusal.clone()) };
+            self.answer(open.request, outcome);
+        }
+    }
+
+    /// Of calls that were handed to a leader and not seen since nothing will be known here.
+    pub(crate) fn forget_sent(&mut self, why: &str) {
+        for call in self.calls.take_all_sent() {
+            self.answer(call.request, Outcome::Unknown(why.to_owned()));
         }
     }
 
@@ -97,7 +114,8 @@ impl Replica {
     pub(crate) fn finish_stop(&mut self) {
         let Some(deadline) = self.stopping else { return };
         let alone = self.core.membership().voters().all(|id| id == self.core.id());
-        let served = (alone || !self.core.is_leader()) && self.calls.len() == 0 && self.reads.len() == 0;
+        let served =
+            (alone || !self.core.is_leader()) && self.calls.len() == 0 && self.reads.len() == 0 && self.asks.len() == 0;
         // Without a majority there is nobody to hand over to and nothing to wait for.
         let hopeless = !self.core.is_leader() && matches!(self.why_waiting(), Refusal::NoQuorum { .. });
         if served || hopeless || self.failure.is_some() || self.clock.now >= deadline {

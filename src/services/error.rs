@@ -27,6 +27,12 @@ pub enum Refusal {
     },
     /// The deadline came before the command was proposed.
     Timeout,
+    /// The change of the membership cannot be made; the text says what stands in the way.
+    Membership(String),
+    /// No snapshot was taken; the text says why.
+    Snapshot(String),
+    /// This node is not a member of the cluster any more.
+    Removed,
     /// The node is stopping or stopped.
     Stopped,
     /// The machine or the store of this node failed; the text is what happened.
@@ -59,6 +65,9 @@ impl fmt::Display for Refusal {
             Self::Busy(what) => write!(f, "busy: {what}"),
             Self::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the limit of {limit}"),
             Self::Timeout => f.write_str("the deadline came first; nothing was applied"),
+            Self::Membership(why) => f.write_str(why),
+            Self::Snapshot(why) => write!(f, "no snapshot was taken: {why}"),
+            Self::Removed => f.write_str("this node was removed from the cluster"),
             Self::Stopped => f.write_str("the node is stopped"),
             Self::Halted(why) => write!(f, "this node halted: {why}"),
         }

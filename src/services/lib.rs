@@ -1,20 +1,31 @@
 //! What users can do: the use-cases around the core. No IO, no clock, no luck: the same events give the same effects.
 #![forbid(unsafe_code)]
 
+mod asks;
+pub mod change;
 pub mod commands;
 mod ending;
 pub mod error;
 mod heard;
+mod links;
+mod membership;
+mod notice;
 pub mod ports;
 mod reads;
 mod replica;
 mod routing;
+pub mod snapshot_meta;
+mod snapshots;
 mod status;
+mod telling;
 mod waiting;
+mod why;
 
 #[cfg(test)]
 mod tests;
 
-pub use replica::{Batch, Clock, Consistency, Effect, Event, Replica, ReplicaConfig};
+pub use notice::Notice;
+pub use replica::{Batch, Clock, Consistency, Effect, Event, Replica, ReplicaConfig, Restored};
 pub use status::{MemberStatus, Status};
 pub use waiting::RequestId;
+pub use why::WhatIf;

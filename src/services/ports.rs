@@ -1,11 +1,14 @@
 //! What the use-cases need of the world, as traits and plain values. Adapters implement them; nothing here does IO.
 
 use std::fmt;
+use std::io;
 
 use bytes::Bytes;
 use graft_domain::{ClusterId, EntryId, Envelope, Incarnation, Index, NodeId, Recovered, Term, Write};
 
+use crate::change::Ask;
 use crate::error::Refusal;
+use crate::snapshot_meta::SnapshotMeta;
 
 /// The durable log: one ordered stream of writes.
 ///
@@ -55,9 +58,54 @@ pub struct Identity {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Opened {
     pub identity: Identity,
+    /// Entries that the newest snapshot covers are not among it.
     pub recovered: Recovered,
+    /// The newest snapshot, if there is any.
+    pub snapshot: Option<SnapshotMeta>,
     /// What recovery did that an operator should know, in words: a torn tail that was cut, say.
     pub notes: Vec<String>,
+}
+
+/// The snapshots of one data directory, as files. Any thread may call it; all methods block.
+///
+/// A snapshot is a file whose bytes are the same on every member that has it: it travels as it is. It is either there,
+/// whole and durable, or not there.
+pub trait SnapshotFiles: fmt::Debug + Send + Sync {
+    /// The newest snapshot and how many bytes its file has.
+    fn newest(&self) -> Option<(EntryId, u64)>;
+
+    /// Writes a snapshot: `write` puts down the machine's bytes. When this returns `Ok` the file is durable, was read back
+    /// and found good, and older ones are gone. Answers the bytes of the file. After an error nothing of it is left.
+    fn write(&self, meta: &SnapshotMeta, write: WriteSnapshot) -> Result<u64, SnapshotError>;
+
+    /// Gives the machine's bytes of a snapshot; reading verifies them, and bytes that are not the ones that were written are
+    /// an error of the kind [`io::ErrorKind::InvalidData`], never data.
+    fn read(&self, last: EntryId) -> Result<(SnapshotMeta, Box<dyn io::Read + Send>), StoreError>;
+
+    /// The file's bytes from `offset` on, to send them: as many as fit into `into`, 0 only at its end. A file that is no
+    /// longer the newest may be gone.
+    fn send(&self, last: EntryId, offset: u64, into: &mut [u8]) -> Result<usize, StoreError>;
+
+    /// Begins to take in a file of `length` bytes, or goes on with one that was begun in this run: answers from where.
+    /// There is one at a time; whatever was taken in of another is dropped.
+    fn begin(&self, last: EntryId, length: u64) -> Result<u64, StoreError>;
+
+    /// Takes in the next bytes of the file that was begun. Bytes of another file, or not at the place where it ends, are an error.
+    fn take(&self, last: EntryId, offset: u64, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// All of it is here: verifies it and puts it in its place, durably. Of a damaged one nothing is left.
+    fn accept(&self, last: EntryId) -> Result<SnapshotMeta, StoreError>;
+}
+
+/// Puts down the machine's bytes, from any thread, once, while commands go on. The text says why it could not.
+pub type WriteSnapshot = Box<dyn FnOnce(&mut dyn io::Write) -> Result<(), String> + Send>;
+
+/// Why there is no new snapshot. The ones before are untouched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SnapshotError {
+    /// The machine's code raised.
+    Machine(String),
+    Store(StoreError),
 }
 
 /// The user's state machine, as its thread drives it.
@@ -73,6 +121,13 @@ pub trait Machine: Send {
     /// Applies commands in log order and pushes one reply for each. On `Err` the replies pushed so far count,
     /// and the machine is never called again.
     fn apply(&mut self, commands: &[Command], replies: &mut Vec<Reply>) -> Result<(), Halt>;
+
+    /// The state as it is now, to be written by another thread while commands go on. The text says why there is none; the
+    /// machine goes on all the same.
+    fn snapshot(&mut self) -> Result<WriteSnapshot, String>;
+
+    /// Makes the state what a snapshot says. After an error the machine is never called again.
+    fn restore(&mut self, file: Box<dyn io::Read + Send>) -> Result<(), String>;
 
     /// Answers questions about the state as it is; one reply for each.
     fn query(&mut self, queries: &[Bytes], replies: &mut Vec<Reply>);
@@ -128,6 +183,24 @@ pub enum PeerMessage {
         ticket: Ticket,
         refusal: Refusal,
     },
+    /// "You lead: please change the cluster so." It may be said again; a leader that did it already says so.
+    Ask {
+        from: NodeId,
+        ticket: Ticket,
+        ask: Ask,
+    },
+    /// What the leader says to an [`PeerMessage::Ask`]: from which index of the log on the change is under way (or done),
+    /// or why not.
+    Answered {
+        to: NodeId,
+        ticket: Ticket,
+        answer: Result<Index, Refusal>,
+    },
+    /// "These are the members that I am connected to."
+    Links {
+        from: NodeId,
+        connected: Vec<NodeId>,
+    },
 }
 
 /// Names one handing-over of a call for ever: which session, and the how-manieth of it. A call that a leader did not take
@@ -158,3 +231,14 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+impl fmt::Display for SnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine(why) => f.write_str(why),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SnapshotError {}

@@ -1,16 +1,27 @@
 //! One node's use-cases around its core: events in, effects out, the same shape one floor up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use graft_domain::{Entry, Index, Input, Instant, NodeId, Payload, RaftCore, ReadOutcome, Ready, Transition, Write};
+use graft_domain::{
+    Entry, EntryId, Incarnation, Index, Input, Instant, NodeId, Payload, RaftCore, ReadOutcome, Ready, Term,
+    Transition, Write,
+};
 
+use crate::asks::Asks;
+use crate::change::Ask;
 use crate::commands;
 use crate::error::Outcome;
 use crate::heard::Heard;
+use crate::links::Links;
+use crate::membership::Reform;
+use crate::notice::Notice;
 use crate::ports::{Command, Halt, PeerMessage};
 use crate::reads::{Question, Reads};
 use crate::routing::Forwarded;
+use crate::snapshot_meta::SnapshotMeta;
+use crate::snapshots::Snapshots;
 use crate::waiting::{Calls, RequestId};
 
 /// The time, as the caller of the replica tells it.
@@ -45,7 +56,20 @@ pub struct ReplicaConfig {
     pub retry: std::time::Duration,
     /// How long to wait for a read's index before asking again.
     pub read_retry: std::time::Duration,
+    /// The core's: the measure for how long members may be silent.
+    pub election_timeout: std::time::Duration,
+    /// Where others dial this node.
+    pub address: String,
+    /// Which life of its data directory this is.
+    pub incarnation: Incarnation,
+    /// Bytes of log after which a snapshot is taken, or as many as the last one had if that is more.
+    pub snapshot_every_bytes: usize,
+    /// Entries after which a snapshot is taken.
+    pub snapshot_every_entries: u64,
 }
+
+/// What a node's newest snapshot says when it starts, and the bytes of its file.
+pub type Restored = Option<(SnapshotMeta, u64)>;
 
 /// Something that happened around the replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,7 +77,14 @@ pub enum Event {
     /// [`Replica::deadline`] has come.
     Timeout,
     Peer(PeerMessage),
+    /// Messages reach this member.
     Connected(NodeId),
+    /// A member, or one that is to be, introduced itself, over a link in either direction.
+    Heard {
+        id: NodeId,
+        address: String,
+        incarnation: Incarnation,
+    },
     Unreachable(NodeId),
     /// Why there is no connection to this member, in words, until there is one.
     Trouble(NodeId, String),
@@ -68,6 +99,70 @@ pub enum Event {
         consistency: Consistency,
         deadline: Instant,
     },
+    /// Something that only the leader can do.
+    Ask {
+        request: RequestId,
+        ask: Ask,
+        deadline: Instant,
+    },
+    /// Take a snapshot now; answered when there is one.
+    Snapshot {
+        request: RequestId,
+        deadline: Instant,
+    },
+    /// Who answers at an address that was asked for by [`Effect::Probe`], or why nobody does.
+    Probed {
+        id: NodeId,
+        address: String,
+        found: Result<Incarnation, String>,
+    },
+    /// The snapshot is durable, and was read back.
+    SnapshotWritten {
+        last: EntryId,
+        bytes: u64,
+    },
+    SnapshotFailed {
+        last: EntryId,
+        why: String,
+    },
+    /// So much of a leader's snapshot is here.
+    SnapshotFetching {
+        last: EntryId,
+        bytes: u64,
+        total: u64,
+    },
+    /// All of it is here, verified and durable.
+    SnapshotFetched {
+        meta: SnapshotMeta,
+        bytes: u64,
+    },
+    SnapshotFetchFailed {
+        last: EntryId,
+        why: String,
+    },
+    /// The machine is restored from it, or was past it already.
+    SnapshotRestored {
+        last: EntryId,
+    },
+    /// A follower fetches this node's snapshot and has got so much of it.
+    SnapshotSending {
+        to: NodeId,
+        bytes: u64,
+        total: u64,
+    },
+    /// This node's newest snapshot cannot be read.
+    SnapshotUnreadable {
+        why: String,
+    },
+    /// The cluster says that this node is not a member any more.
+    Removed,
+    /// The cluster will not have this node, and that will not change by itself: the name of the kind of trouble, and what to do.
+    Outcast {
+        code: &'static str,
+        why: String,
+    },
+    /// What keeps this node from being let into a cluster, for now.
+    JoinTrouble(String),
     Persisted {
         seq: u64,
     },
@@ -98,6 +193,24 @@ pub enum Effect {
     Query(Vec<(RequestId, Bytes)>),
     Answer(RequestId, Outcome),
     Transition(Transition),
+    /// For the store, in order with [`Effect::Persist`]: see [`graft_domain::Ready::compact`].
+    Compact(EntryId),
+    /// For the machine, in order: let another thread write the state as it is after all that was handed out before.
+    TakeSnapshot(SnapshotMeta),
+    /// Fetch a leader's snapshot: this one, or a newer one that it has by now.
+    Fetch {
+        leader: NodeId,
+        last: EntryId,
+    },
+    /// For the machine, in order: restore this unless it is past it.
+    Restore(SnapshotMeta),
+    /// Find out who answers at this address.
+    Probe {
+        id: NodeId,
+        address: String,
+    },
+    /// Something that users watch.
+    Notice(Notice),
     /// The node may be taken down now.
     Stopped,
 }
@@ -127,6 +240,21 @@ pub struct Replica {
     pub(crate) handed: Index,
     /// The newest stamp in the log, as far as known.
     pub(crate) time: u64,
+    /// The last command that was handed to the machine, and its stamp.
+    pub(crate) command: Index,
+    pub(crate) applied_time: u64,
+    pub(crate) asks: Asks,
+    pub(crate) reform: Reform,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) links: Links,
+    /// Members as they introduced themselves: where they are and which life of their directory.
+    pub(crate) identities: BTreeMap<NodeId, (String, Incarnation)>,
+    /// This node is no member any more.
+    pub(crate) removed: bool,
+    pub(crate) outcast: Option<(&'static str, String)>,
+    pub(crate) join_trouble: Option<String>,
+    /// What was last told of role and leader.
+    pub(crate) told: (&'static str, Option<NodeId>, Term),
     /// Calls are not handed to a leader before this.
     pub(crate) route_at: Instant,
     pub(crate) reachable: BTreeSet<NodeId>,
@@ -142,8 +270,9 @@ pub struct Replica {
 }
 
 impl Replica {
-    pub fn new(config: ReplicaConfig, core: RaftCore, clock: Clock) -> Self {
-        Self {
+    pub fn new(config: ReplicaConfig, core: RaftCore, clock: Clock, restored: Restored) -> Self {
+        let identities = BTreeMap::from([(core.id(), (config.address.clone(), config.incarnation))]);
+        let mut replica = Self {
             handed: core.applied(),
             reads: Reads::new(config.session),
             core,
@@ -153,6 +282,17 @@ impl Replica {
             heard: Heard::default(),
             forwarded: Vec::new(),
             time: 0,
+            command: Index::ZERO,
+            applied_time: 0,
+            asks: Asks::default(),
+            reform: Reform::default(),
+            snapshots: Snapshots::default(),
+            links: Links::default(),
+            identities,
+            removed: false,
+            outcast: None,
+            join_trouble: None,
+            told: ("", None, Term(0)),
             route_at: Instant(0),
             reachable: BTreeSet::new(),
             troubles: BTreeMap::new(),
@@ -162,7 +302,28 @@ impl Replica {
             hand_over_at: Instant(0),
             effects: Vec::new(),
             arena: BytesMut::new(),
+        };
+        replica.remember(restored);
+        replica
+    }
+
+    /// What was applied before this start, from the snapshot and the log.
+    fn remember(&mut self, restored: Restored) {
+        if let Some((meta, bytes)) = restored {
+            (self.command, self.applied_time, self.time) = (meta.command, meta.time, meta.time);
+            self.snapshots.restored(bytes);
         }
+        let mut index = self.core.snapshot().index.next();
+        while let Some(entry) = self.core.entry(index).filter(|entry| entry.index <= self.handed) {
+            self.snapshots.count(entry);
+            if let Payload::Command(command) = &entry.payload {
+                let time = commands::decode(command).map_or(0, |logged| logged.time);
+                (self.command, self.applied_time) = (index, self.applied_time.max(time));
+            }
+            index = index.next();
+        }
+        self.time = self.time.max(self.applied_time);
+        self.learn_of_removal();
     }
 
     /// Everything up to here was handed to the machine.
@@ -184,13 +345,18 @@ impl Replica {
                 self.on_forward(term, Forwarded { from, ticket, body });
             }
             Event::Peer(PeerMessage::Refused { to, ticket, refusal }) => self.on_refused(to, ticket, refusal),
+            Event::Peer(PeerMessage::Ask { from, ticket, ask }) => self.on_asked(from, ticket, ask),
+            Event::Peer(PeerMessage::Answered { to, ticket, answer }) if to == self.core.id() => {
+                self.on_answered(ticket, answer);
+            }
+            Event::Peer(PeerMessage::Links { from, connected }) => self.on_links(from, connected),
             Event::Connected(peer) => self.on_connected(peer),
             Event::Unreachable(peer) => self.on_unreachable(peer),
             // Strangers can call themselves anything.
             Event::Trouble(peer, why) if self.core.membership().contains(&peer) => {
                 self.troubles.insert(peer, why);
             }
-            Event::Trouble(..) => {}
+            Event::Peer(PeerMessage::Answered { .. }) | Event::Trouble(..) => {}
             Event::Execute { request, body, deadline } => self.on_execute(request, body, deadline),
             Event::Query { request, body, consistency, deadline } => {
                 self.on_query(consistency, Question { request, deadline, body });
@@ -208,6 +374,28 @@ impl Replica {
             Event::Queried(requests) => requests.into_iter().for_each(|request| self.reads.served(request)),
             Event::Halted(halt) => self.fail(halt.why, Input::Unfit),
             Event::Stop { deadline } => self.on_stop(deadline),
+            Event::Heard { id, address, incarnation } => self.on_heard(id, address, incarnation),
+            Event::Ask { request, ask, deadline } => self.on_ask(request, ask, deadline),
+            Event::Probed { id, address, found } => self.on_probed(id, &address, &found),
+            Event::Removed => self.on_removed(),
+            Event::Outcast { code, why } => self.outcast = Some((code, why)),
+            Event::JoinTrouble(why) => self.join_trouble = Some(why),
+            event => self.handle_snapshot(event),
+        }
+    }
+
+    fn handle_snapshot(&mut self, event: Event) {
+        match event {
+            Event::Snapshot { request, deadline } => self.on_snapshot(request, deadline),
+            Event::SnapshotWritten { last, bytes } => self.on_snapshot_written(last, bytes),
+            Event::SnapshotFailed { last, why } => self.on_snapshot_failed(last, why),
+            Event::SnapshotFetching { last, bytes, total } => self.on_snapshot_fetching(last, bytes, total),
+            Event::SnapshotFetched { meta, bytes } => self.on_snapshot_fetched(meta, bytes),
+            Event::SnapshotFetchFailed { last, why } => self.on_snapshot_fetch_failed(last, why),
+            Event::SnapshotRestored { last } => self.on_snapshot_restored(last),
+            Event::SnapshotSending { to, bytes, total } => self.on_snapshot_sending(to, bytes, total),
+            Event::SnapshotUnreadable { why } => self.on_snapshot_unreadable(why),
+            _ => {}
         }
     }
 
@@ -217,17 +405,33 @@ impl Replica {
         self.hand_over();
         self.route();
         self.ask_reads();
+        self.ask_leader();
+        self.reform();
+        self.mind_links();
         let ready = self.core.ready();
         self.perform(ready);
+        self.snapshot();
         self.serve_reads();
+        self.follow_asks();
+        self.tell();
         self.finish_stop();
         std::mem::take(&mut self.effects)
     }
 
     /// When to handle [`Event::Timeout`] next.
     pub fn deadline(&self) -> Instant {
-        let all = [self.core.deadline(), self.calls.deadline(), self.reads.deadline(), self.route_deadline()];
-        all.into_iter().min().unwrap_or(Instant::NEVER).min(self.stop_deadline())
+        let all = [
+            self.core.deadline(),
+            self.calls.deadline(),
+            self.reads.deadline(),
+            self.route_deadline(),
+            self.asks_deadline(),
+            self.reform_deadline(),
+            self.links_deadline(),
+            self.snapshots_deadline(),
+            self.stop_deadline(),
+        ];
+        all.into_iter().min().unwrap_or(Instant::NEVER)
     }
 
     pub(crate) fn step(&mut self, input: Input) {
@@ -247,8 +451,14 @@ impl Replica {
         for envelope in ready.send {
             self.effects.push(Effect::Send(envelope.to, PeerMessage::Raft(envelope)));
         }
+        self.effects.extend(ready.compact.map(Effect::Compact));
         self.effects.extend(ready.write.map(Effect::Persist));
+        if let Some(fetch) = ready.fetch {
+            self.on_fetch(fetch);
+        }
         // What is told of an entry follows the write that holds it: a disk must not know its cluster before its log does.
+        let committed = |transition: &Transition| matches!(transition, Transition::MembershipCommitted { .. });
+        let membership_committed = ready.transitions.iter().any(committed);
         for transition in ready.transitions {
             self.on_transition(&transition);
             self.effects.push(Effect::Transition(transition));
@@ -256,11 +466,23 @@ impl Replica {
         if !ready.apply.is_empty() {
             self.apply(ready.apply);
         }
+        // After the machine was handed what is before it: those calls are not lost with this node's membership.
+        if membership_committed {
+            self.learn_of_removal();
+        }
     }
 
     fn on_transition(&mut self, transition: &Transition) {
         match transition {
-            Transition::Follower { leader: Some(_), .. } => self.route_at = self.clock.now,
+            Transition::Follower { leader: Some(_), .. } => {
+                self.route_at = self.clock.now;
+                (self.outcast, self.join_trouble) = (None, None);
+            }
+            Transition::Membership { index, membership } => self.tell_membership(*index, membership, false),
+            Transition::MembershipCommitted { index } => {
+                let membership = Arc::clone(self.core.membership_at(*index));
+                self.tell_membership(*index, &membership, true);
+            }
             Transition::Breach(breach) => {
                 self.fail(format!("an invariant of the protocol does not hold: {breach:?}"), Input::StorageFailed);
             }
@@ -286,6 +508,7 @@ impl Replica {
     }
 
     fn put_into(&mut self, batch: &mut Batch, entry: &Entry) -> Result<(), commands::BadCommand> {
+        self.snapshots.count(entry);
         if let Payload::Command(command) = &entry.payload {
             let commands::Logged { time, ticket, body } = commands::decode(command)?;
             self.time = self.time.max(time);
@@ -294,6 +517,7 @@ impl Replica {
             {
                 batch.callers.push((batch.commands.len(), request));
             }
+            (self.command, self.applied_time) = (entry.index, time);
             batch.commands.push(Command { index: entry.index, term: entry.term, time, body });
         } else {
             // A leader's first entry: everything of earlier terms that will ever be is before it.

@@ -39,10 +39,12 @@ impl Replica {
     }
 
     /// What is refused before anyone else hears of it.
-    fn door(&self, bytes: usize) -> Result<(), Refusal> {
+    pub(crate) fn door(&self, bytes: usize) -> Result<(), Refusal> {
         let waiting = self.calls.len() + self.reads.len();
         let waiting_bytes = self.calls.bytes() + self.reads.bytes();
-        if self.stopping.is_some() {
+        if self.removed {
+            Err(Refusal::Removed)
+        } else if self.stopping.is_some() {
             Err(Refusal::Stopped)
         } else if let Some(why) = &self.failure {
             Err(Refusal::Halted(why.clone()))
@@ -72,11 +74,15 @@ impl Replica {
     }
 
     /// The leader, if it can be handed anything from here. What is sent without a connection is lost for sure.
-    fn leader_at_hand(&self) -> Option<NodeId> {
+    pub(crate) fn leader_at_hand(&self) -> Option<NodeId> {
         self.core.leader().filter(|leader| *leader == self.core.id() || self.reachable.contains(leader))
     }
 
     fn pass_on(&mut self) {
+        // What became of a call would not be seen here if a snapshot on its way has it.
+        if self.is_installing() {
+            return;
+        }
         let Some(leader) = self.leader_at_hand().filter(|_| self.clock.now >= self.route_at) else { return };
         let term = self.core.term();
         while self.calls.may_forward()
@@ -97,6 +103,8 @@ impl Replica {
     pub(crate) fn on_connected(&mut self, peer: NodeId) {
         self.reachable.insert(peer);
         self.troubles.remove(&peer);
+        self.ask_again();
+        self.tell_link(peer, None);
         let term = self.core.term();
         let sent: Vec<(u64, Bytes)> = self.calls.sent_to(peer, term).collect();
         for (sequence, body) in sent {
@@ -106,6 +114,7 @@ impl Replica {
 
     pub(crate) fn on_unreachable(&mut self, peer: NodeId) {
         self.reachable.remove(&peer);
+        self.tell_link(peer, Some(self.troubles.get(&peer).cloned().unwrap_or_else(|| "the link broke".to_owned())));
         if self.core.leader() == Some(peer) {
             self.reads.again_after(self.clock.now, Duration::ZERO);
         }
@@ -137,7 +146,8 @@ impl Replica {
 
     /// When there is something to hand to the leader, or to ask it again.
     pub(crate) fn route_deadline(&self) -> Instant {
-        let calls = if self.core.is_leader() { self.calls.has_parked() } else { self.calls.may_forward() };
+        let may_forward = || !self.is_installing() && self.calls.may_forward();
+        let calls = if self.core.is_leader() { self.calls.has_parked() } else { may_forward() };
         let waits = (calls || self.reads.has_waiting()) && self.leader_at_hand().is_some();
         let route = if waits { self.route_at } else { Instant::NEVER };
         route.min(self.reads.oldest_asked() + self.config.read_retry)
@@ -205,6 +215,9 @@ impl Replica {
         // Nothing is handed over, or even copied, unless the core takes commands now.
         let verdict = if self.storage_full {
             Err(Rejected::Busy)
+        } else if !self.core.membership().is_voter(&self.core.id()) {
+            // It leads for no longer than its own removal takes, and would not see what becomes of a command.
+            Err(Rejected::Transferring)
         } else {
             self.core.step(self.clock.now, Input::Propose(Vec::new()))
         };
@@ -238,16 +251,15 @@ impl Replica {
         self.retry_later();
     }
 
-    fn refusal(&self, rejected: Rejected) -> Refusal {
+    pub(crate) fn refusal(&self, rejected: Rejected) -> Refusal {
         match rejected {
             Rejected::Busy if self.storage_full => {
                 Refusal::Busy("no space is left on the leader's disk; free some, it goes on by itself".to_owned())
             }
-            Rejected::Busy if self.core.is_log_full() => Refusal::Busy(
-                "the leader's log has reached log_bytes_max, and this version keeps the whole log: raise log_bytes_max on \
-                 every member and start them again"
-                    .to_owned(),
-            ),
+            Rejected::Busy if self.core.is_log_full() => Refusal::Busy(format!(
+                "the leader's log has reached log_bytes_max, and no snapshot has shortened it: {}",
+                self.snapshots.error.as_deref().unwrap_or("one is being taken, try again in a moment")
+            )),
             Rejected::Busy => Refusal::Busy("the leader's log holds as much as it may; try again shortly".to_owned()),
             _ => Refusal::NotLeader { leader: self.core.leader() },
         }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use graft_domain::{ClusterId, Index, NodeId, Term};
+use graft_domain::{ClusterId, Incarnation, Index, NodeId, Target, Term};
 
 use crate::replica::Replica;
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Status {
     pub id: NodeId,
-    /// `leader`, `follower`, `learner`, `pre-candidate`, `candidate`, or `failed` if the store or the machine gave up.
+    /// `leader`, `follower`, `learner`, `pre-candidate`, `candidate`, `removed`, or `failed` if the store or the machine gave up.
     pub role: &'static str,
     pub term: Term,
     pub leader: Option<NodeId>,
@@ -23,6 +23,21 @@ pub struct Status {
     pub has_quorum: bool,
     /// Why the node does not work, if so.
     pub error: Option<String>,
+    /// The name of that kind of error.
+    pub error_code: Option<&'static str>,
+    /// Where the last change of the membership stands in the log: what a guarded change compares.
+    pub membership_index: Index,
+    /// Those who were members once.
+    pub former: Vec<NodeId>,
+    /// The change of the membership that is under way, in words.
+    pub change: Option<String>,
+    /// Bytes of log in memory.
+    pub log_bytes: usize,
+    pub snapshot_bytes: Option<u64>,
+    /// `writing`, `fetching` or `applying`, and how much of it is done, from 0 to 1, if that is known.
+    pub snapshot_phase: Option<(&'static str, Option<f64>)>,
+    /// Why the last snapshot failed.
+    pub snapshot_error: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +45,14 @@ pub struct MemberStatus {
     pub id: NodeId,
     pub address: String,
     pub voter: bool,
+    /// What it is to become; the same as what it is unless a change is under way.
+    pub target: Target,
+    /// Which life of its data directory is recorded.
+    pub incarnation: Incarnation,
+    /// It is being given a snapshot; only the leader tells.
+    pub installing: bool,
+    /// Bytes of the snapshot that it has got, and their total; only who sends it tells.
+    pub sent: Option<(u64, u64)>,
     /// What the leader knows it to have; only the leader tells.
     pub matched: Option<Index>,
     /// How long ago the leader heard it; only the leader tells.
@@ -43,19 +66,27 @@ pub struct MemberStatus {
 impl Replica {
     pub fn status(&self) -> Status {
         let core = &self.core;
-        let progress = |id: NodeId| core.followers().find(|(member, _, _)| *member == id);
+        let progress = |id: NodeId| core.followers().find(|follower| follower.id == id);
         let member = |(id, member): (&NodeId, &graft_domain::Member)| MemberStatus {
             id: *id,
             address: member.address.to_string(),
             voter: member.voter || member.outgoing,
-            matched: if *id == core.id() { Some(core.durable()) } else { progress(*id).map(|(_, matched, _)| matched) },
-            last_contact: progress(*id).map(|(_, _, contact)| self.clock.now.since(contact)),
+            target: member.target,
+            incarnation: member.incarnation,
+            installing: progress(*id).is_some_and(|follower| follower.is_installing),
+            sent: self.sent_to(*id).filter(|_| progress(*id).is_some_and(|follower| follower.is_installing)),
+            matched: if *id == core.id() {
+                Some(core.durable())
+            } else {
+                progress(*id).map(|follower| follower.matched)
+            },
+            last_contact: progress(*id).map(|follower| self.clock.now.since(follower.contact)),
             reachable: (*id != core.id()).then(|| self.reachable.contains(id)),
             trouble: self.troubles.get(id).cloned(),
         };
         Status {
             id: core.id(),
-            role: if self.failure.is_some() { "failed" } else { core.role() },
+            role: self.role(),
             term: core.term(),
             leader: core.leader(),
             last: core.last().index,
@@ -65,7 +96,31 @@ impl Replica {
             cluster: core.cluster(),
             members: core.membership().members.iter().map(member).collect(),
             has_quorum: core.has_quorum(),
-            error: self.failure.clone(),
+            error: self.error().map(|(_, why)| why),
+            error_code: self.error().map(|(code, _)| code),
+            membership_index: core.membership_index(),
+            former: core.membership().removed.iter().copied().collect(),
+            change: self.change_under_way(),
+            log_bytes: core.log_bytes(),
+            snapshot_bytes: self.snapshot_bytes(),
+            snapshot_phase: self.snapshot_phase(),
+            snapshot_error: self.snapshots.error.clone(),
         }
+    }
+
+    /// What this node is, in one word.
+    pub fn role(&self) -> &'static str {
+        match () {
+            () if self.removed => "removed",
+            () if self.failure.is_some() => "failed",
+            () => self.core.role(),
+        }
+    }
+
+    /// Why the node does not work, and the name of that kind of trouble.
+    fn error(&self) -> Option<(&'static str, String)> {
+        let failed = || self.failure.clone().map(|why| ("HALTED", why));
+        let removed = || self.removed.then(|| ("REMOVED", format!("{} was removed from the cluster", self.core.id())));
+        removed().or_else(failed).or_else(|| self.outcast.clone())
     }
 }

@@ -157,6 +157,13 @@ impl Calls {
         Some(call)
     }
 
+    /// Takes out the calls that were handed to a leader and not seen since.
+    pub(crate) fn take_all_sent(&mut self) -> Vec<Call> {
+        let is_sent = |call: &Call| matches!(call.stage, Stage::Sent { .. });
+        let sent: Vec<u64> = self.by_sequence.iter().filter(|(_, call)| is_sent(call)).map(|(s, _)| *s).collect();
+        sent.into_iter().filter_map(|sequence| self.remove(sequence)).collect()
+    }
+
     /// Takes out the calls that wait for a leader.
     pub(crate) fn take_parked(&mut self) -> Vec<Call> {
         let mut taken = Vec::new();

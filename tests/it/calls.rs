@@ -1,6 +1,7 @@
 //! What callers are told by real nodes when a machine halts, a node is killed, or a link has more to carry than it takes.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use graft::infrastructure::config::NodeConfig;
 use graft::infrastructure::runtime::{Caller, Kind, Node, Waiting};
 use graft::services::Consistency;
 use graft::services::error::{Outcome, Refusal};
-use graft::services::ports::{Command, Halt, Machine, Reply};
+use graft::services::ports::{Command, Halt, Machine, Reply, WriteSnapshot};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -40,6 +41,18 @@ impl Machine for Counter {
             *self.count.lock().unwrap() += 1;
             replies.push(Reply::Value(Bytes::new()));
         }
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
+        let count = u64::try_from(*self.count.lock().unwrap()).unwrap();
+        Ok(Box::new(move |file| file.write_all(&count.to_le_bytes()).map_err(|error| error.to_string())))
+    }
+
+    fn restore(&mut self, mut file: Box<dyn Read + Send>) -> Result<(), String> {
+        let mut count = [0; 8];
+        file.read_exact(&mut count).map_err(|error| error.to_string())?;
+        *self.count.lock().unwrap() = usize::try_from(u64::from_le_bytes(count)).unwrap();
         Ok(())
     }
 

@@ -1,31 +1,32 @@
 //! Real nodes on loopback, with real disks and a machine in Rust.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use graft::domain::{Index, NodeId};
 use graft::infrastructure::config::NodeConfig;
 use graft::infrastructure::runtime::{Caller, Kind, Node, StartError, Waiting};
 use graft::services::error::{Outcome, Refusal};
-use graft::services::ports::{Command, Halt, Machine, Raised, Reply, StoreError};
+use graft::services::ports::{Command, Halt, Machine, Raised, Reply, StoreError, WriteSnapshot};
 use graft::services::{Consistency, Status};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Keeps every command; `raise`, `halt`, `panic` and `block` do as they say.
 #[derive(Clone, Default)]
-struct Lines {
-    kept: Arc<Mutex<Vec<Bytes>>>,
-    blocked: Arc<AtomicBool>,
+pub(crate) struct Lines {
+    pub(crate) kept: Arc<Mutex<Vec<Bytes>>>,
+    pub(crate) blocked: Arc<AtomicBool>,
     /// What `halt` and `panic` mean only here: trouble of this replica alone.
-    fragile: bool,
+    pub(crate) fragile: bool,
 }
 
 impl Lines {
-    fn seen(&self) -> Vec<Bytes> {
+    pub(crate) fn seen(&self) -> Vec<Bytes> {
         self.kept.lock().unwrap().clone()
     }
 }
@@ -54,6 +55,31 @@ impl Machine for Lines {
                     replies.push(Reply::Value(Bytes::from(lines.len().to_string())));
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
+        let lines = self.seen();
+        Ok(Box::new(move |file| {
+            for line in lines {
+                let length = u32::try_from(line.len()).unwrap().to_le_bytes();
+                let written = file.write_all(&length).and_then(|()| file.write_all(&line));
+                written.map_err(|error| error.to_string())?;
+            }
+            Ok(())
+        }))
+    }
+
+    fn restore(&mut self, mut file: Box<dyn Read + Send>) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        let mut bytes = Bytes::from(bytes);
+        let mut lines = self.kept.lock().unwrap();
+        lines.clear();
+        while !bytes.is_empty() {
+            let length = bytes.get_u32_le() as usize;
+            lines.push(bytes.split_to(length));
         }
         Ok(())
     }
@@ -136,11 +162,11 @@ impl Cluster {
     }
 }
 
-fn id(n: usize) -> NodeId {
+pub(crate) fn id(n: usize) -> NodeId {
     NodeId::new(&format!("n{}", n + 1)).unwrap()
 }
 
-fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = condition() {
@@ -151,7 +177,7 @@ fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn call(node: &Node, kind: Kind, bodies: &[&str], timeout: Duration) -> Vec<Outcome> {
+pub(crate) fn call(node: &Node, kind: Kind, bodies: &[&str], timeout: Duration) -> Vec<Outcome> {
     let waiting = Waiting::new(bodies.len());
     let caller = |token: usize| Caller { sink: Arc::<Waiting>::clone(&waiting), token: token as u64 };
     let calls = bodies.iter().enumerate().map(|(n, body)| (Bytes::from((*body).to_owned()), caller(n))).collect();
@@ -160,18 +186,18 @@ fn call(node: &Node, kind: Kind, bodies: &[&str], timeout: Duration) -> Vec<Outc
     waiting.take()
 }
 
-fn execute(node: &Node, body: &str) -> Outcome {
+pub(crate) fn execute(node: &Node, body: &str) -> Outcome {
     call(node, Kind::Execute, &[body], PATIENCE).remove(0)
 }
 
-fn value(outcome: Outcome) -> String {
+pub(crate) fn value(outcome: Outcome) -> String {
     match outcome {
         Outcome::Done { reply: Reply::Value(bytes), .. } => String::from_utf8(bytes.to_vec()).unwrap(),
         other => panic!("no value: {other:?}"),
     }
 }
 
-fn count(node: &Node, consistency: Consistency) -> String {
+pub(crate) fn count(node: &Node, consistency: Consistency) -> String {
     value(call(node, Kind::Query(consistency), &["count"], PATIENCE).remove(0))
 }
 

@@ -4,3 +4,4 @@
 mod architecture;
 mod calls;
 mod cluster;
+mod membership;

@@ -8,7 +8,15 @@ from pathlib import Path
 import graft
 import pytest
 from machines import Bank
-from nodes import DEADLINE_SECONDS, Trio
+from nodes import DEADLINE_SECONDS, Group, Trio
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Group]:
+    """Nobody yet; all that were started are stopped in the end."""
+    made = Group(tmp_path)
+    yield made
+    made.stop()
 
 
 @pytest.fixture

@@ -194,6 +194,7 @@ class Process:
             address=told["address"],
             data_dir=told["data_dir"],
             members=told["members"],
+            join=told["join"],
             **told["settings"],
         )
         self._run = told["run"]
@@ -238,6 +239,10 @@ class Process:
 
     def do_query(self, name: str, args: list[Any], seconds: float, consistency: Any) -> Any:
         return self._node.options(timeout=seconds, consistency=consistency).query(name, *args)
+
+    def do_change(self, change: str, args: list[Any], seconds: float) -> list[str]:
+        getattr(self._node.members, change)(*args, timeout=seconds)
+        return [member.id for member in self._node.members]
 
     def do_load(self, writers: int, readers: int, pause: float, seconds: float) -> None:
         assert self._load is None, "a load runs already"

@@ -90,6 +90,7 @@ class Proc:
         self.id = id_
         self.paused = False
         self._calls = 0
+        self._sending = threading.Lock()
         self._answers: dict[int, dict[str, Any]] = {}
         self._ended = False
         self._news = threading.Condition()
@@ -111,14 +112,16 @@ class Proc:
     def send(self, do: str, **arguments: Any) -> Answer:
         """Sends a call. A paused process finds it when it goes on."""
         assert self._process.stdin is not None
-        self._calls += 1
-        request = {"call": self._calls, "do": do, **arguments}
-        try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # the answer says that it died
-        return Answer(self, self._calls)
+        with self._sending:
+            self._calls += 1
+            number = self._calls
+            request = {"call": number, "do": do, **arguments}
+            try:
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
+                self._process.stdin.flush()
+            except (BrokenPipeError, ValueError):
+                pass  # the answer says that it died
+        return Answer(self, number)
 
     def call(self, do: str, **arguments: Any) -> Any:
         """Sends a call and waits for its answer."""
@@ -207,6 +210,7 @@ class Cluster:
         self.ids = [f"n{number + 1}" for number in range(size)]
         self.members: dict[str, str] = {}
         self.data_dirs: dict[str, Path] = {}
+        self.joins: dict[str, list[str]] = {}
         self.procs: dict[str, Proc] = {}
         self._runs = 0
 
@@ -247,7 +251,8 @@ class Cluster:
             told = {
                 "id": id_,
                 "address": self.members[id_],
-                "members": self.members,
+                "members": None if id_ in self.joins else self.members,
+                "join": self.joins.get(id_) or None,
                 "data_dir": str(self.data_dirs.get(id_, self.home(id_) / "data")),
                 "directory": str(self.home(id_)),
                 "settings": self.settings,
@@ -257,6 +262,14 @@ class Cluster:
         for id_ in ids:
             self.procs[id_].started.value()
         return self
+
+    def enlist(self, id_: str, *join: str) -> str:
+        """One more node, which enters by those addresses, or, without any, founds a cluster of its own. Gives its
+        address. Nothing is started."""
+        self.ids.append(id_)
+        self.members[id_] = f"127.0.0.1:{free_ports(1)[0]}"
+        self.joins[id_] = list(join)
+        return self.members[id_]
 
     def ready(self) -> Cluster:
         """Waits until all that run are ready."""

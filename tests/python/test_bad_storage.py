@@ -17,7 +17,7 @@ from processes import Cluster, is_root, until
 
 COUNT = 50
 READY_SECONDS = 30
-SEGMENT_BYTES = 64 << 20
+SEGMENT_BYTES = 16 << 20
 HEADER_BYTES = 4096
 needs_root = pytest.mark.skipif(not is_root(), reason="mounting a small file system needs root")
 

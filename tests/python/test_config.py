@@ -57,6 +57,10 @@ def test_sizes(text, size):
         ({"heartbeat": "200ms"}, "more than half of election_timeout"),
         ({"election_timeout": "5ms", "heartbeat": "1ms"}, "below 0.01s"),
         ({"log_bytes_max": "1MiB"}, "would never fit"),
+        ({"log_bytes_max": "100MiB"}, "the log would be full before a snapshot could shorten it"),
+        ({"snapshot_every_bytes": 0}, "above 0"),
+        ({"snapshot_every_entries": "1000"}, "must be an int above 0"),
+        ({"snapshot_bytes_per_second": 1e6}, "must be a size"),
         ({"election_timeot": "1s"}, "there is no setting 'election_timeot'; did you mean 'election_timeout'?"),
         ({"qqq": 1}, "there are: batch_bytes_max"),
     ],
@@ -86,7 +90,7 @@ def test_every_setting_says_its_unit_default_and_reason():
     fields = [field.name for field in dataclasses.fields(graft.Config)]
     assert set(texts) == set(fields) == set(_config._PARSERS) == set(_config.Settings.__annotations__)
     for name in fields:
-        assert texts[name].split(";")[0] in ("Seconds", "Bytes", "Calls"), name
+        assert texts[name].split(";")[0] in ("Seconds", "Bytes", "Calls", "Entries", "Bytes a second"), name
         assert "default" in texts[name], name
         assert len(texts[name]) > 100, f"{name} gives no reason"
 

@@ -1,4 +1,4 @@
-"""The README's example runs as printed, but for its ports, which may be taken here."""
+"""The README's examples run as printed, one after the other, but for their ports, which may be taken here."""
 
 from __future__ import annotations
 
@@ -10,23 +10,39 @@ from pathlib import Path
 from processes import free_ports
 
 README = Path(__file__).parents[2] / "README.md"
+PORTS = ("7001", "7002", "7003", "7004")
 
 
-def test_the_example_runs_as_printed(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 1
-    program = blocks[0]
-    assert len([line for line in program.splitlines() if line.strip()]) <= 20
-    for port, free in zip(("7001", "7002", "7003"), free_ports(3), strict=True):
-        assert port in program
-        program = program.replace(port, str(free))
-    for printed in ("5\n", "10\n"):  # the second time it finds what the first has left
-        ran = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert (ran.returncode, ran.stdout, ran.stderr) == (0, printed, "")
+def blocks(ports: list[int]) -> list[str]:
+    found = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    for port, free in zip(PORTS, ports, strict=True):
+        assert any(port in block for block in found)
+        found = [block.replace(port, str(free)) for block in found]
+    return found
+
+
+def run(program: str, directory: Path) -> list[str]:
+    """The lines that it prints."""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=directory, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout.splitlines()
+
+
+def test_the_twenty_lines_run_as_printed(tmp_path: Path) -> None:
+    first, *_ = blocks(free_ports(4))
+    assert len([line for line in first.splitlines() if line.strip()]) <= 20
+    assert run(first, tmp_path) == ["5"]
+    assert run(first, tmp_path) == ["10"], "the second time it finds what the first has left"
+
+
+def test_the_cluster_grows_as_printed(tmp_path: Path) -> None:
+    ports = free_ports(4)
+    twenty_lines, growing = blocks(ports)
+    for balance in ("5", "10"):  # the second time everything is so already
+        printed, *table = run(f"{twenty_lines}\n{growing}", tmp_path)
+        assert printed == balance
+        assert table[0].split() == ["id", "address", "role", "reachable", "lag"]
+        members = {line.split()[0]: line.split()[1] for line in table[1:]}
+        assert members == {f"n{place}": f"127.0.0.1:{ports[place - 1]}" for place in (1, 3, 4)}

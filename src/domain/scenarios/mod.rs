@@ -4,6 +4,7 @@
 //! `UPDATE_SCENARIOS=1 cargo test -p graft-domain scenarios` writes the transcripts anew; read the diff before believing it.
 //! `SCENARIO=election` plays that one alone.
 
+mod change;
 mod command;
 mod script;
 mod stage;

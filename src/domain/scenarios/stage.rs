@@ -12,9 +12,10 @@ use bytes::Bytes;
 
 use super::command::{Words, entry_id, node, number};
 use crate::message::{Append, AppendOutcome, AppendReply, Message, VoteRequest};
-use crate::world::{Disk, Node, Operation, Shown, World};
+use crate::world::{Disk, Node, Shown, World};
 use crate::{
-    ClusterId, Config, Entry, Envelope, Index, Input, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Term,
+    ClusterId, Config, Entry, Envelope, Index, Input, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Target,
+    Term,
 };
 
 pub(super) struct Stage {
@@ -49,6 +50,7 @@ impl Stage {
             if !(self.set_up(verb, &mut words)
                 || self.network(verb, &mut words)
                 || self.node(verb, &mut words)
+                || self.membership(verb, &mut words)
                 || self.disk_and_machine(verb, &mut words))
             {
                 panic!("what is {verb}?");
@@ -64,6 +66,12 @@ impl Stage {
             "limit" => self.limits.push((words.word().to_string(), words.count_or(0))),
             "cluster" => self.cluster(words, true),
             "found" => self.cluster(words, false),
+            "new" => {
+                let id = words.id();
+                let config = self.config(id, self.world.nodes.len() as u64 + 1);
+                self.world.add(config, Disk::default());
+                self.world.start(&id, true);
+            }
             "log" => self.log(words),
             _ => return false,
         }
@@ -82,6 +90,7 @@ impl Stage {
         for (id, member) in &mut membership.members {
             member.voter = incoming.as_ref().unwrap_or(&first).contains(id);
             member.outgoing = incoming.is_some() && first.contains(id);
+            member.target = target_of(member.voter, member.outgoing);
         }
         self.founding = Arc::new(membership.clone());
         membership.cluster = ClusterId(1);
@@ -100,6 +109,8 @@ impl Stage {
 
     fn config(&self, id: NodeId, n: u64) -> Config {
         let mut config = Config::new(id, ClusterId(u128::from(n)), n);
+        // Where a story does not say otherwise, a snapshot cuts the log where it ends.
+        (config.tail_bytes, config.held_bytes_max) = (0, 0);
         for (name, limit) in &self.limits {
             match name.as_str() {
                 "append_bytes_max" => config.append_bytes_max = *limit,
@@ -109,6 +120,8 @@ impl Stage {
                 "log_bytes_max" => config.log_bytes_max = *limit,
                 "uncommitted_bytes_max" => config.uncommitted_bytes_max = *limit,
                 "reads_max" => config.reads_max = *limit,
+                "tail_bytes" => config.tail_bytes = *limit,
+                "held_bytes_max" => config.held_bytes_max = *limit,
                 _ => panic!("there is no limit {name}"),
             }
         }
@@ -122,6 +135,7 @@ impl Stage {
         let mut disk = Disk { membership: Arc::clone(&self.membership), commit: Index(1), ..Disk::default() };
         if words.take("snapshot") {
             disk.snapshot = entry_id(words.word());
+            disk.base = disk.snapshot;
         }
         let mut index = disk.snapshot.index;
         while let Some(word) = words.next() {
@@ -151,7 +165,7 @@ impl Stage {
     }
 
     /// The rest of a membership entry such as `2{n1 n2 -> n1 n3}`: the old voters, then perhaps the new; others learn.
-    fn change(&self, first: &str, words: &mut Words<'_>) -> Membership {
+    pub(super) fn change(&self, first: &str, words: &mut Words<'_>) -> Membership {
         let mut halves = vec![BTreeSet::new()];
         let mut word = first;
         loop {
@@ -169,6 +183,7 @@ impl Stage {
         let (old, new) = (&halves[0], &halves[halves.len() - 1]);
         for (id, member) in &mut membership.members {
             (member.voter, member.outgoing) = (new.contains(id), halves.len() > 1 && old.contains(id));
+            member.target = target_of(member.voter, member.outgoing);
         }
         membership
     }
@@ -327,7 +342,7 @@ impl Stage {
     }
 
     /// Steps a core and notes if it will not.
-    fn tell(&mut self, id: NodeId, input: Input) {
+    pub(super) fn tell(&mut self, id: NodeId, input: Input) {
         if let Err(rejected) = self.world.step(&id, input) {
             self.world.note(|| format!("{id} will not: {}", Shown(&rejected)));
         }
@@ -341,6 +356,11 @@ impl Stage {
                 match words.word() {
                     "hold" => self.world.node_mut(&id).machine.held = true,
                     "keeps" => self.world.node_mut(&id).machine.keeps = true,
+                    "release" => {
+                        self.world.node_mut(&id).machine.held = false;
+                        self.world.act(&id);
+                    }
+                    "restore" => assert!(self.world.restore(&id), "{id} has fetched nothing"),
                     "apply" => drop(self.world.apply(&id, words.count_or(usize::MAX))),
                     other => panic!("what is {other}?"),
                 }
@@ -358,13 +378,25 @@ impl Stage {
             "snapshot" => {
                 let id = words.id();
                 assert!(words.take("upto"), "snapshot n1 upto 5");
-                self.world.snapshot(&id, words.index());
+                let upto = words.index();
+                if words.take("untold") {
+                    self.world.write_snapshot(&id, upto);
+                } else {
+                    self.world.snapshot(&id, upto);
+                }
             }
             "install" => {
                 let (id, last) = (words.id(), entry_id(words.word()));
                 let membership = Arc::clone(&self.membership);
-                self.world.node_mut(&id).disk.pending.push_back(Operation::Install { last, membership });
-                self.world.act(&id);
+                self.world.arrive(&id, last, membership);
+            }
+            "taken" => {
+                let (id, last) = (words.id(), entry_id(words.word()));
+                self.tell(id, Input::SnapshotTaken { last });
+            }
+            "snapshot-failed" => {
+                let (id, to) = (words.id(), words.id());
+                self.tell(id, Input::SnapshotFailed(to));
             }
             "fetch" => {
                 let id = words.id();
@@ -404,6 +436,15 @@ impl Stage {
             }
             other => panic!("what is {other}?"),
         }
+    }
+}
+
+/// What a member with these votes is to become, if nobody says otherwise.
+fn target_of(voter: bool, outgoing: bool) -> Target {
+    match (voter, outgoing) {
+        (true, _) => Target::Voter,
+        (false, true) => Target::Gone,
+        (false, false) => Target::Learner,
     }
 }
 

@@ -16,14 +16,19 @@ use bytes::Bytes;
 use super::cluster::World;
 use super::disk::Disk;
 use crate::random::Random;
-use crate::{ClusterId, Config, Entry, Index, Input, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Term};
+use crate::{
+    ClusterId, Config, Entry, EntryId, Index, Input, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Target,
+    Term,
+};
 
 const SEEDS: u64 = 300;
+/// How long everything takes to be well again.
+const HEALING: Duration = Duration::from_secs(15);
 const STEPS: u64 = 800;
 
 /// How unlucky one run is, in thousandths.
 #[derive(Debug)]
-struct Luck {
+pub(super) struct Luck {
     lost: u64,
     twice: u64,
     out_of_order: u64,
@@ -37,37 +42,51 @@ struct Luck {
     fail: u64,
     /// Leaders go before what they append is committed (thesis figure 3.7).
     dethrone: u64,
+    hang: u64,
+    pub(super) churn: u64,
 }
 
-struct Chaos {
-    world: World,
-    random: Random,
-    luck: Luck,
+pub(super) struct Chaos {
+    pub(super) world: World,
+    pub(super) random: Random,
+    pub(super) luck: Luck,
     reads: u64,
     proposed: u64,
-    seen: Seen,
+    pub(super) seen: Seen,
     /// Whose machine has halted.
     unfit: BTreeSet<NodeId>,
+    /// Whose disk does nothing until everything heals.
+    hung: BTreeSet<NodeId>,
+    /// Learners whose disk is empty: never to vote, and to be removed.
+    pub(super) wiped: BTreeSet<NodeId>,
+    /// What a new node is made like.
+    pub(super) pattern: Config,
 }
 
 /// That the interesting things do happen.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     commits: u64,
     terms: u64,
     crashes: u64,
     reads: u64,
     transfers: u64,
     installs: u64,
+    pub(super) changes: u64,
+    pub(super) joint: u64,
+    pub(super) retired: u64,
+    hung: u64,
+    pub(super) wiped: u64,
+    cut: u64,
     steps: u64,
 }
 
 impl Chaos {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.random.next() % end.max(1)
     }
 
-    fn chance(&mut self, thousandths: u64) -> bool {
+    pub(super) fn chance(&mut self, thousandths: u64) -> bool {
         self.below(1_000) < thousandths
     }
 
@@ -77,7 +96,7 @@ impl Chaos {
         ids[usize::try_from(place).expect("a small number")]
     }
 
-    fn some(&mut self, end: usize) -> usize {
+    pub(super) fn some(&mut self, end: usize) -> usize {
         usize::try_from(self.below(end as u64)).expect("a small number")
     }
 
@@ -97,61 +116,95 @@ impl Chaos {
             snapshot: rare(400),
             fail: rare(10),
             dethrone: rare(900),
+            hang: rare(60),
+            churn: rare(900),
         };
         let mut world = World { name: format!("seed {seed}"), ..World::default() };
         world.recording = env::var("CHAOS_SEED").is_ok();
-        let mut chaos =
-            Self { world, random, luck, reads: 0, proposed: 0, seen: Seen::default(), unfit: BTreeSet::new() };
-        chaos.found(seed);
+        let pattern = Config::new(NodeId::new("n0").expect("a good id"), ClusterId(1), seed.wrapping_mul(31));
+        let mut chaos = Self {
+            world,
+            random,
+            luck,
+            reads: 0,
+            proposed: 0,
+            seen: Seen::default(),
+            unfit: BTreeSet::new(),
+            hung: BTreeSet::new(),
+            wiped: BTreeSet::new(),
+            pattern,
+        };
+        chaos.limits();
+        chaos.found();
         chaos
     }
 
     /// Three to five members: to be founded or at work already, with a learner, or half-way through a change.
-    fn found(&mut self, seed: u64) {
+    fn found(&mut self) {
         let count = 3 + self.below(3);
         let ids: Vec<NodeId> = (1..=count).map(|n| NodeId::new(&format!("n{n}")).expect("a good id")).collect();
         let mut membership = Membership::founding(ids.iter().map(|id| (*id, "")));
         let shape = self.below(5);
         for (place, member) in membership.members.values_mut().enumerate() {
             match shape {
-                1 if place == 0 => member.voter = false,
+                1 if place == 0 => (member.voter, member.target) = (false, Target::Learner),
                 2 => (member.voter, member.outgoing) = (place != 0, place + 1 != ids.len()),
                 _ => {}
+            }
+            if shape == 2 && !member.voter {
+                member.target = if ids.len() == 4 { Target::Learner } else { Target::Gone };
             }
         }
         let founded = shape != 0;
         let founding = Arc::new(membership.clone());
         membership.cluster = ClusterId(1);
         let first = Entry { index: Index(1), term: Term(1), payload: Payload::Membership(Arc::new(membership)) };
-        let tight = self.chance(500);
-        let append_bytes_max = if self.chance(500) { 1 } else { 100 };
-        for (n, id) in (1..).zip(&ids) {
-            let mut config = Config::new(*id, ClusterId(u128::from(n)), seed.wrapping_mul(31).wrapping_add(n));
-            if tight {
-                (config.append_bytes_max, config.inflight_messages_max) = (append_bytes_max, 2);
-                (config.inflight_bytes_max, config.apply_bytes_max, config.reads_max) = (200, 100, 3);
-            }
+        for id in &ids {
             let mut disk = Disk { membership: Arc::clone(&founding), ..Disk::default() };
             if founded {
                 (disk.entries, disk.term, disk.commit) = (vec![first.clone()], Term(1), Index(1));
             }
-            self.world.add(config, disk);
-            self.world.node_mut(id).machine.keeps = self.chance(500);
+            self.add(*id, disk);
         }
         for id in ids {
             self.world.start(&id, true);
         }
     }
 
+    fn limits(&mut self) {
+        let (tight, short) = (self.chance(500), self.chance(300));
+        let config = &mut self.pattern;
+        if tight {
+            (config.append_bytes_max, config.inflight_messages_max) = (100, 2);
+            (config.inflight_bytes_max, config.apply_bytes_max, config.reads_max) = (200, 100, 3);
+        }
+        if short {
+            config.log_bytes_max = 3_000;
+        }
+        self.pattern.append_bytes_max = if tight && self.chance(500) { 1 } else { self.pattern.append_bytes_max };
+        self.pattern.tail_bytes = [0, 100, 400][self.some(3)];
+        self.pattern.held_bytes_max = [0, 1_000, 100_000][self.some(3)];
+    }
+
+    /// Adds a node that has never run, with a name for the cluster and luck of its own.
+    pub(super) fn add(&mut self, id: NodeId, disk: Disk) {
+        let n = self.world.nodes.len() as u64 + 1;
+        let seed = self.pattern.seed.wrapping_add(n);
+        let config = Config { id, cluster: ClusterId(u128::from(n)), seed, ..self.pattern.clone() };
+        self.world.add(config, disk);
+        self.world.node_mut(&id).machine.keeps = self.chance(500);
+    }
+
     fn misfortune(&mut self) {
         for _ in 0..STEPS {
             self.seen.steps += 1;
-            match self.below(10) {
+            match self.below(13) {
                 0..=4 => (0..=self.below(4)).for_each(|_| self.network()),
                 5 => self.clock(),
                 6 => self.client(),
                 7 => self.disks(),
                 8 => self.faults(),
+                9..=11 => self.churn(),
                 _ => self.turns(),
             }
         }
@@ -214,10 +267,12 @@ impl Chaos {
 
     fn disks(&mut self) {
         let id = self.any();
-        let held = self.chance(self.luck.disk_held);
-        self.world.node_mut(&id).disk.held = held;
         let count = self.some(3);
-        self.world.sync(&id, count);
+        if !self.hung.contains(&id) {
+            let held = self.chance(self.luck.disk_held);
+            self.world.node_mut(&id).disk.held = held;
+            self.world.sync(&id, count);
+        }
         let held = self.chance(self.luck.machine_held);
         self.world.node_mut(&id).machine.held = held;
         self.world.apply(&id, count);
@@ -227,13 +282,32 @@ impl Chaos {
         if self.chance(self.luck.snapshot) {
             let back = self.below(4);
             let upto = self.world.checks.committed_last().0.saturating_sub(back);
-            let id = self.world.leader().unwrap_or(id);
-            self.world.snapshot(&id, Index(upto));
+            let id = if self.chance(700) { self.world.leader().unwrap_or(id) } else { id };
+            let base = |world: &World| world.node(&id).core.as_ref().map(RaftCore::base);
+            let before = base(&self.world);
+            if self.chance(900) {
+                self.world.snapshot(&id, Index(upto));
+            } else {
+                // Durable, and then the power goes or the word is late.
+                self.world.write_snapshot(&id, Index(upto));
+            }
+            self.seen.cut += u64::from(base(&self.world) > before);
         }
         for id in self.world.ids() {
-            if self.chance(300) {
-                self.seen.installs += u64::from(self.world.fetch(&id));
+            self.fetch(id);
+        }
+    }
+
+    /// Snapshots arrive late, never, or once more.
+    fn fetch(&mut self, id: NodeId) {
+        let wanted = self.world.node(&id).fetch;
+        if self.chance(300) {
+            self.seen.installs += u64::from(self.world.fetch(&id));
+            if self.chance(100) && self.world.node(&id).core.is_some() {
+                self.world.node_mut(&id).fetch = wanted;
             }
+        } else if self.chance(50) {
+            self.world.node_mut(&id).fetch = None;
         }
     }
 
@@ -252,6 +326,7 @@ impl Chaos {
             if self.chance(200) {
                 let disk = &mut self.world.node_mut(&id).disk;
                 (disk.failed, disk.held) = (false, false);
+                self.hung.remove(&id);
                 self.world.start(&id, false);
             }
         } else if self.chance(self.luck.crash) {
@@ -261,6 +336,10 @@ impl Chaos {
             self.seen.crashes += 1;
         } else if self.chance(self.luck.fail) {
             self.fail(id);
+        } else if self.chance(self.luck.hang) {
+            self.world.node_mut(&id).disk.held = true;
+            self.hung.insert(id);
+            self.seen.hung += 1;
         } else if self.chance(self.luck.cut) {
             self.partition(id, other);
         } else if self.chance(100) {
@@ -319,6 +398,7 @@ impl Chaos {
         let world = &mut self.world;
         world.note(|| "everything heals".to_string());
         world.cuts.clear();
+        self.hung.clear();
         for id in world.ids() {
             let node = world.node_mut(&id);
             (node.disk.held, node.machine.held, node.gathering) = (false, false, false);
@@ -332,31 +412,42 @@ impl Chaos {
             }
             world.act(&id);
         }
-        world.run(Duration::from_secs(15));
-        let leader = world.leader();
-        let leader = world.must(leader.ok_or("nobody leads fifteen seconds after everything healed"));
+        world.run(HEALING);
+        let leader = self.settle();
+        self.everything_works(&leader);
+        self.seen.commits = self.world.checks.committed_last().0;
+        self.seen.terms = self.world.cores().map(|core| core.term().0).max().unwrap_or(0);
+    }
+
+    /// One leader, equal logs and memberships, a fresh command and fresh reads everywhere.
+    fn everything_works(&mut self, leader: &NodeId) {
+        let world = &mut self.world;
+        let membership = world.node(leader).core.as_ref().map(|core| Arc::clone(core.membership())).unwrap_or_default();
         let command = vec![Bytes::from_static(b"fresh")];
         let index = world
-            .step(&leader, Input::Propose(command))
+            .step(leader, Input::Propose(command))
             .unwrap_or_else(|rejected| panic!("{}: the leader turns a command down: {rejected:?}", world.name));
-        for id in world.ids() {
+        for id in membership.members.keys() {
             self.reads += 1;
-            let asked = world.read(&id, ReadId(self.reads)).map_err(|r| format!("{id} turns a read down: {r:?}"));
+            let asked = world.read(id, ReadId(self.reads)).map_err(|r| format!("{id} turns a read down: {r:?}"));
             world.must(asked);
         }
         world.run(Duration::from_secs(1));
         let leaders = world.cores().filter(|core| core.is_leader()).count();
-        let behind = |core: &RaftCore| core.applied() < index;
+        let members: Vec<&RaftCore> = world.cores().filter(|core| membership.contains(&core.id())).collect();
+        let ends: BTreeSet<EntryId> = members.iter().map(|core| core.last()).collect();
         let behind: BTreeMap<NodeId, Index> =
-            world.cores().filter(|c| behind(c)).map(|c| (c.id(), c.applied())).collect();
-        let converged = leaders == 1 && behind.is_empty() && world.ends().len() == 1 && world.checks.reads_open() == 0;
+            members.iter().filter(|c| c.applied() < index).map(|c| (c.id(), c.applied())).collect();
+        let one_membership = members.iter().all(|core| *core.membership() == membership);
+        let reads = world.checks.reads_open();
+        let converged = leaders == 1 && behind.is_empty() && ends.len() == 1 && one_membership && reads == 0;
         let verdict = || {
-            let (ends, reads) = (world.ends(), world.checks.reads_open());
-            format!("not well: {leaders} leaders, {index} not applied by {behind:?}, ends {ends:?}, {reads} reads open")
+            format!(
+                "not well: {leaders} leaders, {index} not applied by {behind:?}, ends {ends:?}, one membership: \
+                 {one_membership}, {reads} reads open"
+            )
         };
         world.must(if converged { Ok(()) } else { Err(verdict()) });
-        self.seen.commits = world.checks.committed_last().0;
-        self.seen.terms = world.cores().map(|core| core.term().0).max().unwrap_or(0);
     }
 }
 
@@ -399,11 +490,21 @@ fn nothing_breaks_and_everything_heals() {
         total.reads += seen.reads;
         total.transfers += seen.transfers;
         total.installs += seen.installs;
+        total.changes += seen.changes;
+        total.joint += seen.joint;
+        total.retired += seen.retired;
+        total.hung += seen.hung;
+        total.wiped += seen.wiped;
+        total.cut += seen.cut;
         total.steps += seen.steps;
     }
     println!("{count} runs: {total:?}");
-    let happens = [total.commits, total.terms, total.crashes, total.reads, total.transfers, total.installs];
-    assert!(count < SEEDS || happens.iter().all(|n| *n > count / 10), "too little happens to mean anything: {total:?}");
+    let protocol = [total.commits, total.terms, total.crashes, total.reads, total.transfers];
+    let shape = [total.installs, total.changes, total.joint, total.retired * 4, total.wiped * 4, total.cut, total.hung];
+    assert!(
+        count < SEEDS || protocol.iter().chain(&shape).all(|n| *n > count / 10),
+        "too little happens to mean anything: {total:?}"
+    );
 }
 
 #[test]

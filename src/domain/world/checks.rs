@@ -1,13 +1,13 @@
 //! What must hold of a whole cluster, over its whole history, whatever happens to it. Asked after every step.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::cluster::Node;
 use crate::message::{AppendOutcome, Envelope, Message};
-use crate::{Entry, EntryId, Index, Membership, NodeId, RaftCore, ReadId, Term};
+use crate::{ClusterId, Entry, EntryId, Index, Membership, NodeId, Payload, RaftCore, ReadId, Term};
 
 /// Everything that was ever true and must stay so.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +40,7 @@ impl Checks {
 
     /// Takes what a node was set up with as history.
     pub(crate) fn adopt(&mut self, core: &RaftCore) {
-        for index in core.snapshot().index.0 + 1..=core.commit().0 {
+        for index in core.base().index.0 + 1..=core.commit().0 {
             if let Some(entry) = core.entry(Index(index)) {
                 self.committed.insert(Index(index), (entry.clone(), entry.term));
             }
@@ -50,7 +50,13 @@ impl Checks {
 
     /// What a restarted node knows comes from its disk; of its commit index that is only a hint.
     pub(crate) fn restarted(&mut self, core: &RaftCore) {
-        self.seen.insert(core.id(), (core.term(), core.snapshot().index));
+        self.seen.insert(core.id(), (core.term(), core.base().index));
+    }
+
+    /// A disk was wiped: nothing that is on it now has to do with what was.
+    pub(crate) fn wiped(&mut self, id: &NodeId) {
+        self.seen.remove(id);
+        self.logs.remove(id);
     }
 
     /// Looks at the node that has just moved.
@@ -63,7 +69,7 @@ impl Checks {
         let (term, commit) = self.seen.insert(*id, (core.term(), core.commit())).unwrap_or_default();
         must(core.term() >= term, || format!("{id} goes back from term {term} to {}", core.term()))?;
         must(core.commit() >= commit, || format!("{id} goes back from commit {commit} to {}", core.commit()))?;
-        let log = (core.snapshot(), core.last(), core.durable());
+        let log = (core.base(), core.last(), core.durable());
         if self.logs.insert(*id, log) != Some(log) {
             self.log_matching(core)?;
             durable_is_on_disk(node, core)?;
@@ -73,9 +79,12 @@ impl Checks {
     }
 
     fn log_matching(&mut self, core: &RaftCore) -> Verdict {
-        let mut before = core.snapshot();
+        let mut before = core.base();
         for index in before.index.0 + 1..=core.last().index.0 {
             let Some(entry) = core.entry(Index(index)) else { return Err(format!("no entry at {index}")) };
+            if core.is_leader() && entry.term == core.term() && !self.entries.contains_key(&entry.id()) {
+                self.changes(core, entry)?;
+            }
             let known = self.entries.entry(entry.id()).or_insert_with(|| (entry.clone(), before));
             must(known.0 == *entry && known.1 == before, || {
                 format!("log matching: {} has {:?} after {before}, elsewhere {known:?}", core.id(), entry)
@@ -83,6 +92,40 @@ impl Checks {
             before = entry.id();
         }
         Ok(())
+    }
+
+    /// A leader appends a membership: the one before it is committed, so is an entry of its own term unless it founds, and no
+    /// two quorums of the two pass each other by.
+    fn changes(&self, core: &RaftCore, entry: &Entry) -> Verdict {
+        let Payload::Membership(next) = &entry.payload else { return Ok(()) };
+        let (id, index) = (core.id(), entry.index);
+        let uncommitted = (self.committed_last().0 + 1..index.0).filter_map(|index| core.entry(Index(index)));
+        let earlier = uncommitted.clone().find(|e| matches!(e.payload, Payload::Membership(_)));
+        must(earlier.is_none(), || {
+            format!("{id} changes the membership at {index} before that at {earlier:?} is certain")
+        })?;
+        let own = self.committed.values().next_back().is_some_and(|(e, _)| e.term == entry.term);
+        let founds = core.membership_at(index.prev()).cluster == ClusterId::UNKNOWN;
+        must(founds || own, || format!("{id} changes the membership at {index} before it knows what is committed"))?;
+        let before = core.membership_at(index.prev());
+        must(quorums_meet(before, next), || {
+            format!("{id} goes from {before:?} to {next:?}: their quorums need not meet")
+        })?;
+        let back = next.members.keys().find(|id| before.removed.contains(id));
+        must(back.is_none(), || format!("{id} takes back {back:?}, which was removed"))
+    }
+
+    /// A snapshot ends with a committed entry and names the membership of that place (S43).
+    pub(crate) fn covers(&self, last: EntryId, membership: &Membership) -> Verdict {
+        let known = self.committed.get(&last.index).map_or(last.term, |(entry, _)| entry.term);
+        must(known == last.term, || format!("a snapshot upto {last}, committed is an entry of term {known}"))?;
+        let in_force = self.committed.range(..=last.index).rev().find_map(|(_, (entry, _))| match &entry.payload {
+            Payload::Membership(membership) => Some(membership),
+            _ => None,
+        });
+        must(in_force.is_none_or(|m| **m == *membership), || {
+            format!("a snapshot upto {last} has {membership:?}, in force is {in_force:?}")
+        })
     }
 
     /// Committed entries never change, and a leader commits only what a quorum holds durably.
@@ -114,7 +157,7 @@ impl Checks {
         }
         self.leaders.insert(term, id);
         for (index, (entry, committed_in)) in &self.committed {
-            let has = *index <= core.snapshot().index || core.entry(*index) == Some(entry);
+            let has = *index <= core.base().index || core.entry(*index) == Some(entry);
             must(has || *committed_in >= term, || format!("{id} leads term {term} without committed {}", entry.id()))?;
         }
         Ok(())
@@ -144,7 +187,7 @@ impl Checks {
                 if core.term() != *term {
                     return Ok(());
                 }
-                let mut promised = (core.snapshot().index.0 + 1..=matched.0).map(|index| core.entry(Index(index)));
+                let mut promised = (core.base().index.0 + 1..=matched.0).map(|index| core.entry(Index(index)));
                 must(promised.all(|entry| entry.is_some_and(|e| disk.holds(e))), || {
                     format!("{from} acknowledges {matched} before that is durable")
                 })
@@ -186,11 +229,22 @@ impl Checks {
 }
 
 fn durable_is_on_disk(node: &Node, core: &RaftCore) -> Verdict {
-    for index in core.snapshot().index.0 + 1..=core.durable().0 {
+    for index in core.base().index.0 + 1..=core.durable().0 {
         let held = core.entry(Index(index)).is_some_and(|e| node.disk.holds(e));
         must(held, || format!("{} takes entry {index} for durable, its disk does not hold it", core.id()))?;
     }
     Ok(())
+}
+
+/// Whether every quorum of one has a member in every quorum of the other, by trying them all.
+pub(crate) fn quorums_meet(one: &Membership, other: &Membership) -> bool {
+    let ids: BTreeSet<&NodeId> = one.members.keys().chain(other.members.keys()).collect();
+    let ids: Vec<&NodeId> = ids.into_iter().filter(|id| one.is_voter(id) || other.is_voter(id)).collect();
+    // A quorum of the other within what a quorum of one leaves over.
+    (0..1u32 << ids.len()).all(|set| {
+        let within = |id: &NodeId| ids.iter().position(|other| *other == id).is_some_and(|n| set >> n & 1 == 1);
+        !(is_quorum(one, within) && is_quorum(other, |id| !within(id)))
+    })
 }
 
 /// By the definition, so that the code under test does not judge itself.

@@ -13,8 +13,8 @@ use super::checks::Checks;
 use super::disk::{Disk, Operation};
 use super::show::Shown;
 use crate::{
-    Config, Entry, EntryId, Envelope, Index, Input, Instant, NodeId, RaftCore, ReadId, ReadOutcome, Ready, Rejected,
-    SnapshotFetch,
+    Config, Entry, EntryId, Envelope, Index, Input, Instant, Membership, NodeId, RaftCore, ReadId, ReadOutcome, Ready,
+    Rejected, SnapshotFetch,
 };
 
 /// How long a message takes when time runs.
@@ -31,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) gathering: bool,
     /// A snapshot that a leader has offered.
     pub(crate) fetch: Option<SnapshotFetch>,
+    /// A leader's snapshot that is durable here; the machine is to be restored from it.
+    pub(crate) fetched: Option<(EntryId, Arc<Membership>)>,
     /// The commit index that was last told of.
     told: Index,
 }
@@ -70,7 +72,9 @@ impl World {
     pub(crate) fn must<T>(&self, verdict: Result<T, impl Into<String>>) -> T {
         verdict.unwrap_or_else(|broken| {
             let from = self.trace.len().saturating_sub(60);
-            panic!("{}: BROKEN: {}\nafter\n{}", self.name, broken.into(), self.trace[from..].join("\n"))
+            let ends: Vec<String> = self.cores().map(|core| format!("{}", Shown(core))).collect();
+            let (after, ends) = (self.trace[from..].join("\n"), ends.join("\n"));
+            panic!("{}: BROKEN: {}\nafter\n{after}\nwith\n{ends}", self.name, broken.into())
         })
     }
 
@@ -99,6 +103,7 @@ impl World {
             machine: Machine::default(),
             gathering: false,
             fetch: None,
+            fetched: None,
             told: Index::ZERO,
         };
         self.nodes.insert(node.config.id, node);
@@ -127,7 +132,7 @@ impl World {
     /// Takes a node down. Of its pending writes the first `kept` had reached the disk.
     pub(crate) fn crash(&mut self, id: &NodeId, kept: usize) {
         let node = self.node_mut(id);
-        (node.core, node.fetch, node.gathering) = (None, None, false);
+        (node.core, node.fetch, node.fetched, node.gathering) = (None, None, None, false);
         let done = node.disk.crash(kept);
         self.must(done);
         self.checks.forget_reads(id);
@@ -152,14 +157,16 @@ impl World {
 
     /// Does what a core wants done until it wants nothing more.
     pub(crate) fn act(&mut self, id: &NodeId) {
-        loop {
+        for turn in 0.. {
+            self.must(if turn < 10_000 { Ok(()) } else { Err(format!("{id} is never done")) });
             let Some(core) = &mut self.node_mut(id).core else { return };
             let ready = core.ready();
             let idle = ready == Ready::default();
             self.observe(id);
             self.carry_out(id, ready);
             let disk_moved = !self.node(id).disk.held && self.sync(id, usize::MAX) > 0;
-            let machine_moved = !self.node(id).machine.held && self.apply(id, usize::MAX);
+            let machine_free = !self.node(id).machine.held;
+            let machine_moved = machine_free && (self.apply(id, usize::MAX) || self.restore(id));
             if idle && !disk_moved && !machine_moved {
                 return;
             }
@@ -175,12 +182,17 @@ impl World {
         if mem::replace(&mut node.told, commit) < commit {
             self.note(|| format!("{id} commits {commit}"));
         }
+        if let Some(last) = ready.compact {
+            self.note(|| format!("{id} forgets the log up to {last}"));
+            self.node_mut(id).disk.pending.push_back(Operation::Compact(last));
+        }
         if let Some(write) = ready.write {
             self.note(|| format!("{id} writes {}", Shown(&write)));
-            let disk = &mut self.node_mut(id).disk;
-            if !disk.failed {
-                disk.pending.push_back(Operation::Write(write));
-            }
+            self.node_mut(id).disk.pending.push_back(Operation::Write(write));
+        }
+        let disk = &mut self.node_mut(id).disk;
+        if disk.failed {
+            disk.pending.clear();
         }
         for envelope in ready.send {
             self.send(envelope);
@@ -237,12 +249,6 @@ impl World {
 
     /// Tells the core what its disk has done.
     pub(crate) fn report(&mut self, id: &NodeId, input: Input) {
-        if let Input::SnapshotInstalled { last, .. } = &input {
-            // A machine is restored only forwards.
-            let machine = &mut self.node_mut(id).machine;
-            machine.handed = machine.handed.max(last.index);
-            machine.applied = machine.applied.max(last.index);
-        }
         // A silenced core takes no reports.
         let _ = self.step(id, input);
     }
@@ -304,29 +310,57 @@ impl World {
         }
     }
 
-    /// Takes a snapshot of what the machine has applied, and forgets what it covers, in the log and on disk.
+    /// Takes a snapshot of what the machine has applied.
     pub(crate) fn snapshot(&mut self, id: &NodeId, upto: Index) {
-        let node = self.node_mut(id);
-        let Some(core) = &node.core else { return };
-        let index = upto.min(core.applied());
-        let Some(last) = core.entry(index).map(Entry::id) else { return };
-        let membership = Arc::clone(core.membership_at(index));
-        node.disk.compact(last, membership);
-        let _ = self.step(id, Input::SnapshotTaken { last });
+        if let Some(last) = self.write_snapshot(id, upto) {
+            let _ = self.step(id, Input::SnapshotTaken { last });
+        }
     }
 
-    /// The node has fetched the snapshot it was offered, which its disk is to keep. False if there was nothing to fetch.
+    /// A snapshot of the machine becomes durable, and the core is not told yet.
+    pub(crate) fn write_snapshot(&mut self, id: &NodeId, upto: Index) -> Option<EntryId> {
+        let core = self.node(id).core.as_ref()?;
+        let index = upto.min(core.applied());
+        let last = core.entry(index).map(Entry::id)?;
+        let membership = Arc::clone(core.membership_at(index));
+        let verdict = self.checks.covers(last, &membership);
+        self.must(verdict);
+        self.node_mut(id).disk.keep(last, membership);
+        Some(last)
+    }
+
+    /// The node fetches the snapshot that it was offered; when that is durable the machine is to be restored from it. False
+    /// if there was nothing to fetch.
     pub(crate) fn fetch(&mut self, id: &NodeId) -> bool {
         let Some(fetch) = self.node(id).fetch.filter(|f| !self.cuts.contains(&(f.leader, *id))) else { return false };
         self.node_mut(id).fetch = None;
-        let source = &self.node(&fetch.leader).disk;
+        let Some(source) = self.nodes.get(&fetch.leader) else { return false };
         // The leader serves the newest one that it has.
-        let (last, membership) = (source.snapshot, Arc::clone(&source.membership));
+        let (last, membership) = (source.disk.snapshot, Arc::clone(&source.disk.membership));
         if last.index < fetch.last.index {
             return false;
         }
-        self.node_mut(id).disk.pending.push_back(Operation::Install { last, membership });
+        let verdict = self.checks.covers(last, &membership);
+        self.must(verdict);
+        self.arrive(id, last, membership);
+        true
+    }
+
+    /// A snapshot is here, whole and durable.
+    pub(crate) fn arrive(&mut self, id: &NodeId, last: EntryId, membership: Arc<Membership>) {
+        let node = self.node_mut(id);
+        node.disk.keep(last, Arc::clone(&membership));
+        node.fetched = Some((last, membership));
         self.act(id);
+    }
+
+    /// The machine is restored from the snapshot that arrived, unless it is past it already. False if none did.
+    pub(crate) fn restore(&mut self, id: &NodeId) -> bool {
+        let node = self.node_mut(id);
+        let Some((last, membership)) = node.fetched.take() else { return false };
+        node.machine.handed = node.machine.handed.max(last.index);
+        node.machine.applied = node.machine.applied.max(last.index);
+        let _ = self.step(id, Input::SnapshotInstalled { last, membership });
         true
     }
 
@@ -351,16 +385,13 @@ impl World {
     pub(crate) fn fire(&mut self, id: &NodeId) {
         if self.node(id).core.as_ref().is_some_and(|core| core.deadline() <= self.now) {
             let _ = self.step(id, Input::Timeout);
+            let waits = self.node(id).core.as_ref().is_none_or(|core| core.deadline() > self.now);
+            self.must(if waits { Ok(()) } else { Err(format!("{id} wants to be woken at once, for ever")) });
         }
     }
 
     /// The only leader, if there is one that is not deposed.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.cores().filter(|core| core.is_leader()).max_by_key(|core| core.term()).map(RaftCore::id)
-    }
-
-    /// The last entry of every node that is up.
-    pub(crate) fn ends(&self) -> BTreeSet<EntryId> {
-        self.cores().map(RaftCore::last).collect()
     }
 }

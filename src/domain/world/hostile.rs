@@ -10,7 +10,8 @@ use super::disk::Disk;
 use crate::message::{Append, AppendOutcome, AppendReply, Envelope, Message, SnapshotOffer, VoteReply, VoteRequest};
 use crate::random::Random;
 use crate::{
-    ClusterId, Config, Entry, EntryId, Index, Input, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Term,
+    ClusterId, Config, Entry, EntryId, Index, Input, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Target,
+    Term,
 };
 
 const RUNS: u64 = 2_000;
@@ -77,6 +78,23 @@ fn message(random: &mut Random, term: Term) -> Message {
     }
 }
 
+/// What a leader, or a user of one, might want: the membership that is, with some votes, members and targets changed.
+fn membership(random: &mut Random, core: &RaftCore) -> Arc<Membership> {
+    if random.next().is_multiple_of(8) {
+        return Arc::default();
+    }
+    let mut next = (**core.membership()).clone();
+    for member in next.members.values_mut() {
+        match random.next() % 8 {
+            0 => member.voter = !member.voter,
+            1 => member.outgoing = !member.outgoing,
+            2 => member.target = pick(random, [Target::Voter, Target::Learner, Target::Gone]),
+            _ => {}
+        }
+    }
+    Arc::new(next.next().unwrap_or(next))
+}
+
 /// A member of three, a leader if it can become one.
 fn member(random: &mut Random, ids: &[NodeId], leads: bool) -> RaftCore {
     let founding = Membership::founding(ids.iter().map(|id| (*id, "")));
@@ -115,13 +133,19 @@ fn no_message_makes_a_core_panic_or_contradict_itself() {
             let from = pick(&mut random, [ids[1], ids[1], ids[1], ids[2], stranger, ids[0]]);
             let term = term(&mut random, core.term());
             let message = message(&mut random, term);
-            let input = match random.next() % 12 {
+            let input = match random.next() % 16 {
                 0 => Input::Timeout,
                 1 => Input::Propose(vec![Bytes::from_static(b"y")]),
                 2 => Input::Read(ReadId(random.next())),
                 3 => Input::SnapshotTaken { last: entry_id(&mut random) },
                 4 => Input::Applied { index: Index(number(&mut random)) },
                 5 => Input::Persisted { seq: written },
+                6 => {
+                    Input::SnapshotInstalled { last: entry_id(&mut random), membership: membership(&mut random, &core) }
+                }
+                7 => Input::ChangeMembership(membership(&mut random, &core)),
+                8 => Input::TransferLeadership(term.0.is_multiple_of(2).then_some(from)),
+                9 => Input::SnapshotFailed(from),
                 _ => Input::Receive(Envelope { from, to: ids[0], term, message: message.clone() }),
             };
             let now = core.deadline().min(Instant(random.next() % (1 << 40)));

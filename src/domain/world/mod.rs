@@ -3,11 +3,13 @@
 
 mod chaos;
 mod checks;
+mod churn;
 mod cluster;
 mod disk;
 mod hostile;
 mod show;
 
+pub(crate) use checks::quorums_meet;
 pub(crate) use cluster::{Node, World};
-pub(crate) use disk::{Disk, Operation};
+pub(crate) use disk::Disk;
 pub(crate) use show::Shown;

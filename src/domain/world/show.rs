@@ -107,6 +107,8 @@ impl fmt::Display for Shown<'_, Rejected> {
             Rejected::Busy => f.write_str("busy"),
             Rejected::Transferring => f.write_str("handing leadership over"),
             Rejected::BadTransfer => f.write_str("that member cannot lead"),
+            Rejected::ChangeInProgress => f.write_str("the last change is not done yet"),
+            Rejected::BadMembership => f.write_str("that is not one step away"),
             Rejected::Silenced => f.write_str("silenced"),
         }
     }
@@ -145,11 +147,15 @@ impl fmt::Display for Shown<'_, RaftCore> {
         let core = self.0;
         let vote = core.vote().map_or_else(|| "-".to_string(), |vote| vote.to_string());
         write!(f, "{}  {:<13} term {} vote {vote:<2}  ", core.id(), core.role(), core.term())?;
-        let base = core.snapshot();
+        let (base, snapshot) = (core.base(), core.snapshot());
         let entries: Vec<&Entry> =
             (base.index.0 + 1..=core.last().index.0).filter_map(|i| core.entry(crate::Index(i))).collect();
         let log = entries.iter().map(|e| format!(" {}", e.id())).collect::<Vec<_>>().concat();
-        let base = if base.index.0 > 0 { format!(" snapshot {base} |") } else { String::new() };
+        let base = match (snapshot.index.0 > 0, base == snapshot) {
+            (false, _) => String::new(),
+            (true, true) => format!(" snapshot {snapshot} |"),
+            (true, false) => format!(" snapshot {snapshot}, all after {base} |"),
+        };
         write!(f, "commit {} applied {}  log{base}{log}", core.commit(), core.applied())?;
         if core.durable() < core.last().index { write!(f, "  durable {}", core.durable()) } else { Ok(()) }
     }

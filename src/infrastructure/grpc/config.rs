@@ -34,6 +34,14 @@ pub struct PeerConfig {
     pub connection_window_bytes: u32,
     /// Connections that others may hold to this node. 256.
     pub connections_max: usize,
+    /// How long a node that asks to be let in waits for the answer before it is told to ask again. 3 s.
+    pub join_wait: Duration,
+    /// Bytes of snapshots that are sent in a second, to all followers together. 128 MiB.
+    pub snapshot_bytes_per_second: u64,
+    /// Bytes of a snapshot that are read, sent and taken in at a time. A transfer holds a few times as many. 1 MiB.
+    pub snapshot_part_bytes_max: usize,
+    /// How long a transfer of a snapshot may stand still before it is broken off, on either side. 10 s.
+    pub snapshot_stall_timeout: Duration,
 }
 
 impl Default for PeerConfig {
@@ -52,6 +60,10 @@ impl Default for PeerConfig {
             stream_window_bytes: 8 << 20,
             connection_window_bytes: 16 << 20,
             connections_max: 256,
+            join_wait: Duration::from_secs(3),
+            snapshot_bytes_per_second: 128 << 20,
+            snapshot_part_bytes_max: 1 << 20,
+            snapshot_stall_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -71,6 +83,9 @@ impl PeerConfig {
             stream_window_bytes: window(self.stream_window_bytes),
             connection_window_bytes: window(self.connection_window_bytes),
             connections_max: self.connections_max.min(Semaphore::MAX_PERMITS),
+            snapshot_bytes_per_second: self.snapshot_bytes_per_second.max(SNAPSHOT_BYTES_PER_SECOND_MIN),
+            snapshot_part_bytes_max: self.snapshot_part_bytes_max.clamp(PART_BYTES_MIN, PART_BYTES_MAX),
+            snapshot_stall_timeout: self.snapshot_stall_timeout.max(STALL_TIMEOUT_MIN),
             ..self
         }
     }
@@ -81,6 +96,12 @@ const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 const MESSAGE_BYTES_MIN: usize = 1 << 10;
 const MESSAGE_BYTES_MAX: usize = 1 << 31;
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
+/// Slower, the smallest parts would take longer than a transfer may stand still.
+const SNAPSHOT_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+const PART_BYTES_MIN: usize = 4 << 10;
+/// The largest part that any version takes.
+pub(super) const PART_BYTES_MAX: usize = 4 << 20;
+const STALL_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -97,6 +118,22 @@ mod tests {
         assert_eq!((zero.clone().workable().backoff_first, zero.workable().backoff_max), (BACKOFF_MIN, BACKOFF_MIN));
         let swapped = PeerConfig { backoff_first: Duration::from_secs(9), ..PeerConfig::default() };
         assert_eq!(swapped.workable().backoff_max, Duration::from_secs(9));
+    }
+
+    #[test]
+    fn a_snapshot_always_gets_on() {
+        let nothing = PeerConfig {
+            snapshot_bytes_per_second: 0,
+            snapshot_part_bytes_max: 0,
+            snapshot_stall_timeout: Duration::ZERO,
+            ..PeerConfig::default()
+        };
+        let config = nothing.workable();
+        assert_eq!(config.snapshot_bytes_per_second, SNAPSHOT_BYTES_PER_SECOND_MIN);
+        assert_eq!(config.snapshot_part_bytes_max, PART_BYTES_MIN);
+        assert_eq!(config.snapshot_stall_timeout, STALL_TIMEOUT_MIN);
+        let much = PeerConfig { snapshot_part_bytes_max: usize::MAX, ..PeerConfig::default() };
+        assert_eq!(much.workable().snapshot_part_bytes_max, PART_BYTES_MAX, "what every version takes");
     }
 
     #[test]

@@ -11,10 +11,11 @@ use graft_domain::{
 use graft_services::error::Refusal;
 use graft_services::ports::{PeerMessage, Ticket};
 
-use super::wire;
+use super::wire::answered::Answer;
 use super::wire::append_reply::Outcome;
 use super::wire::frame::Message as Wire;
-use super::wire::refused::Why;
+use super::wire::refusal::{self, Why};
+use super::{convert_ask, wire};
 
 /// Why a frame is not a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,7 +26,26 @@ pub(super) enum BadFrame {
     Kind(u32),
     Payload(BadPayload),
     NodeId(BadNodeId),
+    /// More members, say, than any cluster may have.
+    TooMany {
+        what: &'static str,
+        count: usize,
+        max: usize,
+    },
+    /// A text of more bytes than any may have.
+    TooLong {
+        what: &'static str,
+        bytes: usize,
+        max: usize,
+    },
+    /// A member is listed twice.
+    Twice(String),
 }
+
+/// Bytes of a text for people. A longer one is cut when it is sent.
+pub(super) const TEXT_BYTES_MAX: usize = 16 << 10;
+/// Members that one message may name.
+pub(super) const MEMBERS_MAX: usize = 1000;
 
 /// More than any frame takes on the wire beside its entries, its body or its text.
 const FRAME_OVERHEAD: usize = 96;
@@ -41,11 +61,29 @@ pub(super) fn wire_bytes_max(message: &PeerMessage) -> usize {
                 _ => 0,
             },
             PeerMessage::Forward { body, .. } => body.len(),
-            PeerMessage::Refused { refusal, .. } => match refusal {
-                Refusal::Busy(text) | Refusal::Halted(text) => text.len(),
-                _ => NodeId::BYTES_MAX,
-            },
+            PeerMessage::Refused { refusal, .. } | PeerMessage::Answered { answer: Err(refusal), .. } => {
+                refusal_bytes_max(refusal)
+            }
+            PeerMessage::Answered { answer: Ok(_), .. } => 0,
+            PeerMessage::Ask { ask, .. } => convert_ask::wire_bytes_max(ask),
+            PeerMessage::Links { connected, .. } => connected.len() * convert_ask::ID_BYTES_MAX,
         }
+}
+
+fn refusal_bytes_max(refusal: &Refusal) -> usize {
+    match refusal {
+        Refusal::Busy(text) | Refusal::Halted(text) | Refusal::Membership(text) => text.len(),
+        _ => NodeId::BYTES_MAX,
+    }
+}
+
+/// Whether the other side would take it for a message: it names no more than it may.
+pub(super) fn is_sendable(message: &PeerMessage) -> bool {
+    match message {
+        PeerMessage::Ask { ask, .. } => convert_ask::is_sendable(ask),
+        PeerMessage::Links { connected, .. } => connected.len() <= MEMBERS_MAX,
+        _ => true,
+    }
 }
 
 fn entry_bytes_max(entry: &Entry) -> usize {
@@ -61,8 +99,20 @@ pub(super) fn encode(message: PeerMessage) -> wire::Frame {
             (term.0, Wire::Forward(wire::Forward { session: ticket.session, sequence: ticket.sequence, body }))
         }
         PeerMessage::Refused { to: _, ticket, refusal } => {
-            let why = Some(encode_refusal(refusal));
-            (0, Wire::Refused(wire::Refused { session: ticket.session, sequence: ticket.sequence, why }))
+            let refusal = Some(encode_refusal(refusal));
+            (0, Wire::Refused(wire::Refused { session: ticket.session, sequence: ticket.sequence, refusal }))
+        }
+        PeerMessage::Ask { from: _, ticket, ask } => (0, Wire::Ask(convert_ask::encode(ticket, ask))),
+        PeerMessage::Answered { to: _, ticket, answer } => {
+            let answer = Some(match answer {
+                Ok(index) => Answer::Index(index.0),
+                Err(refusal) => Answer::Refusal(encode_refusal(refusal)),
+            });
+            (0, Wire::Answered(wire::Answered { session: ticket.session, sequence: ticket.sequence, answer }))
+        }
+        PeerMessage::Links { from: _, connected } => {
+            let connected = connected.iter().map(|id| id.as_str().to_owned()).collect();
+            (0, Wire::Links(wire::Links { connected }))
         }
     };
     wire::Frame { term, message: Some(message) }
@@ -131,21 +181,31 @@ fn encode_entry(entry: Entry) -> wire::Entry {
     wire::Entry { term: entry.term.0, index: entry.index.0, kind, data }
 }
 
-fn encode_refusal(refusal: Refusal) -> Why {
-    match refusal {
-        Refusal::NotLeader { leader } => Why::NotLeader(wire::refused::NotLeader {
+fn encode_refusal(refusal: Refusal) -> wire::Refusal {
+    let why = match refusal {
+        Refusal::NotLeader { leader } => Why::NotLeader(refusal::NotLeader {
             leader: leader.map(|leader| leader.as_str().to_owned()).unwrap_or_default(),
         }),
-        Refusal::NoLeader => Why::NoLeader(wire::refused::NoLeader {}),
+        Refusal::NoLeader => Why::NoLeader(refusal::NoLeader {}),
         Refusal::NoQuorum { reachable, needed } => {
-            Why::NoQuorum(wire::refused::NoQuorum { reachable: reachable as u64, needed: needed as u64 })
+            Why::NoQuorum(refusal::NoQuorum { reachable: reachable as u64, needed: needed as u64 })
         }
-        Refusal::Busy(what) => Why::Busy(what),
-        Refusal::TooLarge { bytes, limit } => Why::TooLarge(wire::refused::TooLarge { bytes, limit }),
-        Refusal::Timeout => Why::TimedOut(wire::refused::TimedOut {}),
-        Refusal::Stopped => Why::Stopped(wire::refused::Stopped {}),
-        Refusal::Halted(why) => Why::Halted(why),
-    }
+        Refusal::Busy(what) => Why::Busy(clipped(what)),
+        Refusal::TooLarge { bytes, limit } => Why::TooLarge(refusal::TooLarge { bytes, limit }),
+        Refusal::Timeout => Why::TimedOut(refusal::TimedOut {}),
+        Refusal::Membership(why) => Why::Membership(clipped(why)),
+        // Of a node's own snapshots nobody is told; should it ever be, the words say enough.
+        Refusal::Snapshot(why) => Why::Busy(clipped(why)),
+        Refusal::Removed => Why::Removed(refusal::Removed {}),
+        Refusal::Stopped => Why::Stopped(refusal::Stopped {}),
+        Refusal::Halted(why) => Why::Halted(clipped(why)),
+    };
+    wire::Refusal { why: Some(why) }
+}
+
+fn clipped(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text
 }
 
 /// The messages of one batch that `from` sent to `to`, in order. One bad frame spoils the batch.
@@ -184,8 +244,21 @@ fn decode(frame: wire::Frame, from: NodeId, to: NodeId) -> Result<PeerMessage, B
         Wire::Refused(refused) => PeerMessage::Refused {
             to,
             ticket: Ticket { session: refused.session, sequence: refused.sequence },
-            refusal: decode_refusal(refused.why.ok_or(BadFrame::Empty("refusal"))?)?,
+            refusal: decode_refusal(refused.refusal)?,
         },
+        Wire::Ask(ask) => {
+            let (ticket, ask) = convert_ask::decode(ask)?;
+            PeerMessage::Ask { from, ticket, ask }
+        }
+        Wire::Answered(answered) => PeerMessage::Answered {
+            to,
+            ticket: Ticket { session: answered.session, sequence: answered.sequence },
+            answer: match answered.answer.ok_or(BadFrame::Empty("answer"))? {
+                Answer::Index(index) => Ok(Index(index)),
+                Answer::Refusal(refusal) => Err(decode_refusal(Some(refusal))?),
+            },
+        },
+        Wire::Links(links) => PeerMessage::Links { from, connected: decode_links(&links.connected)? },
     })
 }
 
@@ -229,24 +302,43 @@ fn decode_append_reply(reply: wire::AppendReply) -> Result<AppendReply, BadFrame
     Ok(AppendReply { session: reply.session, round: reply.round, outcome })
 }
 
-fn decode_refusal(why: Why) -> Result<Refusal, BadFrame> {
-    Ok(match why {
-        Why::NotLeader(wire::refused::NotLeader { leader }) if leader.is_empty() => Refusal::NotLeader { leader: None },
-        Why::NotLeader(wire::refused::NotLeader { leader }) => {
-            Refusal::NotLeader { leader: Some(NodeId::new(&leader).map_err(BadFrame::NodeId)?) }
-        }
-        Why::NoLeader(wire::refused::NoLeader {}) => Refusal::NoLeader,
+fn decode_refusal(refusal: Option<wire::Refusal>) -> Result<Refusal, BadFrame> {
+    Ok(match refusal.and_then(|refusal| refusal.why).ok_or(BadFrame::Empty("refusal"))? {
+        Why::NotLeader(refusal::NotLeader { leader }) if leader.is_empty() => Refusal::NotLeader { leader: None },
+        Why::NotLeader(refusal::NotLeader { leader }) => Refusal::NotLeader { leader: Some(node_id(&leader)?) },
+        Why::NoLeader(refusal::NoLeader {}) => Refusal::NoLeader,
         // Counts of members, for people to read: what does not fit here is no such count.
-        Why::NoQuorum(wire::refused::NoQuorum { reachable, needed }) => Refusal::NoQuorum {
+        Why::NoQuorum(refusal::NoQuorum { reachable, needed }) => Refusal::NoQuorum {
             reachable: usize::try_from(reachable).unwrap_or(usize::MAX),
             needed: usize::try_from(needed).unwrap_or(usize::MAX),
         },
-        Why::Busy(what) => Refusal::Busy(what),
-        Why::TooLarge(wire::refused::TooLarge { bytes, limit }) => Refusal::TooLarge { bytes, limit },
-        Why::TimedOut(wire::refused::TimedOut {}) => Refusal::Timeout,
-        Why::Stopped(wire::refused::Stopped {}) => Refusal::Stopped,
-        Why::Halted(why) => Refusal::Halted(why),
+        Why::Busy(what) => Refusal::Busy(within("a reason", what, TEXT_BYTES_MAX)?),
+        Why::TooLarge(refusal::TooLarge { bytes, limit }) => Refusal::TooLarge { bytes, limit },
+        Why::TimedOut(refusal::TimedOut {}) => Refusal::Timeout,
+        Why::Membership(why) => Refusal::Membership(within("a reason", why, TEXT_BYTES_MAX)?),
+        Why::Removed(refusal::Removed {}) => Refusal::Removed,
+        Why::Stopped(refusal::Stopped {}) => Refusal::Stopped,
+        Why::Halted(why) => Refusal::Halted(within("a reason", why, TEXT_BYTES_MAX)?),
     })
+}
+
+fn decode_links(connected: &[String]) -> Result<Vec<NodeId>, BadFrame> {
+    few("links", connected.len())?;
+    connected.iter().map(|id| node_id(id)).collect()
+}
+
+pub(super) fn node_id(text: &str) -> Result<NodeId, BadFrame> {
+    NodeId::new(text).map_err(BadFrame::NodeId)
+}
+
+/// The text, unless it has more bytes than it may.
+pub(super) fn within(what: &'static str, text: String, max: usize) -> Result<String, BadFrame> {
+    if text.len() > max { Err(BadFrame::TooLong { what, bytes: text.len(), max }) } else { Ok(text) }
+}
+
+/// Whether so many may be named in one message.
+pub(super) fn few(what: &'static str, count: usize) -> Result<(), BadFrame> {
+    if count > MEMBERS_MAX { Err(BadFrame::TooMany { what, count, max: MEMBERS_MAX }) } else { Ok(()) }
 }
 
 /// Payloads of fewer bytes in sum are not worth keeping a receive buffer for.
@@ -287,6 +379,9 @@ impl fmt::Display for BadFrame {
             Self::Kind(kind) => write!(f, "an entry of unknown kind {kind}: was it sent by a newer version?"),
             Self::Payload(bad) => bad.fmt(f),
             Self::NodeId(bad) => write!(f, "a bad node id: {bad}"),
+            Self::Twice(id) => write!(f, "{id} is listed twice"),
+            Self::TooMany { what, count, max } => write!(f, "{count} {what}, and {max} is the most"),
+            Self::TooLong { what, bytes, max } => write!(f, "a text of {bytes} bytes as {what}, and {max} is the most"),
         }
     }
 }

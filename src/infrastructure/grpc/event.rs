@@ -1,10 +1,14 @@
 //! What the transport is told and what it tells.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use graft_domain::{ClusterId, Incarnation, NodeId};
+use graft_domain::{ClusterId, EntryId, Incarnation, NodeId};
 use graft_services::ports::PeerMessage;
+use graft_services::snapshot_meta::SnapshotMeta;
+
+use super::join_reply::JoinReply;
 
 /// How this node introduces itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,13 +24,16 @@ pub struct LocalHello {
     pub membership_hash: u64,
 }
 
-/// A member to keep a link to.
+/// A node to keep a link to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Peer {
     /// `host:port`. The host is resolved at every attempt to connect.
     pub address: String,
     /// Which life of its data directory the membership records; unknown lets any through.
     pub incarnation: Incarnation,
+    /// The membership here has it, so that it need not ask to be let in. One that does not, but is to be answered, was
+    /// heard of by its own link: this node may lag behind.
+    pub member: bool,
 }
 
 /// What happens on the links.
@@ -46,7 +53,40 @@ pub enum PeerEvent {
         address: String,
         code: RefusedCode,
         why: String,
+        /// The other side refused this node; if not, this node refused the other.
+        by_peer: bool,
     },
+    /// A member said where it is, without a link.
+    Heard { peer: NodeId, address: String, incarnation: Incarnation },
+    /// A node that is no member here asks to be let in. Whoever is done with it says so to `reply`; without, the node
+    /// is told that it is under way, and asks again.
+    JoinAsked { id: NodeId, address: String, incarnation: Incarnation, reply: JoinReply },
+    /// What came of asking at `address` to be let in: this node is a member, or why it is not one yet. `members` are
+    /// those whom the one that answered knows.
+    Joining { address: String, members: BTreeMap<NodeId, String>, answer: Result<(), JoinTrouble> },
+    /// Who answers at an address that was probed, or why that cannot be `id`.
+    Probed { id: NodeId, address: String, found: Result<Incarnation, String> },
+    /// A peer fetches this node's snapshot; of `total` bytes so many are on their way, or there already.
+    SnapshotSending { to: NodeId, bytes: u64, total: u64 },
+    /// This node's newest snapshot cannot be read, so no peer can have it.
+    SnapshotUnreadable { why: String },
+    /// So much of a leader's snapshot is here.
+    SnapshotFetching { last: EntryId, bytes: u64, total: u64 },
+    /// All of it is here, verified and durable.
+    SnapshotFetched { meta: SnapshotMeta, bytes: u64 },
+    /// It was given up; what is here of it is kept where that is of use.
+    SnapshotFetchFailed { last: EntryId, why: String },
+}
+
+/// Why a node that asked to be let in is not a member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JoinTrouble {
+    /// What is wrong and what to do.
+    pub why: String,
+    /// To ask again is of no use.
+    pub fatal: bool,
+    /// What kind of refusal it was, if one of the two would not even talk to the other.
+    pub code: Option<RefusedCode>,
 }
 
 /// Why a link is refused.
@@ -85,6 +125,18 @@ pub struct LinkStatus {
 }
 
 impl RefusedCode {
+    /// Whether it will be the same the next time unless somebody changes a setting.
+    pub(super) const fn is_lasting(self) -> bool {
+        match self {
+            Self::ProtocolVersion
+            | Self::ClusterMismatch
+            | Self::IdentityMismatch
+            | Self::Removed
+            | Self::FoundingMismatch => true,
+            Self::NotMe | Self::Malformed | Self::TooMany => false,
+        }
+    }
+
     /// The code as people and logs see it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -15,8 +15,8 @@ pub(super) const VERSION: u32 = 1;
 pub(super) const VERSION_MIN: u32 = 1;
 
 const METADATA_KEY: &str = "graft-hello-bin";
-/// As long as a DNS name and a port may be.
-const ADDRESS_BYTES_MAX: usize = 262;
+/// Bytes of an address, wherever one is said.
+pub(super) const ADDRESS_BYTES_MAX: usize = 1024;
 
 /// What this node knows and judges others by.
 #[derive(Clone, Debug)]
@@ -24,6 +24,9 @@ pub(super) struct View {
     pub(super) me: LocalHello,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) removed: BTreeSet<NodeId>,
+    /// The cluster that this node was taken into before its log says so; unknown until then. It is kept for this run
+    /// only, so that a node that has not got a log yet is not drawn into two.
+    pub(super) adopted: ClusterId,
 }
 
 /// A peer as it introduced itself, in a form that can be relied on.
@@ -38,27 +41,53 @@ pub(super) struct Introduction {
 }
 
 impl View {
+    pub(super) fn new(me: LocalHello) -> Self {
+        Self { me, peers: BTreeMap::new(), removed: BTreeSet::new(), adopted: ClusterId::UNKNOWN }
+    }
+
     /// How this node introduces itself to the one it takes for `to`.
     pub(super) fn hello(&self, to: &NodeId) -> wire::Hello {
+        wire::Hello { to: to.as_str().to_owned(), ..self.hello_to_anyone() }
+    }
+
+    /// How it introduces itself where it does not know who will answer.
+    pub(super) fn hello_to_anyone(&self) -> wire::Hello {
         wire::Hello {
             version: VERSION,
             version_min: VERSION_MIN,
-            cluster: encode_cluster(self.me.cluster),
+            cluster: encode_cluster(self.cluster()),
             id: self.me.id.as_str().to_owned(),
             incarnation: self.me.incarnation.0,
             address: self.me.address.clone(),
-            to: to.as_str().to_owned(),
+            to: String::new(),
             founding: self.me.membership_hash,
         }
     }
 
-    /// Whether a link with this peer may stand. It is asked again whenever the view changes.
-    pub(super) fn judge(&self, other: &Introduction) -> Result<(), Refusal> {
-        self.judge_identity(other)?;
-        self.judge_cluster(other)
+    /// The cluster that this node is held to.
+    pub(super) fn cluster(&self) -> ClusterId {
+        if self.me.cluster == ClusterId::UNKNOWN { self.adopted } else { self.me.cluster }
     }
 
-    fn judge_identity(&self, other: &Introduction) -> Result<(), Refusal> {
+    /// Judges a peer that a link is to stand with. If it is the first that knows its cluster, and this node does not
+    /// know its own, this node takes that for its own too. Answers whether it did.
+    pub(super) fn admit(&mut self, other: &Introduction) -> Result<bool, Refusal> {
+        self.judge(other)?;
+        let adopts = self.cluster() == ClusterId::UNKNOWN && other.cluster != ClusterId::UNKNOWN;
+        if adopts {
+            self.adopted = other.cluster;
+        }
+        Ok(adopts)
+    }
+
+    /// Whether a link with this peer may stand. It is asked again whenever the view changes.
+    pub(super) fn judge(&self, other: &Introduction) -> Result<(), Refusal> {
+        self.judge_name(other)?;
+        self.judge_cluster(other)?;
+        self.judge_directory(other)
+    }
+
+    fn judge_name(&self, other: &Introduction) -> Result<(), Refusal> {
         let (me, id, address) = (self.me.id, other.id, &other.address);
         if other.to != me {
             let why = format!(
@@ -76,6 +105,11 @@ impl View {
             );
             return Err(Refusal::new(RefusedCode::IdentityMismatch, why));
         }
+        Ok(())
+    }
+
+    fn judge_directory(&self, other: &Introduction) -> Result<(), Refusal> {
+        let (id, address) = (other.id, &other.address);
         if self.removed.contains(&id) {
             let why = format!(
                 "{id} was removed from the cluster, and its id is not used again. To bring the machine back, start it \
@@ -99,7 +133,7 @@ impl View {
     }
 
     fn judge_cluster(&self, other: &Introduction) -> Result<(), Refusal> {
-        let (mine, theirs) = (self.me.cluster, other.cluster);
+        let (mine, theirs) = (self.cluster(), other.cluster);
         let (me, id) = (self.me.id, other.id);
         if mine != ClusterId::UNKNOWN && theirs != ClusterId::UNKNOWN {
             if mine == theirs {
@@ -121,11 +155,33 @@ impl View {
             );
             return Err(Refusal::new(RefusedCode::FoundingMismatch, why));
         }
+        // Nor does it follow a stranger: those whom it founds with tell it which cluster became of that.
+        let astray = self.founds() && theirs != ClusterId::UNKNOWN && !both_found && !self.peers.contains_key(&id);
+        if astray {
+            let why = format!(
+                "{me} at {} was started to found a cluster and does not know yet what became of it; {id} at {} belongs                  to the cluster {theirs}, and is none of the members that {me} founds with. If {me} is to be a member                  of that cluster, start it with an empty data directory and `join=` in place of `members=`. If it is                  one of those who founded that cluster, another of them has to be reachable from it.",
+                self.me.address, other.address
+            );
+            return Err(Refusal::new(RefusedCode::FoundingMismatch, why));
+        }
         Ok(())
+    }
+
+    /// Whether this node would found a cluster, because it knows of none that it belongs to.
+    pub(super) fn founds(&self) -> bool {
+        self.me.membership_hash != 0 && self.cluster() == ClusterId::UNKNOWN
     }
 }
 
 impl Introduction {
+    /// As [`Introduction::parse`], but who is there, `here`, need not be known to the other.
+    pub(super) fn parse_open(mut hello: wire::Hello, here: NodeId) -> Result<Self, Refusal> {
+        if hello.to.is_empty() {
+            here.as_str().clone_into(&mut hello.to);
+        }
+        Self::parse(hello)
+    }
+
     /// Versions come first: of a version that is not shared nothing else needs to make sense.
     pub(super) fn parse(hello: wire::Hello) -> Result<Self, Refusal> {
         if hello.version < VERSION_MIN || hello.version_min > VERSION {

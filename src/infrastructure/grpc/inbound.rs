@@ -7,28 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use graft_domain::{ClusterId, NodeId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use super::convert;
 use super::event::{PeerEvent, RefusedCode};
 use super::handshake::{self, Introduction, View};
-use super::refusal::Refusal;
-use super::server::Connection;
+use super::refusal::{Refusal, Side};
+use super::service::Accepted;
 use super::transport::Shared;
 use super::wire;
-use super::wire::peer_server::Peer;
-
-/// The `Peer` service.
-#[derive(Debug)]
-pub(super) struct Inbound {
-    shared: Arc<Shared>,
-    standing: Arc<Standing>,
-}
 
 /// The link that stands for each peer: the newest, because an older one may be half-open.
 #[derive(Debug, Default)]
-struct Standing(Mutex<State>);
+pub(super) struct Standing(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -45,6 +37,8 @@ struct Link {
     /// Ready when a newer link took over.
     superseded: oneshot::Receiver<()>,
     peer: Introduction,
+    /// Both sides have accepted one another.
+    admitted: bool,
     /// As `peer` was judged by, and as it changed since.
     view: watch::Receiver<View>,
     batches: Streaming<wire::Frames>,
@@ -64,78 +58,40 @@ enum End {
     RefusedByPeer(Refusal),
 }
 
-impl Inbound {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, standing: Arc::default() }
-    }
-
-    /// The peer, this node's answer, and the view that the peer was judged by.
-    fn admit(
-        &self,
-        request: &Request<Streaming<wire::Frames>>,
-    ) -> Result<(Introduction, wire::Hello, watch::Receiver<View>), Status> {
-        let connection = request.extensions().get::<Connection>();
-        let remote = connection.map_or_else(String::new, |connection| connection.remote.to_string());
-        let hello =
-            handshake::from_metadata(request.metadata()).map_err(|refusal| self.refuse(None, &remote, refusal))?;
-        // Before it is parsed, for the words: what an incompatible version calls itself may not be an id here.
-        let claimed = NodeId::new(&hello.id).ok();
-        let peer = Introduction::parse(hello).map_err(|refusal| self.refuse(claimed, &remote, refusal))?;
-        if connection.is_some_and(|connection| connection.surplus) {
-            let limit = self.shared.config.connections_max;
-            let why = format!(
-                "{} has {limit} connections, which is as many as it may. Close clients, or raise `connections_max`.",
-                peer.to
-            );
-            return Err(self.refuse(claimed, &peer.address, Refusal::new(RefusedCode::TooMany, why)));
-        }
-        let mut view = self.shared.view.subscribe();
-        let (verdict, hello) = {
-            let view = view.borrow_and_update();
-            (view.judge(&peer), view.hello(&peer.id))
-        };
-        verdict.map_err(|refusal| self.refuse(claimed, &peer.address, refusal))?;
-        Ok((peer, hello, view))
-    }
-
-    fn refuse(&self, peer: Option<NodeId>, address: &str, refusal: Refusal) -> Status {
-        let status = refusal.to_status();
-        self.shared.refused(peer, address, refusal);
-        status
-    }
-}
-
-#[tonic::async_trait]
-impl Peer for Inbound {
-    type LinkStream = ReceiverStream<Result<wire::Hello, Status>>;
-
-    async fn link(&self, request: Request<Streaming<wire::Frames>>) -> Result<Response<Self::LinkStream>, Status> {
-        let (peer, hello, view) = self.admit(&request)?;
-        // Two places: the introduction, and the reason why the link ends.
-        let (answer, answers) = mpsc::channel(2);
-        answer.try_send(Ok(hello)).map_err(|_| Status::internal("an empty queue is full"))?;
-        let (number, superseded) = self.standing.begin(peer.id);
-        debug!(peer = %peer.id, address = peer.address, "a peer connected");
-        (self.shared.sink)(PeerEvent::Connected {
-            peer: peer.id,
-            address: peer.address.clone(),
-            incarnation: peer.incarnation,
-            inbound: true,
-        });
-        self.shared.nudge(&peer.id);
-        let link = Link {
-            shared: Arc::clone(&self.shared),
-            standing: Arc::clone(&self.standing),
-            number,
-            superseded,
-            peer,
-            view,
-            batches: request.into_inner(),
-            answer,
-        };
-        self.shared.tasks.spawn(link.run());
-        Ok(Response::new(ReceiverStream::new(answers)))
-    }
+/// Begins to read a link that `peer` dialled, and answers the response half of its call.
+pub(super) fn begin(
+    shared: &Arc<Shared>,
+    standing: &Arc<Standing>,
+    accepted: Accepted,
+    batches: Streaming<wire::Frames>,
+) -> Result<ReceiverStream<Result<wire::Hello, Status>>, Status> {
+    let Accepted { peer, hello, view } = accepted;
+    // Two places: the introduction, and the reason why the link ends.
+    let (answer, answers) = mpsc::channel(2);
+    answer.try_send(Ok(hello)).map_err(|_| Status::internal("an empty queue is full"))?;
+    let (number, superseded) = standing.begin(peer.id);
+    debug!(peer = %peer.id, address = peer.address, "a peer connected");
+    (shared.sink)(PeerEvent::Connected {
+        peer: peer.id,
+        address: peer.address.clone(),
+        incarnation: peer.incarnation,
+        inbound: true,
+    });
+    shared.nudge(&peer.id);
+    let (shared, standing) = (Arc::clone(shared), Arc::clone(standing));
+    let link = Link {
+        shared: Arc::clone(&shared),
+        standing,
+        number,
+        superseded,
+        peer,
+        admitted: false,
+        view,
+        batches,
+        answer,
+    };
+    shared.tasks.spawn(link.run());
+    Ok(ReceiverStream::new(answers))
 }
 
 impl Standing {
@@ -182,11 +138,11 @@ impl Link {
             }
             End::Refused(refusal) => {
                 let status = refusal.to_status();
-                self.shared.refused(Some(id), address, refusal);
+                self.shared.refused(Some(id), address, refusal, Side::Here);
                 status
             }
             End::RefusedByPeer(refusal) => {
-                self.shared.refused(Some(id), address, refusal);
+                self.shared.refused(Some(id), address, refusal, Side::There);
                 return;
             }
         };
@@ -238,6 +194,12 @@ impl Link {
         }
         let messages = convert::decode_batch(batch.frames, self.peer.id, self.peer.to)
             .map_err(|bad| End::Refused(malformed(&self.peer, &bad.to_string())))?;
+        if !self.admitted {
+            // Whoever sends messages has accepted this node in turn. A cluster that once had another node at this
+            // address dials, finds fault, and must not be taken for this node's.
+            self.shared.admit(&self.peer).map_err(End::Refused)?;
+            self.admitted = true;
+        }
         (self.shared.sink)(PeerEvent::Messages { from: self.peer.id, messages });
         Ok(())
     }
@@ -248,6 +210,7 @@ impl Link {
             None | Some(ClusterId::UNKNOWN) => Err(End::Refused(malformed(&self.peer, "a bad cluster id"))),
             Some(cluster) => {
                 self.peer.cluster = cluster;
+                self.admitted = false;
                 self.shared.view.borrow().judge(&self.peer).map_err(End::Refused)
             }
         }

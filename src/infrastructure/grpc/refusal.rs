@@ -15,6 +15,13 @@ pub(super) struct Refusal {
     pub(super) why: String,
 }
 
+/// Who found fault with the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    Here,
+    There,
+}
+
 /// Bytes of a peer's text that are kept, logged and shown.
 const WHY_BYTES_MAX: usize = 1024;
 

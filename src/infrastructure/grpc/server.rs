@@ -19,7 +19,7 @@ use tonic::service::Routes;
 use tracing::{debug, warn};
 
 use super::address;
-use super::inbound::Inbound;
+use super::service::Service;
 use super::transport::Shared;
 use super::wire::peer_server::PeerServer;
 
@@ -37,6 +37,9 @@ pub(super) struct Connection {
 const SURPLUS_MAX: usize = 16;
 /// Calls that one connection may have open.
 const CALLS_MAX: u32 = 256;
+/// Bytes of a single request.
+const REQUEST_BYTES_MAX: usize = 4 << 10;
+const LINK_PATH: &str = "/graft.v1.Peer/Link";
 /// Larger than the default of 16 KiB: bulk then takes fewer system calls.
 const HTTP2_FRAME_BYTES: u32 = 256 << 10;
 /// How long to leave the port alone after it failed, for want of file descriptors, say.
@@ -45,15 +48,33 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const WARN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Every service that the port serves.
-pub(super) fn routes(shared: &Arc<Shared>) -> Routes {
-    let bytes_max = shared.config.message_bytes_max;
-    let peer = PeerServer::new(Inbound::new(Arc::clone(shared))).max_decoding_message_size(bytes_max);
-    Routes::new(peer).prepare()
+///
+/// Messages of a link may be large, and are not read before it is known who sends them. Of a single request all is read
+/// first, so that a stranger's must be small.
+#[derive(Clone, Debug)]
+struct Served {
+    links: Routes,
+    requests: Routes,
+}
+
+impl Served {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let service = Arc::new(Service::new(Arc::clone(shared)));
+        let routes = |bytes_max| {
+            let peer = PeerServer::from_arc(Arc::clone(&service)).max_decoding_message_size(bytes_max);
+            Routes::new(peer).prepare()
+        };
+        Self { links: routes(shared.config.message_bytes_max), requests: routes(REQUEST_BYTES_MAX) }
+    }
+
+    fn routes(&self, path: &str) -> Routes {
+        if path == LINK_PATH { self.links.clone() } else { self.requests.clone() }
+    }
 }
 
 /// Accepts until the transport stops; the port is free when this returns.
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let routes = routes(&shared);
+    let served = Served::new(&shared);
     let regular = Arc::new(Semaphore::new(shared.config.connections_max));
     let surplus = Arc::new(Semaphore::new(SURPLUS_MAX));
     let mut turned_away = Throttle::default();
@@ -77,7 +98,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         };
         let connection = Connection { remote, surplus: is_surplus, spoken: Arc::default() };
-        shared.tasks.spawn(serve(stream, connection, permit, routes.clone(), Arc::clone(&shared)));
+        shared.tasks.spawn(serve(stream, connection, permit, served.clone(), Arc::clone(&shared)));
     }
 }
 
@@ -97,7 +118,7 @@ async fn serve(
     stream: TcpStream,
     connection: Connection,
     _permit: OwnedSemaphorePermit,
-    routes: Routes,
+    served: Served,
     shared: Arc<Shared>,
 ) {
     let config = &shared.config;
@@ -107,7 +128,7 @@ async fn serve(
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         connection.spoken.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(connection.clone());
-        routes.clone().call(request.map(Body::new))
+        served.routes(request.uri().path()).call(request.map(Body::new))
     });
     let http2 = http2::Builder::new(tasks)
         .timer(TokioTimer::new())

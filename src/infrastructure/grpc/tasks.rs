@@ -50,6 +50,12 @@ impl Tasks {
         self.tracker.wait().await;
     }
 
+    /// Tasks that have not ended, of all groups.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.tracker.len()
+    }
+
     pub(super) fn handle(&self) -> &Handle {
         &self.handle
     }

@@ -8,28 +8,31 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use graft_domain::{ClusterId, NodeId};
-use graft_services::ports::PeerMessage;
+use graft_services::ports::{PeerMessage, SnapshotFiles};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::address::Connector;
 use super::config::PeerConfig;
 use super::dial::Dial;
 use super::event::{LinkStatus, LocalHello, Peer, PeerEvent, PeerSink, RefusedCode};
-use super::handshake::View;
+use super::fetching::Fetches;
+use super::handshake::{Introduction, View};
+use super::joining::Joining;
 use super::outbox::Outbox;
-use super::refusal::Refusal;
-use super::server;
+use super::probing::PROBES_MAX;
+use super::refusal::{Refusal, Side};
 use super::tasks::Tasks;
+use super::{convert, server};
 
 /// Links to every other member, and the port at which they reach this one.
 ///
 /// Dropped without [`Transport::shutdown`], it breaks its links and frees the port soon after.
 #[derive(Debug)]
 pub struct Transport {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     address: SocketAddr,
 }
 
@@ -44,7 +47,12 @@ pub(super) struct Shared {
     links: RwLock<BTreeMap<NodeId, Link>>,
     /// Why each peer was refused when that was last logged.
     told: Mutex<BTreeMap<Option<NodeId>, RefusedCode>>,
-    me: NodeId,
+    pub(super) me: NodeId,
+    /// This node's snapshots; none if it keeps none.
+    pub(super) files: Option<Arc<dyn SnapshotFiles>>,
+    pub(super) joining: Joining,
+    pub(super) probes: Arc<Semaphore>,
+    pub(super) fetches: Fetches,
 }
 
 /// The link to a peer, as seen from outside of its task.
@@ -62,12 +70,14 @@ const TOLD_MAX: usize = 1024;
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Transport {
-    /// Serves `listener` on the runtime of `handle`. Peers are dialled once they are set.
+    /// Serves `listener` on the runtime of `handle`. Peers are dialled once they are set. Without `files` this node
+    /// neither gives snapshots to others nor fetches theirs.
     pub fn start(
         handle: Handle,
         listener: TcpListener,
         hello: LocalHello,
         config: PeerConfig,
+        files: Option<Arc<dyn SnapshotFiles>>,
         sink: PeerSink,
     ) -> Result<Self, io::Error> {
         listener.set_nonblocking(true)?;
@@ -77,16 +87,19 @@ impl Transport {
             tokio::net::TcpListener::from_std(listener)?
         };
         let me = hello.id;
-        let view = View { me: hello, peers: BTreeMap::new(), removed: BTreeSet::new() };
         let shared = Arc::new(Shared {
             config: config.workable(),
-            view: watch::Sender::new(view),
+            view: watch::Sender::new(View::new(hello)),
             sink,
             tasks: Tasks::new(handle),
             stop: CancellationToken::new(),
             links: RwLock::default(),
             told: Mutex::default(),
             me,
+            files,
+            joining: Joining::default(),
+            probes: Arc::new(Semaphore::new(PROBES_MAX)),
+            fetches: Fetches::default(),
         });
         shared.tasks.spawn(server::accept(listener, Arc::clone(&shared)));
         Ok(Self { shared, address })
@@ -105,8 +118,9 @@ impl Transport {
         }
     }
 
-    /// The members to keep links to, this node's own aside. Links to others end, links whose address changed are
-    /// dialled anew, and links with another incarnation than the one recorded here end, in both directions.
+    /// The members to keep links to, this node's own aside, and whoever else is to be answered: a leader that was heard
+    /// of before the log told of it. Links to others end, links whose address changed are dialled anew, and links with
+    /// another incarnation than the one recorded here end, in both directions. To be called as often as it changes.
     pub fn set_peers(&self, peers: &BTreeMap<NodeId, Peer>) {
         self.shared.view.send_if_modified(|view| {
             let changed = view.peers != *peers;
@@ -130,7 +144,8 @@ impl Transport {
         }
     }
 
-    /// Former members: their links are refused, with words that say that they were removed.
+    /// Former members: their links are refused, with words that say that they were removed. To be called before they
+    /// are left out of the peers, so that they hear of it on the links that stand.
     pub fn set_removed(&self, removed: &BTreeSet<NodeId>) {
         self.shared.view.send_if_modified(|view| {
             let changed = view.removed != *removed;
@@ -207,6 +222,25 @@ impl Drop for Transport {
 }
 
 impl Shared {
+    /// Judges a peer that a link is to stand with, and takes its cluster for this node's if that is not known.
+    pub(super) fn admit(&self, peer: &Introduction) -> Result<(), Refusal> {
+        let mut verdict = Ok(false);
+        self.view.send_if_modified(|view| {
+            verdict = view.admit(peer);
+            matches!(verdict, Ok(true))
+        });
+        verdict.map(|adopted| {
+            if adopted {
+                info!(cluster = %peer.cluster, peer = %peer.id, "taken into a cluster");
+            }
+        })
+    }
+
+    /// Where a peer is dialled.
+    pub(super) fn address_of(&self, peer: &NodeId) -> Option<String> {
+        self.links().get(peer).map(|link| link.address.clone())
+    }
+
     fn links(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<NodeId, Link>> {
         // Nothing panics while it holds the lock.
         self.links.read().unwrap_or_else(PoisonError::into_inner)
@@ -229,7 +263,7 @@ impl Shared {
         told.insert(peer, code) != Some(code)
     }
 
-    pub(super) fn refused(&self, peer: Option<NodeId>, address: &str, refusal: Refusal) {
+    pub(super) fn refused(&self, peer: Option<NodeId>, address: &str, refusal: Refusal, side: Side) {
         let Refusal { code, why } = refusal;
         let name = peer.map(|peer| peer.to_string()).unwrap_or_default();
         if self.is_news(peer, code) {
@@ -237,7 +271,8 @@ impl Shared {
         } else {
             debug!(peer = name, address, %code, "link refused again: {why}");
         }
-        (self.sink)(PeerEvent::Refused { peer, address: address.to_owned(), code, why });
+        let by_peer = side == Side::There;
+        (self.sink)(PeerEvent::Refused { peer, address: address.to_owned(), code, why, by_peer });
     }
 }
 
@@ -247,15 +282,23 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// The wire carries neither sender nor recipient, so a message of others would arrive as one of these two.
+/// The wire carries neither sender nor recipient, so a message of others would arrive as one of these two. What the
+/// other side would not take for a message would end the link.
 fn addressed(message: &PeerMessage, me: NodeId, to: NodeId) -> bool {
     let right = match message {
         PeerMessage::Raft(envelope) => envelope.from == me && envelope.to == to,
-        PeerMessage::Forward { from, .. } => *from == me,
-        PeerMessage::Refused { to: recipient, .. } => *recipient == to,
+        PeerMessage::Forward { from, .. } | PeerMessage::Ask { from, .. } | PeerMessage::Links { from, .. } => {
+            *from == me
+        }
+        PeerMessage::Refused { to: recipient, .. } | PeerMessage::Answered { to: recipient, .. } => *recipient == to,
     };
     if !right {
         warn!(%to, "dropped a message that is not from {me} to {to}");
+        return false;
     }
-    right
+    let sendable = convert::is_sendable(message);
+    if !sendable {
+        warn!(%to, "dropped a message that names more members, or longer addresses, than any may");
+    }
+    sendable
 }

@@ -66,6 +66,10 @@ pub(super) fn config(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<NodeC
             "id" | "address" | "data_dir" => {}
             "bind" => config.bind = value.extract()?,
             "members" => config.members = members(py, &value)?,
+            "join" => config.join = value.extract()?,
+            "snapshot_every_bytes" => config.snapshot_every_bytes = value.extract()?,
+            "snapshot_every_entries" => config.snapshot_every_entries = value.extract()?,
+            "snapshot_bytes_per_second" => config.snapshot_bytes_per_second = value.extract()?,
             "election_timeout" => config.election_timeout = seconds(value.extract()?),
             "heartbeat" => config.heartbeat = seconds(value.extract()?),
             "command_bytes_max" => config.command_bytes_max = value.extract()?,
@@ -80,11 +84,11 @@ pub(super) fn config(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<NodeC
     Ok(config)
 }
 
-fn members(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Option<BTreeMap<NodeId, String>>> {
+pub(super) fn members(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Option<BTreeMap<NodeId, String>>> {
     let Some(members) = value.extract::<Option<BTreeMap<String, String>>>()? else { return Ok(None) };
     members.into_iter().map(|(id, address)| Ok((node_id(py, &id)?, address))).collect::<PyResult<_>>().map(Some)
 }
 
-fn node_id(py: Python<'_>, id: &str) -> PyResult<NodeId> {
+pub(super) fn node_id(py: Python<'_>, id: &str) -> PyResult<NodeId> {
     NodeId::new(id).map_err(|error| errors::raise(py, "CONFIG", &format!("id {id:?}: {error}"), &[]))
 }

@@ -54,6 +54,9 @@ pub(super) fn refusal<'py>(py: Python<'py>, refusal: &Refusal) -> PyResult<Bound
             ("TOO_LARGE", vec![("bytes", Detail::Number(*bytes)), ("limit", Detail::Number(*limit))])
         }
         Refusal::Timeout => ("TIMEOUT", vec![]),
+        Refusal::Membership(_) => ("MEMBERSHIP_REFUSED", vec![]),
+        Refusal::Snapshot(_) => ("STORAGE", vec![]),
+        Refusal::Removed => ("REMOVED", vec![]),
         Refusal::Stopped => ("STOPPED", vec![]),
         Refusal::Halted(_) => ("HALTED", vec![]),
     };

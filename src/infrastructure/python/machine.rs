@@ -4,12 +4,13 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 use graft_domain::Index;
-use graft_services::ports::{Command, Halt, Machine, Reply};
+use graft_services::ports::{Command, Halt, Machine, Reply, WriteSnapshot};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use super::convert::reply_from_python;
 use super::errors;
+use super::files::{SnapshotReader, write_snapshot};
 
 thread_local! {
     /// Whose machine runs on this thread; 0 for nobody's.
@@ -27,13 +28,24 @@ pub(super) struct PyMachine {
     open: Py<PyAny>,
     apply: Py<PyAny>,
     query: Py<PyAny>,
+    snapshot: Py<PyAny>,
+    write_snapshot: Py<PyAny>,
+    restore: Py<PyAny>,
 }
 
 impl PyMachine {
     pub(super) fn new(py: Python<'_>, host: &Py<PyAny>, node: u64) -> PyResult<Self> {
         let host = host.bind(py);
         let method = |name: &str| host.getattr(name).map(Bound::unbind);
-        Ok(Self { node, open: method("open")?, apply: method("apply")?, query: method("query")? })
+        Ok(Self {
+            node,
+            open: method("open")?,
+            apply: method("apply")?,
+            query: method("query")?,
+            snapshot: method("snapshot")?,
+            write_snapshot: method("write_snapshot")?,
+            restore: method("restore")?,
+        })
     }
 
     /// One attachment for the whole batch: `(index, term, time, body)` each.
@@ -88,6 +100,21 @@ impl Machine for PyMachine {
             let Some(why) = halt else { return Ok(()) };
             let index = commands.get(replies.len()).map_or(Index::ZERO, |command| command.index);
             Err(Halt { index, why })
+        })
+    }
+
+    fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
+        Python::attach(|py| {
+            let made = self.snapshot.bind(py).call0().map_err(|error| errors::words(py, &error).traceback)?;
+            Ok(write_snapshot(py, &made.unbind(), &self.write_snapshot))
+        })
+    }
+
+    fn restore(&mut self, file: Box<dyn std::io::Read + Send>) -> Result<(), String> {
+        Python::attach(|py| {
+            let file = Bound::new(py, SnapshotReader::new(file));
+            let restored = file.and_then(|file| self.restore.bind(py).call1((file,)));
+            restored.map(|_| ()).map_err(|error| errors::words(py, &error).traceback)
         })
     }
 

@@ -2,9 +2,11 @@
 //!
 //! The engine's threads never touch the interpreter. Only the machine's thread does, and the callers' own.
 
+mod changes;
 mod completions;
 mod convert;
 mod errors;
+mod files;
 mod fork;
 mod logs;
 mod machine;

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use graft_services::error::Outcome;
-use graft_services::{MemberStatus, Status};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::completions::Completions;
 use super::convert::{self, seconds};
 use super::machine::{PyMachine, is_machine_thread};
-use super::{errors, fork, logs};
+use super::{changes, errors, fork, logs};
 use crate::infrastructure::runtime::{Caller, Kind, Node, NodeConfig, Waiting, until};
 
 /// How long a waiting call sleeps before it looks for signals, so that Ctrl-C is answered.
@@ -132,7 +131,70 @@ impl NativeNode {
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let node = Arc::clone(self.running(py)?);
         let status = py.detach(|| node.status());
-        status_to_python(py, &status)
+        changes::status(py, &status)
+    }
+
+    /// Changes the cluster and answers the index at which that is committed. Calls `tick` while it waits, about every 50 ms.
+    fn change(
+        &self,
+        py: Python<'_>,
+        change: &Bound<'_, PyDict>,
+        timeout: f64,
+        tick: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        let ask = changes::ask(py, change)?;
+        let begin = |node: &Node, caller, deadline| node.ask(ask, caller, deadline);
+        self.index_of(py, timeout, tick, begin)
+    }
+
+    /// As `change`, answered in `queue` under `token`. Never blocks.
+    fn submit_change(
+        &self,
+        py: Python<'_>,
+        change: &Bound<'_, PyDict>,
+        timeout: f64,
+        queue: &Completions,
+        token: u64,
+    ) -> PyResult<()> {
+        let ask = changes::ask(py, change)?;
+        let sink = Arc::clone(&queue.queue);
+        self.running(py)?.ask(ask, Caller { sink, token }, Instant::now() + seconds(timeout));
+        Ok(())
+    }
+
+    /// Takes a snapshot and answers the index that it covers.
+    fn snapshot(&self, py: Python<'_>, timeout: f64) -> PyResult<u64> {
+        self.index_of(py, timeout, None, Node::snapshot)
+    }
+
+    /// As `snapshot`, answered in `queue` under `token`. Never blocks.
+    fn submit_snapshot(&self, py: Python<'_>, timeout: f64, queue: &Completions, token: u64) -> PyResult<()> {
+        let sink = Arc::clone(&queue.queue);
+        self.running(py)?.snapshot(Caller { sink, token }, Instant::now() + seconds(timeout));
+        Ok(())
+    }
+
+    /// Events after number `since`, after waiting for one at most `timeout` seconds; then the oldest number that is kept,
+    /// and the newest.
+    fn events<'py>(&self, py: Python<'py>, since: u64, timeout: f64) -> PyResult<(Bound<'py, PyList>, u64, u64)> {
+        let node = Arc::clone(self.running(py)?);
+        let found = py.detach(|| node.events(since, seconds(timeout)));
+        Ok((changes::events(py, &found.events)?, found.oldest, found.newest))
+    }
+
+    /// What stands in the way of work, in sentences; none if all is well.
+    fn why(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let node = Arc::clone(self.running(py)?);
+        let busy = || vec!["the node's engine does not answer: it is ending, or very busy".to_owned()];
+        Ok(py.detach(|| node.why()).unwrap_or_else(busy))
+    }
+
+    /// What the cluster would be after a change, as a dict.
+    fn what_if<'py>(&self, py: Python<'py>, change: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
+        let change = changes::membership_change(py, change)?;
+        let node = Arc::clone(self.running(py)?);
+        let busy = || errors::raise(py, "BUSY", "the node's engine does not answer: it is ending, or very busy", &[]);
+        changes::what_if(py, &py.detach(|| node.what_if(change)).ok_or_else(busy)?)
     }
 }
 
@@ -148,8 +210,33 @@ impl NativeNode {
         errors::outcome(py, answers.pop().unwrap_or_else(unanswered))?.map_err(PyErr::from_value)
     }
 
-    /// Waits for the answers, detached, in slices.
-    fn wait(&self, py: Python<'_>, kind: Kind, bodies: Vec<Bytes>, timeout: f64) -> PyResult<Vec<Outcome>> {
+    /// Asks for something whose answer is an index, and waits for it.
+    fn index_of(
+        &self,
+        py: Python<'_>,
+        timeout: f64,
+        tick: Option<&Bound<'_, PyAny>>,
+        begin: impl FnOnce(&Node, Caller, Instant),
+    ) -> PyResult<u64> {
+        let node = self.callable(py)?;
+        let waiting = Waiting::new(1);
+        let deadline = Instant::now() + seconds(timeout);
+        begin(node, Caller { sink: Arc::<Waiting>::clone(&waiting), token: 0 }, deadline);
+        let mut answers = wait_for(py, &waiting, deadline, tick)?;
+        match answers.pop() {
+            Some(Outcome::Done { index, .. }) => Ok(index.0),
+            other => {
+                let unknown = Outcome::Unknown("the engine gave no answer".to_owned());
+                match errors::outcome(py, other.unwrap_or(unknown))? {
+                    Ok(_) => Ok(0),
+                    Err(exception) => Err(PyErr::from_value(exception)),
+                }
+            }
+        }
+    }
+
+    /// The running node, unless a call would wait for itself.
+    fn callable(&self, py: Python<'_>) -> PyResult<&Arc<Node>> {
         let node = self.running(py)?;
         if is_machine_thread(self.number) {
             return Err(pyo3::exceptions::PyRuntimeError::new_err(
@@ -157,50 +244,35 @@ impl NativeNode {
                  call the machine's other methods directly",
             ));
         }
+        Ok(node)
+    }
+
+    /// Hands over the calls and waits for the answers.
+    fn wait(&self, py: Python<'_>, kind: Kind, bodies: Vec<Bytes>, timeout: f64) -> PyResult<Vec<Outcome>> {
+        let node = self.callable(py)?;
         let waiting = Waiting::new(bodies.len());
         let deadline = Instant::now() + seconds(timeout);
         let caller = |token: usize| Caller { sink: Arc::<Waiting>::clone(&waiting), token: token as u64 };
         let calls = bodies.into_iter().enumerate().map(|(token, body)| (body, caller(token))).collect();
         node.submit(kind, calls, deadline);
-        loop {
-            if py.detach(|| waiting.wait(SLICE)) || until(deadline + GRACE).is_zero() {
-                return Ok(waiting.take());
-            }
-            py.check_signals()?;
-        }
+        wait_for(py, &waiting, deadline, None)
     }
 }
 
-fn status_to_python<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    let find = |id| status.members.iter().find(|member| Some(member.id) == id).map(|member| member.address.as_str());
-    dict.set_item("id", status.id.as_str())?;
-    dict.set_item("address", find(Some(status.id)))?;
-    dict.set_item("role", status.role)?;
-    dict.set_item("term", status.term.0)?;
-    dict.set_item("leader", status.leader.map(|leader| leader.to_string()))?;
-    dict.set_item("leader_address", status.leader.and_then(|leader| find(Some(leader))))?;
-    dict.set_item("last_index", status.last.0)?;
-    dict.set_item("commit_index", status.commit.0)?;
-    dict.set_item("applied_index", status.applied.0)?;
-    dict.set_item("snapshot_index", status.snapshot.0)?;
-    let known = status.cluster != graft_domain::ClusterId::UNKNOWN;
-    dict.set_item("cluster", known.then(|| status.cluster.to_string()))?;
-    let members = status.members.iter().map(|member| member_to_python(py, member));
-    dict.set_item("members", members.collect::<PyResult<Vec<_>>>()?)?;
-    dict.set_item("error", status.error.as_deref())?;
-    dict.set_item("has_quorum", status.has_quorum)?;
-    Ok(dict)
-}
-
-fn member_to_python<'py>(py: Python<'py>, member: &MemberStatus) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("id", member.id.as_str())?;
-    dict.set_item("address", &member.address)?;
-    dict.set_item("voter", member.voter)?;
-    dict.set_item("match_index", member.matched.map(|index| index.0))?;
-    dict.set_item("last_contact", member.last_contact.map(|contact| contact.as_secs_f64()))?;
-    dict.set_item("reachable", member.reachable)?;
-    dict.set_item("trouble", member.trouble.as_deref())?;
-    Ok(dict)
+/// Waits for the answers, detached, in slices.
+fn wait_for(
+    py: Python<'_>,
+    waiting: &Waiting,
+    deadline: Instant,
+    tick: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Vec<Outcome>> {
+    loop {
+        if py.detach(|| waiting.wait(SLICE)) || until(deadline + GRACE).is_zero() {
+            return Ok(waiting.take());
+        }
+        py.check_signals()?;
+        if let Some(tick) = tick {
+            tick.call0()?;
+        }
+    }
 }

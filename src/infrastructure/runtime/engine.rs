@@ -2,19 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use graft_domain::{ClusterId, Index, NodeId, Transition};
+use graft_services::change::Ask;
 use graft_services::error::{Outcome, Refusal};
 use graft_services::ports::PeerMessage;
-use graft_services::{Clock, Consistency, Effect, Event, Replica, RequestId, Status};
+use graft_services::{Clock, Consistency, Effect, Event, Notice, Replica, RequestId};
 
 use super::calls::{Caller, Callers};
-use super::workers::{ApplyJob, MachineJob, StoreJob};
-use crate::infrastructure::grpc::{Peer, PeerEvent, Transport};
+use super::events::Events;
+use super::machine_worker::{ApplyJob, MachineJob};
+use super::peers::Peers;
+use super::store_worker::StoreJob;
+use crate::infrastructure::grpc::{PeerEvent, Transport};
 
 /// What reaches the event loop.
 #[derive(Debug)]
@@ -34,12 +38,33 @@ pub(crate) enum Message {
     Queried {
         done: Vec<RequestId>,
     },
-    Status(std::sync::mpsc::SyncSender<Status>),
+    /// Something that only the leader can do.
+    Ask {
+        ask: Ask,
+        caller: Caller,
+        deadline: Instant,
+    },
+    /// Take a snapshot now.
+    Snapshot {
+        caller: Caller,
+        deadline: Instant,
+    },
+    /// Look at the replica.
+    Look(Look),
     Stop {
         deadline: Instant,
     },
     /// End at once and tell nobody.
     Kill,
+}
+
+/// A look at the replica between two turns.
+pub(crate) struct Look(pub(crate) Box<dyn FnOnce(&Replica) + Send>);
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,13 +82,16 @@ pub(crate) struct Engine {
     pub(crate) store: Sender<StoreJob>,
     pub(crate) machine: Sender<MachineJob>,
     pub(crate) transport: Arc<Transport>,
-    /// Where members were told or heard to be, if that is not where the membership has them.
-    pub(crate) addresses: BTreeMap<NodeId, String>,
+    pub(crate) peers: Peers,
+    pub(crate) events: Arc<Events>,
     pub(crate) callers: Callers,
+    /// Calls that callers count.
+    pub(crate) inflight: Arc<AtomicUsize>,
     /// Bytes of peers' messages in the inbox.
     pub(crate) inbox_bytes: Arc<AtomicUsize>,
     /// Where the monotonic clock of the replica begins.
     pub(crate) origin: Instant,
+    pub(crate) notices: Vec<Notice>,
     pub(crate) outbox: BTreeMap<NodeId, Vec<PeerMessage>>,
     pub(crate) stopped: bool,
 }
@@ -93,7 +121,7 @@ impl Engine {
         Clock { now: self.instant(Instant::now()), wall: nanoseconds(wall) }
     }
 
-    fn instant(&self, at: Instant) -> graft_domain::Instant {
+    pub(crate) fn instant(&self, at: Instant) -> graft_domain::Instant {
         graft_domain::Instant(nanoseconds(at.saturating_duration_since(self.origin)))
     }
 
@@ -117,6 +145,11 @@ impl Engine {
             self.perform(effect);
         }
         self.send();
+        self.stop_joining_when_in();
+        self.see_leavers_off();
+        if !self.notices.is_empty() {
+            self.events.push(self.notices.drain(..));
+        }
     }
 
     fn take(&mut self, clock: Clock, message: Message) {
@@ -146,41 +179,22 @@ impl Engine {
                 }
                 self.replica.handle(clock, Event::Queried(done));
             }
-            Message::Status(reply) => {
-                // Whoever asked may have given up.
-                let _ = reply.try_send(self.replica.status());
+            Message::Ask { ask, caller, deadline } => {
+                let deadline = self.instant(deadline);
+                let request = self.callers.admit(caller);
+                self.replica.handle(clock, Event::Ask { request, ask, deadline });
             }
+            Message::Snapshot { caller, deadline } => {
+                let deadline = self.instant(deadline);
+                let request = self.callers.admit(caller);
+                self.replica.handle(clock, Event::Snapshot { request, deadline });
+            }
+            Message::Look(look) => (look.0)(&self.replica),
             Message::Stop { deadline } => {
                 let deadline = self.instant(deadline);
                 self.replica.handle(clock, Event::Stop { deadline });
             }
             Message::Kill => self.stopped = true,
-        }
-    }
-
-    fn take_peer(&mut self, clock: Clock, event: PeerEvent) {
-        match event {
-            PeerEvent::Messages { messages, .. } => {
-                let bytes = messages.iter().map(weight).sum();
-                self.inbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                for message in messages {
-                    self.replica.handle(clock, Event::Peer(message));
-                }
-            }
-            PeerEvent::Connected { peer, inbound: false, address, .. } => {
-                tracing::info!(%peer, %address, "connected");
-                self.replica.handle(clock, Event::Connected(peer));
-            }
-            PeerEvent::Connected { peer, address, .. } => self.heard_at(peer, address),
-            // The transport has logged the refusal of a stranger.
-            PeerEvent::Refused { peer: None, .. } => {}
-            PeerEvent::Unreachable { peer, why } => {
-                tracing::info!(%peer, "unreachable: {why}");
-                self.replica.handle(clock, Event::Unreachable(peer));
-                self.replica.handle(clock, Event::Trouble(peer, why));
-            }
-            // The transport has put it into the log.
-            PeerEvent::Refused { peer: Some(peer), why, .. } => self.replica.handle(clock, Event::Trouble(peer, why)),
         }
     }
 
@@ -210,6 +224,18 @@ impl Engine {
             }
             Effect::Answer(request, outcome) => self.callers.answer(request, outcome),
             Effect::Transition(transition) => self.note(&transition),
+            Effect::Compact(covered) => {
+                let _ = self.store.send(StoreJob::Compact(covered));
+            }
+            Effect::TakeSnapshot(meta) => {
+                let _ = self.machine.send(MachineJob::Snapshot(meta));
+            }
+            Effect::Restore(meta) => {
+                let _ = self.machine.send(MachineJob::Restore(meta));
+            }
+            Effect::Fetch { leader, last } => self.transport.fetch(leader, last),
+            Effect::Probe { id, address } => self.transport.probe(id, address),
+            Effect::Notice(notice) => self.notices.push(notice),
             Effect::Stopped => self.stopped = true,
         }
     }
@@ -231,6 +257,7 @@ impl Engine {
             Transition::Truncated { from } => tracing::info!(%from, "entries replaced by the leader's"),
             Transition::Membership { .. } => self.dial(),
             Transition::MembershipCommitted { .. } => {
+                self.dial();
                 let cluster = self.replica.core().cluster();
                 if cluster != ClusterId::UNKNOWN {
                     self.transport.set_cluster(cluster);
@@ -243,39 +270,24 @@ impl Engine {
         }
     }
 
-    /// A member says where it is now: an address is a hint, the newest is the best.
-    fn heard_at(&mut self, peer: NodeId, address: String) {
-        let known = self.addresses.get(&peer) == Some(&address);
-        if !known && self.replica.core().membership().contains(&peer) {
-            self.addresses.insert(peer, address);
-            self.dial();
-        }
-    }
-
-    /// Keeps a connection to every other member.
-    fn dial(&self) {
-        let core = self.replica.core();
-        let others = core.membership().members.iter().filter(|(id, _)| **id != core.id());
-        let peer = |id: &NodeId, member: &graft_domain::Member| Peer {
-            address: self.addresses.get(id).cloned().unwrap_or_else(|| member.address.to_string()),
-            incarnation: member.incarnation,
-        };
-        self.transport.set_peers(&others.map(|(id, member)| (*id, peer(id, member))).collect());
-    }
-
     /// Answers everyone who still waits, when the loop is over.
     pub(crate) fn abandon(&mut self, why: Option<String>) {
         // A node that was stopped has answered everyone. Of one that was killed or broke, any call may be in the log.
         let why = why.unwrap_or_else(|| "the node ended before the answer came".to_owned());
         self.callers.abandon(&Outcome::Unknown(why));
         while let Ok(message) = self.inbox.try_recv() {
-            if let Message::Calls { calls, .. } = message {
-                for (_, caller) in calls {
-                    caller.sink.complete(caller.token, Outcome::Refused(Refusal::Stopped));
-                }
+            match message {
+                Message::Calls { calls, .. } => calls.into_iter().for_each(|(_, caller)| refuse(&caller)),
+                Message::Ask { caller, .. } | Message::Snapshot { caller, .. } => refuse(&caller),
+                _ => {}
             }
         }
+        self.events.end();
     }
+}
+
+fn refuse(caller: &Caller) {
+    caller.sink.complete(caller.token, Outcome::Refused(Refusal::Stopped));
 }
 
 /// What a message counts for in the inbox.
@@ -288,7 +300,10 @@ pub(crate) fn weight(message: &PeerMessage) -> usize {
                 _ => 0,
             },
             PeerMessage::Forward { body, .. } => body.len(),
-            PeerMessage::Refused { .. } => 0,
+            PeerMessage::Refused { .. }
+            | PeerMessage::Ask { .. }
+            | PeerMessage::Answered { .. }
+            | PeerMessage::Links { .. } => 0,
         }
 }
 

@@ -1,12 +1,16 @@
 //! The composition root: makes a node of its parts, starts their threads and takes them down again.
 //!
-//! Three threads of control with no lock shared with user code: the event loop, the store and the machine. The transport
-//! runs beside them on tokio. A stuck machine delays neither a heartbeat nor a vote nor a sync.
+//! Threads of control with no lock shared with user code: the event loop, the store, the machine, and whoever writes
+//! snapshots. The transport runs beside them on tokio. A stuck machine delays neither a heartbeat nor a vote nor a sync.
 
 mod calls;
 mod engine;
+mod events;
+mod machine_worker;
+mod peers;
+mod snapshot_worker;
 mod start;
-mod workers;
+mod store_worker;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, sync_channel};
@@ -15,18 +19,26 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use graft_services::Status;
+use graft_services::change::{Ask, Change};
 use graft_services::error::{Outcome, Refusal};
 use graft_services::ports::{Halt, StoreError};
+use graft_services::{Replica, Status, WhatIf};
 
 pub use calls::{Caller, Sink, Waiting, until};
 pub use engine::Kind;
+pub use events::{Happening, Happenings};
+#[cfg(feature = "python")]
+pub(crate) use machine_worker::panic_words;
 
 pub use crate::infrastructure::config::{BadConfig, NodeConfig};
 pub use crate::infrastructure::grpc::BindError;
 
 use crate::infrastructure::grpc::Transport;
-use engine::Message;
+use engine::{Look, Message};
+use events::Events;
+
+/// How long a look at the replica is waited for.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A running node.
 pub struct Node {
@@ -38,6 +50,7 @@ pub struct Node {
     killed: Arc<AtomicBool>,
     /// What the engine said of itself last; shown when it cannot answer.
     last_status: Mutex<Status>,
+    events: Arc<Events>,
     /// Why the engine is gone, if it broke.
     broken: Arc<Mutex<Option<String>>>,
     parts: Mutex<Option<Parts>>,
@@ -91,23 +104,69 @@ impl Node {
         broken.clone().map_or(Refusal::Stopped, Refusal::Halted)
     }
 
+    /// Asks for something that only the leader can do; answered through the caller.
+    pub fn ask(&self, ask: Ask, caller: Caller, deadline: Instant) {
+        self.tell(Message::Ask { ask, caller, deadline });
+    }
+
+    /// Asks for a snapshot to be taken now; answered through the caller, with the index that it covers.
+    pub fn snapshot(&self, caller: Caller, deadline: Instant) {
+        self.tell(Message::Snapshot { caller, deadline });
+    }
+
+    fn tell(&self, message: Message) {
+        self.inflight.fetch_add(1, Ordering::Relaxed);
+        let Err(error) = self.inbox.send(message) else { return };
+        if let Message::Ask { caller, .. } | Message::Snapshot { caller, .. } = error.0 {
+            self.inflight.fetch_sub(1, Ordering::Relaxed);
+            caller.sink.complete(caller.token, Outcome::Refused(self.gone()));
+        }
+    }
+
+    /// What happened after the event of number `since`, after waiting for one at most so long.
+    pub fn events(&self, since: u64, timeout: Duration) -> Happenings {
+        self.events.after(since, timeout)
+    }
+
+    /// What stands in the way of work, in sentences; nothing if all is well. None if the engine is gone or busy.
+    pub fn why(&self) -> Option<Vec<String>> {
+        self.look(Replica::why)
+    }
+
+    /// What the cluster would be after a change. None if the engine is gone or busy.
+    pub fn what_if(&self, change: Change) -> Option<WhatIf> {
+        self.look(move |replica| replica.what_if(&change))
+    }
+
+    /// Looks at the replica after every event that reached it before; none if it takes longer than a moment.
+    fn look<T: Send + 'static>(&self, look: impl FnOnce(&Replica) -> T + Send + 'static) -> Option<T> {
+        let (reply, answer) = sync_channel(1);
+        let look = move |replica: &Replica| {
+            // Whoever asked may have given up.
+            let _ = reply.try_send(look(replica));
+        };
+        self.inbox.send(Message::Look(Look(Box::new(look)))).ok()?;
+        answer.recv_timeout(LOOK_TIMEOUT).ok()
+    }
+
     /// What the node says of itself: after every event that reached it before, or, should the engine be busy for longer than
     /// a moment, what it said last.
     pub fn status(&self) -> Status {
-        let (reply, answer) = sync_channel(1);
         let mut last = self.last_status.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.inbox.send(Message::Status(reply)).is_ok() {
-            if let Ok(status) = answer.recv_timeout(Duration::from_millis(250)) {
-                *last = status;
+        let gone = self.parts.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        match self.look(Replica::status) {
+            Some(status) => *last = status,
+            None if gone => {
+                last.role = "stopped";
+                last.leader = None;
+                last.has_quorum = false;
             }
-        } else {
-            last.role = "stopped";
-            last.leader = None;
-            last.has_quorum = false;
+            None => {}
         }
         if let Some(why) = &*self.broken.lock().unwrap_or_else(PoisonError::into_inner) {
             last.role = "failed";
             last.error = Some(why.clone());
+            last.error_code = Some("HALTED");
         }
         last.clone()
     }

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 /// A file system. Errors are the operating system's own; "no space" is [`io::ErrorKind::StorageFull`] or
-/// [`io::ErrorKind::QuotaExceeded`].
-pub trait Files: fmt::Debug + Send + 'static {
+/// [`io::ErrorKind::QuotaExceeded`]. Clones are the same file system: the log's thread has one and snapshots have one.
+pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
     type File: StoreFile;
     /// Holds the lock for as long as it lives.
     type Lock: fmt::Debug + Send + Sync;
@@ -17,7 +17,7 @@ pub trait Files: fmt::Debug + Send + 'static {
     /// Takes the one lock there is on this file, making the file if needed, and leaves this process's pid in it.
     fn lock(&self, path: &Path) -> io::Result<Locking<Self::Lock>>;
 
-    /// The names of the files in a directory, in any order.
+    /// The names of the files in a directory, in any order; [`io::ErrorKind::NotFound`] if there is no such directory.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
 
     /// Opens an existing file to read and write.
@@ -36,8 +36,8 @@ pub trait Files: fmt::Debug + Send + 'static {
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
 }
 
-/// An open file.
-pub trait StoreFile: fmt::Debug + Send {
+/// An open file. It can be read after its name is gone.
+pub trait StoreFile: fmt::Debug + Send + Sync + 'static {
     /// Bytes in it.
     fn length(&self) -> io::Result<u64>;
 

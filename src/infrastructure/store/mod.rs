@@ -1,5 +1,6 @@
-//! The log on disk: one ordered stream of checksummed batches in numbered segment files, and the identity of the
-//! directory that holds them. `docs/wal-format.md` has every byte.
+//! The log on disk: one ordered stream of checksummed batches in numbered segment files; the snapshots that the log
+//! begins after; and the identity of the directory that holds them. `docs/wal-format.md` and `docs/snapshot-format.md`
+//! have every byte.
 //!
 //! One [`persist`](graft_services::ports::LogStore::persist) is one batch: one checksum, one write call, one sync.
 //! A batch is there whole or not at all, so a crash can only ever cost batches that nobody was told of. Batches are
@@ -26,7 +27,14 @@ mod record;
 mod recovery;
 mod segment;
 mod segments;
+mod sending;
+mod snapshot_file;
+mod snapshot_part;
+mod snapshot_reader;
+mod snapshot_writer;
+mod snapshots;
 mod state;
+mod survey;
 mod wal;
 
 #[cfg(test)]
@@ -34,6 +42,7 @@ mod tests;
 
 pub use files::{Files, Locking, StoreFile};
 pub use os::{OsFile, OsFiles, OsLock};
+pub use snapshots::Snapshots;
 pub use wal::Wal;
 
 /// Who opens a directory, and what a new one is made with.
@@ -50,29 +59,34 @@ pub struct Founding {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreConfig {
     /// Bytes after which the log goes on in another segment; a batch larger than this has a segment of its own.
-    /// Whole segments are the unit of forgetting. 64 MiB unless told otherwise.
+    /// Whole segments are the unit of forgetting. 16 MiB unless told otherwise: that much may be kept in vain.
     pub segment_bytes: u64,
     /// Bytes of zeros written ahead of the log's end, so that a small batch changes neither the file's length nor its
     /// block map and its sync is one device write without a journal commit. 1 MiB unless told otherwise: a new
     /// directory is ready after one such step instead of after a whole segment.
     pub preallocate_bytes: u64,
-    /// Forgotten segments kept to be written over, which costs less than growing a file. 1 unless told otherwise.
+    /// Forgotten segments kept to be written over, which costs less than growing a file. 4 unless told otherwise: what a
+    /// log of 64 MiB between two snapshots writes over, again and again, without a new block.
     pub spares_max: usize,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, preallocate_bytes: 1 << 20, spares_max: 1 }
+        Self { segment_bytes: 16 << 20, preallocate_bytes: 1 << 20, spares_max: 4 }
     }
 }
 
-/// Opens the log in `directory`, making the directory if there is none, and recovers what it holds.
+/// The log, the snapshots, and what was found.
+pub type Store<F = OsFiles> = (Wal<F>, Arc<Snapshots<F>>, Opened);
+
+/// Opens log and snapshots in `directory`, making the directory if there is none, and recovers what they hold. The log
+/// begins after the newest snapshot from then on, in memory and on the disk.
 ///
 /// # Errors
-/// [`StoreError::Locked`] while another [`Wal`] has it open, [`StoreError::WrongNode`] if it was made by another node,
+/// [`StoreError::Locked`] while another [`Wal`] or [`Snapshots`] has it open, [`StoreError::WrongNode`] if it was made by another node,
 /// [`StoreError::Corrupt`] or [`StoreError::NewerFormat`] if it cannot be vouched for (nothing is changed then),
 /// [`StoreError::Full`] and [`StoreError::Io`] as the operating system has it.
-pub fn open(directory: &Path, founding: &Founding, config: StoreConfig) -> Result<(Wal, Opened), StoreError> {
+pub fn open(directory: &Path, founding: &Founding, config: StoreConfig) -> Result<Store, StoreError> {
     open_in(OsFiles, directory, founding, config)
 }
 
@@ -82,6 +96,6 @@ pub fn open_in<F: Files>(
     directory: &Path,
     founding: &Founding,
     config: StoreConfig,
-) -> Result<(Wal<F>, Opened), StoreError> {
+) -> Result<Store<F>, StoreError> {
     open::open(files, directory, founding, config)
 }

@@ -1,23 +1,30 @@
-//! Opening a directory: taking the lock, telling whose it is, recovering the log, and making sure that what was read
-//! is what the disk holds.
+//! Opening a directory: taking the lock, telling whose it is, recovering the log and the newest snapshot, and making
+//! sure that what was read is what the disk holds.
 
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use graft_domain::{ClusterId, Index, Recovered};
-use graft_services::ports::{Identity, Opened, StoreError};
+use graft_domain::{ClusterId, Entry, Index, Recovered};
+use graft_services::ports::{Identity, LogStore, Opened, StoreError};
+use graft_services::snapshot_meta::SnapshotMeta;
 
 use super::batch::BASE_BATCH_BYTES;
 use super::errors::{corrupt, full_or_io, io_error};
 use super::files::{Files, Locking, StoreFile};
 use super::recovery::{self, LastSegment, Replayed, Tail};
 use super::segment::{self, SegmentHeader};
-use super::segments::{self, Active, Segments};
+use super::segments::{self, Active, Segments, Spare};
+use super::snapshots::{self, Snapshots};
+use super::state::LogState;
+use super::survey::survey;
 use super::wal::{Progress, Wal};
-use super::{Founding, StoreConfig, identity};
+use super::{Founding, Store, StoreConfig, identity, snapshot_file};
 
 const LOCK_NAME: &str = "LOCK";
-/// The cluster's name is recorded only once the entry that brings it is in the log.
+/// The cluster's name is recorded only once the entry that brings it, or a snapshot that covers it, is in the log.
 const EMPTIED: &str = "the log is empty, but the node has belonged to a cluster: what it held is gone";
+const UNOWNED_SNAPSHOTS: &str = "it is missing, though the directory holds a snapshot";
 
 /// The store's files in a directory.
 #[derive(Debug, Default)]
@@ -33,59 +40,145 @@ pub(super) fn open<F: Files>(
     directory: &Path,
     founding: &Founding,
     config: StoreConfig,
-) -> Result<(Wal<F>, Opened), StoreError> {
+) -> Result<Store<F>, StoreError> {
     files.make_directory(directory).map_err(|e| full_or_io(directory, &e))?;
-    let lock = lock(&files, directory)?;
+    let lock = Arc::new(lock(&files, directory)?);
     let mut listing = list(&files, directory)?;
-    let identity = if listing.identity {
-        let identity = identity::read(&files, directory)?;
-        if identity.id != founding.id {
-            let path = directory.display().to_string();
-            return Err(StoreError::WrongNode { path, found: identity.id, expected: founding.id });
-        }
-        identity
-    } else {
-        let identity = found(&files, directory, founding, config, &mut listing)?;
-        listing.segments = vec![1];
-        identity
+    let known = if listing.identity { Some(own_identity(&files, directory, founding)?) } else { None };
+    let survey = survey(&files, &directory.join(snapshots::DIRECTORY))?;
+    let snapshot = survey.newest.as_ref().map(|(meta, _)| meta.clone());
+    let identity = match known {
+        Some(identity) => identity,
+        None if snapshot.is_some() => return Err(corrupt(&directory.join(identity::NAME), 0, UNOWNED_SNAPSHOTS)),
+        None => found(&files, directory, founding, config, &mut listing)?,
     };
 
     // A stop amid forgetting may leave any of the forgotten segments; whether they were, the replay tells.
     let needed = listing.segments.len() - consecutive(&listing.segments);
     let (leftover, numbers) = listing.segments.split_at(needed);
     let replayed = recovery::replay(&files, directory, numbers, Some(identity.incarnation))?;
-    if identity.cluster != ClusterId::UNKNOWN && replayed.state.last.index == Index::ZERO {
-        let path = directory.join(segment::name(numbers.last().copied().unwrap_or(1)));
-        return Err(corrupt(&path, segment::HEADER_BYTES as u64, EMPTIED));
-    }
+    check_log(directory, &identity, &replayed, snapshot.as_ref())?;
 
     let mut notes = Vec::new();
     for number in leftover {
         let path = directory.join(segment::name(*number));
         files.remove(&path).map_err(|e| io_error(&path, &e))?;
     }
-    for spare in listing.spares.drain(config.spares_max.min(listing.spares.len())..) {
-        let path = directory.join(spare);
-        files.remove(&path).map_err(|e| io_error(&path, &e))?;
-    }
+    let spares = take_spares(&files, directory, listing.spares, &config)?;
     let Replayed { state, entries, batch, link, sealed, last } = replayed;
-    let recovered = Recovered {
-        term: state.hard.term,
-        vote: state.hard.vote,
-        snapshot: state.base,
-        membership: founding.membership.clone(),
-        entries: entries.into(),
-        commit: state.hard.commit.min(state.last.index).max(state.base.index),
-        applied: Index::ZERO,
-    };
     let active = settle(last, config, &mut notes)?;
+    let cluster = Arc::new(OnceLock::new());
+    if identity.cluster != ClusterId::UNKNOWN {
+        // It was made just now.
+        let _ = cluster.set(identity.cluster);
+    }
+    let snapshots_directory = directory.join(snapshots::DIRECTORY);
+    let snapshots =
+        Snapshots::open(files.clone(), snapshots_directory, survey, Arc::clone(&cluster), Arc::clone(&lock))?;
     files.sync_directory(directory).map_err(|e| io_error(directory, &e))?;
     let base = state.base.index;
-    let mut segments =
-        Segments { files, directory: directory.to_owned(), config, sealed, active, spares: listing.spares };
+    let mut segments = Segments { files, directory: directory.to_owned(), config, sealed, active, spares };
     segments.forget(base)?;
-    let wal = Wal::new(segments, identity, Progress { state, batch, link }, lock);
-    Ok((wal, Opened { identity, recovered, notes }))
+    let mut wal = Wal::new(segments, identity, Progress { state, batch, link }, cluster, lock);
+    let recovered = begin(&mut wal, entries, snapshot.as_ref(), founding, &mut notes)?;
+    Ok((wal, Arc::new(snapshots), Opened { identity, recovered, snapshot, notes }))
+}
+
+fn own_identity<F: Files>(files: &F, directory: &Path, founding: &Founding) -> Result<Identity, StoreError> {
+    let identity = identity::read(files, directory)?;
+    if identity.id != founding.id {
+        let path = directory.display().to_string();
+        return Err(StoreError::WrongNode { path, found: identity.id, expected: founding.id });
+    }
+    Ok(identity)
+}
+
+/// Whether log, identity and snapshot are of one life: a log never begins after what the newest snapshot covers.
+fn check_log<F>(
+    directory: &Path,
+    identity: &Identity,
+    replayed: &Replayed<F>,
+    snapshot: Option<&SnapshotMeta>,
+) -> Result<(), StoreError> {
+    let LogState { base, last, .. } = replayed.state;
+    let snapshots = directory.join(snapshots::DIRECTORY);
+    let known = identity.cluster != ClusterId::UNKNOWN;
+    // Before a node takes a snapshot in it has written down the term of the leader who has it.
+    if known && (replayed.batch == 0 || snapshot.is_none() && last.index == Index::ZERO) {
+        return Err(corrupt(&replayed.last.path, segment::HEADER_BYTES as u64, EMPTIED));
+    }
+    let Some(meta) = snapshot else {
+        let what = format!("the log begins after entry {base}, and the snapshot that covers it is missing");
+        return if base.index == Index::ZERO { Ok(()) } else { Err(corrupt(&snapshots, 0, what)) };
+    };
+    let path = snapshots.join(snapshot_file::name(meta.last));
+    if base.index > meta.last.index || base.index == meta.last.index && base != meta.last {
+        let what = format!("it is the newest snapshot, and the log begins after entry {base}: a newer one is missing");
+        return Err(corrupt(&path, 0, what));
+    }
+    let cluster = meta.membership.cluster;
+    if known && cluster != ClusterId::UNKNOWN && cluster != identity.cluster {
+        let what = format!("it is a snapshot of cluster {cluster}, and the node belongs to {}", identity.cluster);
+        return Err(corrupt(&path, 0, what));
+    }
+    Ok(())
+}
+
+/// What the log amounts to after the newest snapshot, and makes the log on the disk begin there too: the machine may have
+/// stopped between the two. It goes on after the snapshot only if it holds the very entry that the snapshot ends with;
+/// entries behind a conflict must never be seen again.
+fn begin<F: Files>(
+    wal: &mut Wal<F>,
+    mut entries: VecDeque<Entry>,
+    snapshot: Option<&SnapshotMeta>,
+    founding: &Founding,
+    notes: &mut Vec<String>,
+) -> Result<Recovered, StoreError> {
+    let hard = wal.durable.state.hard;
+    let membership = snapshot.map_or(&founding.membership, |meta| &meta.membership);
+    let (mut term, mut vote) = (hard.term, hard.vote);
+    if let Some(meta) = snapshot {
+        if wal.durable.state.base_for(meta.last).reset {
+            if let Some(first) = entries.iter().find(|entry| entry.index > meta.last.index) {
+                let (from, to) = (first.index, wal.durable.state.last.index);
+                notes.push(format!(
+                    "entries {from} to {to} of the log are let go: they do not follow entry {}, which the newest                      snapshot ends with. The node stopped between taking that snapshot in and cutting the log",
+                    meta.last
+                ));
+            }
+            entries.clear();
+        }
+        let covered = entries.partition_point(|entry| entry.index <= meta.last.index);
+        entries.drain(..covered);
+        wal.compact(meta.last)?;
+        if meta.last.term > term {
+            (term, vote) = (meta.last.term, None);
+        }
+    }
+    let LogState { base, last, .. } = wal.durable.state;
+    let commit = hard.commit.min(last.index).max(base.index);
+    let (membership, applied) = (Arc::clone(membership), Index::ZERO);
+    Ok(Recovered { term, vote, snapshot: base, membership, entries: entries.into(), commit, applied })
+}
+
+/// Keeps as many spare files as it may.
+fn take_spares<F: Files>(
+    files: &F,
+    directory: &Path,
+    names: Vec<String>,
+    config: &StoreConfig,
+) -> Result<Vec<Spare>, StoreError> {
+    let mut spares = Vec::new();
+    for name in names {
+        let path = directory.join(&name);
+        let length = files.open(&path).and_then(|file| file.length()).map_err(|e| io_error(&path, &e))?;
+        if spares.len() < config.spares_max && segments::is_recycled(config, length) {
+            spares.push(Spare { name, length });
+        } else {
+            files.remove(&path).map_err(|e| io_error(&path, &e))?;
+        }
+    }
+    Ok(spares)
 }
 
 fn lock<F: Files>(files: &F, directory: &Path) -> Result<F::Lock, StoreError> {
@@ -134,9 +227,11 @@ fn found<F: Files>(
             return Err(missing());
         }
     }
-    segments::create(files, directory, &config, &mut listing.spares, SegmentHeader::first(founding.mint))?;
+    let mut spares = take_spares(files, directory, std::mem::take(&mut listing.spares), &config)?;
+    segments::create(files, directory, &config, &mut spares, SegmentHeader::first(founding.mint))?;
     let identity = Identity { id: founding.id, incarnation: founding.mint, cluster: ClusterId::UNKNOWN };
     identity::write(files, directory, &identity)?;
+    (listing.segments, listing.spares) = (vec![1], spares.into_iter().map(|spare| spare.name).collect());
     Ok(identity)
 }
 

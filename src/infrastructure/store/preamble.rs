@@ -5,7 +5,7 @@ use std::path::Path;
 
 use graft_services::ports::StoreError;
 
-use super::errors::corrupt;
+use super::errors::{corrupt, newer};
 
 /// The newest format that this program reads, and the one it writes.
 pub(super) const FORMAT: u32 = 1;
@@ -19,22 +19,37 @@ pub(super) fn put(out: &mut Vec<u8>, magic: [u8; 8]) {
     out.extend_from_slice(&crc.to_le_bytes());
 }
 
-/// Checks that `bytes`, from the start of `path`, begin with a preamble this program knows, and answers the rest.
-pub(super) fn check<'a>(bytes: &'a [u8], magic: [u8; 8], path: &Path) -> Result<&'a [u8], StoreError> {
+/// Why the first bytes of a file are no preamble that this program knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BadPreamble {
+    Damaged { offset: u64, what: &'static str },
+    Newer { found: u32 },
+}
+
+/// Checks that `bytes`, from the start of a file, begin with a preamble this program knows, and answers the rest.
+pub(super) fn judge(bytes: &[u8], magic: [u8; 8]) -> Result<&[u8], BadPreamble> {
+    let damaged = |offset, what| Err(BadPreamble::Damaged { offset, what });
     let Some((preamble, rest)) = bytes.split_first_chunk::<PREAMBLE_BYTES>() else {
-        return Err(corrupt(path, bytes.len() as u64, "it ends within its header"));
+        return damaged(bytes.len() as u64, "it ends within its header");
     };
     let [found_magic @ .., v0, v1, v2, v3, c0, c1, c2, c3] = *preamble;
     if crc32c::crc32c(&preamble[..12]) != u32::from_le_bytes([c0, c1, c2, c3]) {
-        return Err(corrupt(path, 0, "its header fails the checksum"));
+        return damaged(0, "its header fails the checksum");
     }
     if found_magic != magic {
-        return Err(corrupt(path, 0, "it is another kind of file than its name says"));
+        return damaged(0, "it is another kind of file than its name says");
     }
-    let found = u32::from_le_bytes([v0, v1, v2, v3]);
-    match found {
+    match u32::from_le_bytes([v0, v1, v2, v3]) {
         FORMAT => Ok(rest),
-        0 => Err(corrupt(path, 8, "format version 0 does not exist")),
-        _ => Err(StoreError::NewerFormat { file: path.display().to_string(), found, known: FORMAT }),
+        0 => damaged(8, "format version 0 does not exist"),
+        found => Err(BadPreamble::Newer { found }),
     }
+}
+
+/// [`judge`], in the words of the port.
+pub(super) fn check<'a>(bytes: &'a [u8], magic: [u8; 8], path: &Path) -> Result<&'a [u8], StoreError> {
+    judge(bytes, magic).map_err(|bad| match bad {
+        BadPreamble::Damaged { offset, what } => corrupt(path, offset, what),
+        BadPreamble::Newer { found } => newer(path, found),
+    })
 }

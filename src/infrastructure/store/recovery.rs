@@ -87,8 +87,9 @@ pub(super) fn replay<F: Files>(
     let mut sealed = VecDeque::new();
     for next in opened {
         let next = next?;
-        let (end, greatest) = replay.full_segment(&current, &next)?;
-        sealed.push_back(Sealed { number: current.header.number, bytes: end, greatest });
+        let (bytes, greatest) = replay.full_segment(&current, &next)?;
+        let length = current.file.length().map_err(|e| io_error(&current.path, &e))?;
+        sealed.push_back(Sealed { number: current.header.number, bytes, length, greatest });
         current = next;
     }
     let last = replay.last_segment(current)?;

@@ -18,6 +18,8 @@ pub(super) struct Sealed {
     pub(super) number: u64,
     /// Up to the end of its last batch.
     pub(super) bytes: u64,
+    /// Of the file.
+    pub(super) length: u64,
     /// The greatest index it holds, replaced entries included; zero if none.
     pub(super) greatest: Index,
 }
@@ -37,6 +39,13 @@ pub(super) struct Active<F> {
     pub(super) greatest: Index,
 }
 
+/// A file for a segment to come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Spare {
+    pub(super) name: String,
+    pub(super) length: u64,
+}
+
 /// Room to leave behind a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Leave {
@@ -53,8 +62,8 @@ pub(super) struct Segments<F: Files> {
     pub(super) config: StoreConfig,
     pub(super) sealed: VecDeque<Sealed>,
     pub(super) active: Active<F::File>,
-    /// Names of files to write the next segments over.
-    pub(super) spares: Vec<String>,
+    /// Files to write the next segments over.
+    pub(super) spares: Vec<Spare>,
 }
 
 impl<F: Files> Segments<F> {
@@ -73,13 +82,20 @@ impl<F: Files> Segments<F> {
         self.sealed.iter().map(|s| s.bytes).sum::<u64>() + self.active.position
     }
 
+    /// All of their files.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let spares = self.spares.iter().map(|s| s.length);
+        self.sealed.iter().map(|s| s.length).chain(spares).sum::<u64>() + self.active.allocated
+    }
+
     /// Goes on in another segment. The number in `header` is set here.
     pub(super) fn roll(&mut self, mut header: SegmentHeader) -> Result<(), StoreError> {
         header.number = self.active.number + 1;
         let next = create(&self.files, &self.directory, &self.config, &mut self.spares, header)?;
         // From here on nothing may be written to the old one: recovery takes the new one's word for where it ends.
         let mut full = std::mem::replace(&mut self.active, next);
-        self.sealed.push_back(Sealed { number: full.number, bytes: full.position, greatest: full.greatest });
+        let (bytes, length) = (full.position, full.allocated);
+        self.sealed.push_back(Sealed { number: full.number, bytes, length, greatest: full.greatest });
         full.mark_continued()
     }
 
@@ -114,9 +130,9 @@ impl<F: Files> Segments<F> {
         let mut changed = false;
         while let Some(first) = self.sealed.front().filter(|s| s.greatest <= base) {
             let path = self.directory.join(segment::name(first.number));
-            if self.spares.len() < self.config.spares_max {
-                let spare = segment::spare_name(first.number);
-                self.files.rename(&path, &self.directory.join(&spare)).map_err(|e| io_error(&path, &e))?;
+            if self.spares.len() < self.config.spares_max && is_recycled(&self.config, first.length) {
+                let spare = Spare { name: segment::spare_name(first.number), length: first.length };
+                self.files.rename(&path, &self.directory.join(&spare.name)).map_err(|e| io_error(&path, &e))?;
                 self.spares.push(spare);
             } else {
                 self.files.remove(&path).map_err(|e| io_error(&path, &e))?;
@@ -133,7 +149,7 @@ impl<F: Files> Segments<F> {
     /// Gives the spare files back to a full disk. What cannot be removed now is found again at the next opening.
     pub(super) fn release_spares(&mut self) {
         for spare in self.spares.drain(..) {
-            let _ = self.files.remove(&self.directory.join(spare));
+            let _ = self.files.remove(&self.directory.join(spare.name));
         }
     }
 }
@@ -164,15 +180,21 @@ impl<F: StoreFile> Active<F> {
     }
 }
 
+/// Whether a file of this length is worth keeping: one that held an oversized batch would never give its space back.
+pub(super) fn is_recycled(config: &StoreConfig, length: u64) -> bool {
+    // Bases are written behind a full segment.
+    length <= config.segment_bytes + HEADER_BYTES as u64
+}
+
 /// Makes the segment that `header` describes, durably, out of a spare file if there is one. It gets its name last.
 pub(super) fn create<F: Files>(
     files: &F,
     directory: &Path,
     config: &StoreConfig,
-    spares: &mut Vec<String>,
+    spares: &mut Vec<Spare>,
     mut header: SegmentHeader,
 ) -> Result<Active<F::File>, StoreError> {
-    let recycled = spares.last().cloned();
+    let recycled = spares.last().map(|spare| spare.name.clone());
     header.recycled = recycled.is_some();
     let spare_path = directory.join(recycled.unwrap_or_else(|| segment::spare_name(header.number)));
     let path = directory.join(segment::name(header.number));

@@ -1,6 +1,6 @@
 //! The write-ahead log as the services see it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use graft_domain::{ClusterId, EntryId, Index, Write};
 use graft_services::ports::{Identity, LogStore, StoreError};
@@ -28,6 +28,8 @@ pub struct Wal<F: Files = OsFiles> {
     pub(super) next: LogState,
     pub(super) buffer: Vec<u8>,
     poisoned: bool,
+    /// The cluster in `identity`, for whoever else has to know.
+    cluster: Arc<OnceLock<ClusterId>>,
     lock: Arc<F::Lock>,
 }
 
@@ -47,9 +49,20 @@ impl<F: Files> Wal<F> {
         Arc::clone(&self.lock)
     }
 
-    pub(super) fn new(segments: Segments<F>, identity: Identity, durable: Progress, lock: F::Lock) -> Self {
+    pub(super) fn new(
+        segments: Segments<F>,
+        identity: Identity,
+        durable: Progress,
+        cluster: Arc<OnceLock<ClusterId>>,
+        lock: Arc<F::Lock>,
+    ) -> Self {
         let next = durable.state.clone();
-        Self { segments, identity, durable, next, buffer: Vec::new(), poisoned: false, lock: Arc::new(lock) }
+        Self { segments, identity, durable, next, buffer: Vec::new(), poisoned: false, cluster, lock }
+    }
+
+    /// Bytes that the log's files take on the disk: space written ahead and spare files are counted.
+    pub fn disk_bytes(&self) -> u64 {
+        self.segments.disk_bytes()
     }
 
     /// What the directory says of itself.
@@ -79,6 +92,8 @@ impl<F: Files> Wal<F> {
             let identity = Identity { cluster, ..wal.identity };
             identity::write(&wal.segments.files, &wal.segments.directory, &identity)?;
             wal.identity = identity;
+            // It is set nowhere else, and only once.
+            let _ = wal.cluster.set(cluster);
             Ok(Ok(()))
         })?
     }

@@ -3,39 +3,50 @@
 //!
 //! `CHAOS_SEEDS=100000` runs so many, from `CHAOS_FIRST` on; `CHAOS_SEED=17` runs one and shows what went before it broke.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use graft_domain::{Instant, NodeId};
+use graft_domain::{Config, Instant, NodeId};
 
 use super::random::Random;
 use super::world::{Packet, World, id};
-use crate::Event;
 use crate::error::{Outcome, Refusal};
+use crate::{Event, Notice, ReplicaConfig};
 
 const SEEDS: u64 = 300;
 const STEPS: u64 = 700;
+/// Of log in memory, where snapshots are taken.
+pub(super) const LOG_BYTES_MAX: usize = 8_000;
 
 /// How unlucky one run is, in thousandths.
 #[derive(Debug)]
-struct Luck {
+pub(super) struct Luck {
     /// Messages arrive in order, once, and are lost only with their connection, as on TCP.
-    orderly: bool,
-    lost: u64,
-    twice: u64,
-    out_of_order: u64,
-    faults: u64,
-    disk_held: u64,
-    machine_held: u64,
-    calls: u64,
-    patience_ms: u64,
+    pub(super) orderly: bool,
+    pub(super) lost: u64,
+    pub(super) twice: u64,
+    pub(super) out_of_order: u64,
+    pub(super) faults: u64,
+    pub(super) disk_held: u64,
+    pub(super) machine_held: u64,
+    pub(super) calls: u64,
+    pub(super) patience_ms: u64,
+    /// Members come and go, and operators ask for it.
+    pub(super) reshaped: u64,
+    /// Snapshots are taken and sent.
+    pub(super) snapshots: bool,
 }
 
-struct Chaos {
-    world: World,
-    random: Random,
-    luck: Luck,
+pub(super) struct Chaos {
+    pub(super) world: World,
+    pub(super) random: Random,
+    pub(super) luck: Luck,
     /// Copies of old messages that come back.
-    echoes: Vec<Packet>,
+    pub(super) echoes: Vec<Packet>,
+    /// Those whose directories are gone.
+    pub(super) wiped: BTreeSet<NodeId>,
+    /// The wiped are a majority of some half: nobody can help.
+    pub(super) is_lost: bool,
 }
 
 /// That the interesting things do happen.
@@ -48,6 +59,12 @@ struct Seen {
     crashes: u64,
     stops: u64,
     terms: u64,
+    changes: u64,
+    removed: u64,
+    taken: u64,
+    installed: u64,
+    wiped: u64,
+    lost: u64,
 }
 
 impl Chaos {
@@ -64,10 +81,15 @@ impl Chaos {
             calls: 100 + rare(900),
             orderly: random.chance(400),
             patience_ms: random.one_of(&[50, 400, 3_000, 60_000]),
+            reshaped: if random.chance(500) { 50 + random.below(500) } else { 0 },
+            snapshots: random.chance(600),
         };
         let (tight, size) = (random.chance(400), 1 + random.size(5));
         let mut world = World::found(size, |_, core, config| {
             core.seed = random.next();
+            if luck.snapshots {
+                small_snapshots(&mut random, core, config);
+            }
             if tight {
                 (core.append_bytes_max, core.inflight_messages_max, core.apply_bytes_max) = (100, 2, 100);
                 (core.uncommitted_bytes_max, core.reads_max) = (200, 2);
@@ -77,23 +99,25 @@ impl Chaos {
         });
         world.name = format!("CHAOS_SEED={seed} shows it");
         world.trace = number("CHAOS_SEED").map(|_| Vec::new());
-        let mut chaos = Self { world, random, luck, echoes: Vec::new() };
+        let (echoes, wiped) = (Vec::new(), BTreeSet::new());
+        let mut chaos = Self { world, random, luck, echoes, wiped, is_lost: false };
         for id in chaos.world.ids() {
             let (wall, keeps) = (chaos.random.below(1 << 40), chaos.random.chance(500));
             let node = chaos.world.node(id);
             (node.wall, node.machine.keeps) = (wall, keeps);
+            node.machine.snapshot_bytes = wall % 2_000;
             chaos.start(id);
         }
         chaos.world.connect_all();
         chaos
     }
 
-    fn start(&mut self, id: NodeId) {
+    pub(super) fn start(&mut self, id: NodeId) {
         let session = self.random.next();
         self.world.start(id, session);
     }
 
-    fn any(&mut self) -> NodeId {
+    pub(super) fn any(&mut self) -> NodeId {
         let ids = self.world.ids();
         self.random.one_of(&ids)
     }
@@ -105,6 +129,7 @@ impl Chaos {
                 4 => self.clock(),
                 5 if self.random.chance(self.luck.calls) => self.client(),
                 6 if self.random.chance(self.luck.faults) => self.fault(),
+                6 if self.random.chance(self.luck.reshaped) => self.operate(),
                 7 => self.disks(),
                 _ => (0..3).for_each(|_| self.turn()),
             }
@@ -117,6 +142,10 @@ impl Chaos {
     }
 
     fn network(&mut self) {
+        if self.random.chance(300) {
+            self.world.fetch();
+            self.world.probe();
+        }
         let waiting = self.world.wire.len();
         if waiting == 0 {
             return;
@@ -195,22 +224,24 @@ impl Chaos {
             for _ in 0..jobs {
                 self.world.work(id);
             }
+            if self.random.chance(400) {
+                self.world.write_snapshot(id);
+            }
         }
     }
 
     fn fault(&mut self) {
         let (id, other) = (self.any(), self.any());
         if !self.world.is_up(id) {
-            self.start(id);
-            for other in self.world.ids() {
-                self.world.connect(id, other);
-                self.world.connect(other, id);
-            }
-            return;
+            return self.begin(id);
         }
-        match self.random.below(20) {
+        match self.random.below(24) {
             0..=2 => {
                 let kept = self.random.size(3);
+                if self.random.chance(500) {
+                    // The snapshot was durable, and nobody heard of it.
+                    self.world.write_snapshot(id);
+                }
                 self.world.crash(id, kept);
             }
             3 => self.world.node(id).disk.full = true,
@@ -234,54 +265,9 @@ impl Chaos {
                     self.world.cuts.extend([(id, other), (other, id)]);
                 }
             }
+            17..=20 => self.misfortune_of_snapshots(id),
             _ => self.world.mend(),
         }
-    }
-
-    /// Everything works again.
-    fn heal(&mut self) {
-        self.world.note(|| "everything heals".to_owned());
-        self.world.mend();
-        for id in self.world.ids() {
-            self.world.node(id).disk.full = false;
-            let broken = self.world.nodes[&id].disk.failed || self.world.nodes[&id].machine.halts;
-            if broken && self.world.is_up(id) {
-                self.world.crash(id, 0);
-            }
-        }
-        // Those that are to stop do.
-        self.world.run(1_100);
-        for id in self.world.ids().into_iter().filter(|id| !self.world.is_up(*id)).collect::<Vec<_>>() {
-            self.start(id);
-        }
-        self.world.connect_all();
-        self.world.run(5_000);
-    }
-
-    /// Nobody waits for an answer, and everybody gets new ones.
-    fn liveness(&mut self) -> Result<(), String> {
-        let ids = self.world.ids();
-        let open: Vec<_> = ids.into_iter().flat_map(|id| self.world.history.open(id)).collect();
-        // Whose refusal was lost, and what was lost without a connection that breaks, is told at its deadline.
-        if self.luck.orderly && open.len() as u64 > self.world.refusals_lost {
-            return Err(format!("these wait though all is well: {open:?}"));
-        }
-        let size = self.world.nodes.len();
-        let calls: Vec<_> = (1..=size).map(|n| self.world.execute(n, &format!("fresh {n}"), 20_000)).collect();
-        let queries: Vec<_> = (1..=size).map(|n| self.world.query(n, 20_000)).collect();
-        self.world.run(2_000);
-        for request in calls.into_iter().chain(queries) {
-            let answer = self.world.answer(request);
-            let too_large = matches!(answer, Some(Outcome::Refused(Refusal::TooLarge { .. } | Refusal::Busy(_))));
-            if !too_large && !matches!(answer, Some(Outcome::Done { .. })) {
-                return Err(format!("{request:?} is answered {answer:?} though all is well"));
-            }
-        }
-        let applied: Vec<_> = (1..=size).map(|n| self.world.applied_at(n)).collect();
-        if applied.iter().any(|index| *index != applied[0]) {
-            return Err(format!("not all have applied the same: {applied:?}"));
-        }
-        Ok(())
     }
 
     fn seen(&self, total: &mut Seen) {
@@ -296,7 +282,27 @@ impl Chaos {
         }
         total.terms += self.world.nodes.values().map(|node| node.disk.term.0).max().unwrap_or(0);
         total.stops += self.world.stops;
+        total.changes += self.world.history.memberships.len() as u64;
+        total.removed += self.world.history.memberships.values().last().map_or(0, |m| m.removed.len() as u64);
+        total.wiped += self.wiped.len() as u64;
+        total.lost += u64::from(self.is_lost);
+        for (_, notice) in &self.world.notices {
+            match notice {
+                Notice::Snapshot { phase: "written", .. } => total.taken += 1,
+                Notice::Snapshot { phase: "installed", .. } => total.installed += 1,
+                _ => {}
+            }
+        }
     }
+}
+
+/// Snapshots are due after a few dozen entries, and few are kept beside them.
+fn small_snapshots(random: &mut Random, core: &mut Config, config: &mut ReplicaConfig) {
+    config.snapshot_every_entries = random.one_of(&[5, 20, 1_000_000]);
+    config.snapshot_every_bytes = random.one_of(&[300, 1_000, 3_000]);
+    core.log_bytes_max = LOG_BYTES_MAX;
+    core.tail_bytes = random.one_of(&[0, 200, 1_000]);
+    core.held_bytes_max = random.one_of(&[0, 500, 2_000]);
 }
 
 /// Says which run it was when the code under test itself panics.
@@ -336,8 +342,10 @@ fn every_call_has_one_true_answer_whatever_happens() {
         run(seed).seen(&mut total);
     }
     println!("{count} runs: {total:?}");
-    let Seen { done, refused, unknown, busy, crashes, terms, .. } = total;
-    let happens = [done, refused, unknown, busy, crashes, terms].iter().all(|n| *n > count);
+    let Seen { done, refused, unknown, busy, crashes, terms, changes, taken, .. } = total;
+    let often = [done, refused, unknown, busy, crashes, terms, changes, taken].iter().all(|n| *n > count);
+    let sometimes = [total.installed, total.removed, total.stops].iter().all(|n| *n > count / 20);
+    let happens = often && sometimes && total.lost <= count / 20;
     assert!(count < SEEDS || happens, "too little happens to mean anything");
 }
 

@@ -219,8 +219,13 @@ fn nobody_to_hand_over_to_is_nothing_to_wait_for() {
     // A learner cannot lead.
     let mut world = World::found(1, |_, _, _| {});
     let mut membership = Membership::clone(&world.node(id(1)).disk.membership);
-    let learner =
-        Member { address: "".into(), incarnation: graft_domain::Incarnation(0), voter: false, outgoing: false };
+    let learner = Member {
+        address: "".into(),
+        incarnation: graft_domain::Incarnation(0),
+        voter: false,
+        outgoing: false,
+        target: graft_domain::Target::Learner,
+    };
     membership.members.insert(id(2), learner);
     world.node(id(1)).disk.membership = Arc::new(membership);
     world.start(id(1), 5);

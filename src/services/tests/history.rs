@@ -1,10 +1,12 @@
 //! Everything that clients asked and were told, everything that machines applied, and what must hold of both.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use graft_domain::{Index, Instant, NodeId, Term};
+use graft_domain::{Index, Instant, Membership, NodeId, Term};
 
+use super::machine::State;
 use crate::error::Outcome;
 use crate::ports::{Command, Reply};
 use crate::waiting::RequestId;
@@ -17,16 +19,24 @@ pub(crate) type Verdict = Result<(), String>;
 pub(crate) struct Asked {
     pub(crate) node: NodeId,
     pub(crate) deadline: Instant,
-    /// What is to be applied; none for a query.
-    command: Option<Bytes>,
-    /// For a linearizable query: the newest state that had been seen by anyone when it was asked.
-    floor: Option<Index>,
+    what: What,
     /// The first answer counts.
     pub(crate) answer: Option<Outcome>,
     /// The replica itself has answered.
     told: bool,
     /// Its node crashed: nobody will answer.
     orphan: bool,
+}
+
+/// What it is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum What {
+    /// To be applied.
+    Command(Bytes),
+    /// With the newest state that had been seen by anyone when it was asked, if it is linearizable.
+    Query { floor: Option<Index> },
+    /// Something that the replica itself answers.
+    Ask,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -38,6 +48,10 @@ pub(crate) struct History {
     /// The log that all machines agree on, by what the first one to apply an entry was given.
     pub(crate) log: BTreeMap<Index, (Term, u64, Bytes)>,
     places: BTreeMap<Bytes, Index>,
+    /// What the state is after each command.
+    digests: BTreeMap<Index, u64>,
+    /// The memberships that are committed.
+    pub(crate) memberships: BTreeMap<Index, Arc<Membership>>,
     /// The newest state that anyone was shown.
     pub(crate) seen: Index,
 }
@@ -46,20 +60,18 @@ fn must(holds: bool, what: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(what()) }
 }
 
+impl Asked {
+    pub(crate) fn is_ask(&self) -> bool {
+        self.what == What::Ask
+    }
+}
+
 impl History {
-    pub(crate) fn asks(
-        &mut self,
-        request: RequestId,
-        node: NodeId,
-        deadline: Instant,
-        command: Option<Bytes>,
-        linearizable: bool,
-    ) {
-        let floor = linearizable.then_some(self.seen);
-        if let Some(command) = &command {
+    pub(crate) fn asks(&mut self, request: RequestId, node: NodeId, deadline: Instant, what: What) {
+        if let What::Command(command) = &what {
             self.by_command.insert(command.clone(), request);
         }
-        let asked = Asked { node, deadline, command, floor, answer: None, told: false, orphan: false };
+        let asked = Asked { node, deadline, what, answer: None, told: false, orphan: false };
         self.asked.insert(request, asked);
         self.open.insert((node, request));
     }
@@ -88,7 +100,8 @@ impl History {
             self.asked.get_mut(&request).ok_or_else(|| format!("{request:?} is answered and was never asked"))?;
         must(!asked.told, || format!("{request:?} is answered twice: {outcome:?} after {:?}", asked.answer))?;
         asked.told = true;
-        must(!matches!(outcome, Outcome::Done { .. }), || format!("{request:?} is done without the machine"))?;
+        let done = matches!(outcome, Outcome::Done { .. });
+        must(!done || asked.what == What::Ask, || format!("{request:?} is done without the machine"))?;
         self.counts(request, outcome)
     }
 
@@ -96,23 +109,25 @@ impl History {
     pub(crate) fn counts(&mut self, request: RequestId, outcome: &Outcome) -> Verdict {
         let asked =
             self.asked.get_mut(&request).ok_or_else(|| format!("{request:?} is answered and was never asked"))?;
-        let Asked { command, floor, orphan, .. } = asked.clone();
+        let Asked { what, orphan, .. } = asked.clone();
         must(!orphan, || format!("{request:?} is answered from the grave"))?;
         if let Some(first) = &asked.answer {
             let refused = [first, outcome].into_iter().any(|o| matches!(o, Outcome::Refused(_)));
-            return must(!refused || command.is_none(), || format!("{request:?}: {first:?}, then {outcome:?}"));
+            return must(!refused || !matches!(what, What::Command(_)), || {
+                format!("{request:?}: {first:?}, then {outcome:?}")
+            });
         }
         asked.answer = Some(outcome.clone());
         self.open.remove(&(asked.node, request));
-        match (outcome, command) {
-            (Outcome::Done { index, term, .. }, Some(command)) => {
+        match (outcome, what) {
+            (Outcome::Done { index, term, .. }, What::Command(command)) => {
                 let there = self.log.get(index).map(|(term, _, body)| (term, body));
                 must(there == Some((term, &command)), || {
                     format!("{request:?} {command:?} is done at {index}: {there:?}")
                 })?;
                 self.seen = self.seen.max(*index);
             }
-            (Outcome::Done { index, reply: Reply::Value(state), .. }, None) => {
+            (Outcome::Done { index, reply: Reply::Value(state), .. }, What::Query { floor }) => {
                 let state = Index(u64::from_le_bytes(state[..].try_into().expect("the machine's own reply")));
                 must(state == *index, || format!("{request:?} is answered from {state} and said to be from {index}"))?;
                 if let Some(floor) = floor {
@@ -120,7 +135,7 @@ impl History {
                     self.seen = self.seen.max(state);
                 }
             }
-            (Outcome::Refused(refusal), Some(command)) => {
+            (Outcome::Refused(refusal), What::Command(command)) => {
                 let place = self.places.get(&command);
                 must(place.is_none(), || format!("{command:?} is refused, {refusal}, and applied at {place:?}"))?;
             }
@@ -130,8 +145,10 @@ impl History {
     }
 
     /// A machine applies a command: the same as all others, once, in time, and not if it was refused.
-    pub(crate) fn applies(&mut self, node: NodeId, command: &Command) -> Verdict {
+    pub(crate) fn applies(&mut self, node: NodeId, command: &Command, digest: u64) -> Verdict {
         let Command { index, term, time, body } = command;
+        let known = *self.digests.entry(*index).or_insert(digest);
+        must(known == digest, || format!("the state of {node} at {index} is not what others have"))?;
         if let Some(there) = self.log.get(index) {
             let same = *there == (*term, *time, body.clone());
             return must(same, || format!("{node} applies {body:?} of {term} at {index}, where others have {there:?}"));
@@ -148,6 +165,27 @@ impl History {
         let place = self.places.insert(body.clone(), *index);
         must(place.is_none(), || format!("{body:?} is applied at {place:?} and at {index}"))?;
         self.log.insert(*index, (*term, *time, body.clone()));
+        Ok(())
+    }
+
+    /// A machine has this state from a snapshot: it is the one that others had then.
+    pub(crate) fn agrees(&self, node: NodeId, state: State) -> Verdict {
+        let known = self.digests.get(&state.command).copied().unwrap_or_default();
+        must(known == state.digest, || format!("{node} has {state:?}, and others had digest {known} there"))
+    }
+
+    /// A membership is committed: the same everywhere, and whoever is removed stays so.
+    pub(crate) fn commits(&mut self, node: NodeId, index: Index, membership: &Arc<Membership>) -> Verdict {
+        if let Some(known) = self.memberships.get(&index) {
+            return must(known == membership, || format!("{node} commits {membership:?} at {index}, others {known:?}"));
+        }
+        let before = self.memberships.range(..index).next_back();
+        if let Some((_, before)) = before {
+            must(before.removed.is_subset(&membership.removed), || format!("{node} brings somebody back at {index}"))?;
+        }
+        let again = membership.members.keys().find(|id| membership.removed.contains(id));
+        must(again.is_none() && membership.voters().next().is_some(), || format!("{node} commits {membership:?}"))?;
+        self.memberships.insert(index, Arc::clone(membership));
         Ok(())
     }
 }

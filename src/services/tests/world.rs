@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use graft_domain::{ClusterId, Config, Index, Instant, Membership, NodeId, RaftCore};
+use graft_domain::{ClusterId, Config, EntryId, Incarnation, Index, Instant, Membership, NodeId, RaftCore};
 
 use super::disk::Disk;
 use super::history::{History, Verdict};
-use super::machine::Machine;
-use crate::error::Outcome;
+use super::machine::{Machine, State};
 use crate::ports::PeerMessage;
-use crate::{Clock, Consistency, Effect, Event, Replica, ReplicaConfig, RequestId};
+use crate::{Clock, Event, Notice, Replica, ReplicaConfig, RequestId};
 
 /// How long a message takes when time runs.
 const HOP: Duration = Duration::from_millis(1);
@@ -35,6 +34,22 @@ pub(crate) struct Node {
     pub(crate) links: BTreeSet<NodeId>,
 }
 
+/// A follower that wants its leader's snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetch {
+    pub(crate) to: NodeId,
+    pub(crate) from: NodeId,
+    pub(crate) last: EntryId,
+}
+
+/// A leader that wants to know who answers at an address.
+#[derive(Clone, Debug)]
+pub(crate) struct Probe {
+    pub(crate) by: NodeId,
+    pub(crate) id: NodeId,
+    pub(crate) address: String,
+}
+
 /// A message on its way.
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
@@ -49,6 +64,8 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) wire: VecDeque<Packet>,
+    pub(crate) fetches: VecDeque<Fetch>,
+    pub(crate) probes: VecDeque<Probe>,
     /// Nothing gets through, and nobody notices.
     pub(crate) cuts: BTreeSet<(NodeId, NodeId)>,
     pub(crate) history: History,
@@ -58,31 +75,51 @@ pub(crate) struct World {
     pub(crate) refusals_lost: u64,
     /// How often a node that was told to stop did.
     pub(crate) stops: u64,
+    /// What watchers of each node were told.
+    pub(crate) notices: Vec<(NodeId, Notice)>,
 }
 
 pub(crate) fn id(n: usize) -> NodeId {
     NodeId::new(&format!("n{n}")).expect("a good id")
 }
 
+/// Where it is to be found.
+pub(crate) fn address(n: usize) -> String {
+    format!("host{n}:7001")
+}
+
+impl Node {
+    pub(crate) fn new(n: usize) -> Self {
+        let core = Config::new(id(n), ClusterId(n as u128), n as u64);
+        let config = ReplicaConfig {
+            session: 0,
+            command_bytes_max: 1 << 20,
+            inflight_max: 65_536,
+            inflight_bytes_max: 256 << 20,
+            retry: core.heartbeat / 2,
+            read_retry: core.election_timeout,
+            election_timeout: core.election_timeout,
+            address: address(n),
+            incarnation: Incarnation(1_000 + n as u64),
+            snapshot_every_bytes: 64 << 20,
+            snapshot_every_entries: 1_000_000,
+        };
+        let (disk, machine, inbox, links) = (Disk::default(), Machine::default(), VecDeque::new(), BTreeSet::new());
+        Self { core, config, replica: None, disk, machine, inbox, wall: 0, links }
+    }
+}
+
 impl World {
     /// So many members that have never run, not started. `tune` may change what each is told.
     pub(crate) fn found(size: usize, mut tune: impl FnMut(usize, &mut Config, &mut ReplicaConfig)) -> Self {
         let mut world = Self::default();
-        let membership = Arc::new(Membership::founding((1..=size).map(|n| (id(n), ""))));
+        let addresses: Vec<String> = (1..=size).map(address).collect();
+        let founders = addresses.iter().enumerate().map(|(place, address)| (id(place + 1), address.as_str()));
+        let membership = Arc::new(Membership::founding(founders));
         for n in 1..=size {
-            let mut core = Config::new(id(n), ClusterId(n as u128), n as u64);
-            let mut config = ReplicaConfig {
-                session: 0,
-                command_bytes_max: 1 << 20,
-                inflight_max: 65_536,
-                inflight_bytes_max: 256 << 20,
-                retry: core.heartbeat / 2,
-                read_retry: core.election_timeout,
-            };
-            tune(n, &mut core, &mut config);
-            let disk = Disk { membership: Arc::clone(&membership), ..Disk::default() };
-            let (machine, inbox, links) = (Machine::default(), VecDeque::new(), BTreeSet::new());
-            let node = Node { core, config, replica: None, disk, machine, inbox, wall: 0, links };
+            let mut node = Node::new(n);
+            node.disk.membership = Arc::clone(&membership);
+            tune(n, &mut node.core, &mut node.config);
             world.nodes.insert(id(n), node);
         }
         world
@@ -137,7 +174,8 @@ impl World {
 
     /// Who leads the newest term.
     pub(crate) fn leader(&self) -> Option<usize> {
-        let up = (1..=self.nodes.len()).filter(|n| self.is_up(id(*n)) && self.core(*n).is_leader());
+        let number = |id: &NodeId| id.as_str()[1..].parse::<usize>().expect("ids here are numbered");
+        let up = self.nodes.keys().map(number).filter(|n| self.is_up(id(*n)) && self.core(*n).is_leader());
         up.max_by_key(|n| self.core(*n).term())
     }
 
@@ -163,8 +201,13 @@ impl World {
         let clock = self.clock(id);
         let node = self.node(id);
         node.config.session = session;
-        let core = RaftCore::new(node.core.clone(), node.disk.recover(node.machine.applied), now);
-        node.replica = Some(Replica::new(node.config.clone(), core, clock));
+        node.disk.open();
+        let restored = node.disk.snapshot.as_ref().map(|stored| (stored.meta.clone(), stored.bytes));
+        if let Some(stored) = &node.disk.snapshot {
+            node.machine.restore(stored);
+        }
+        let core = RaftCore::new(node.core.clone(), node.disk.recover(node.machine.state.applied), now);
+        node.replica = Some(Replica::new(node.config.clone(), core, clock, restored));
         self.note(|| format!("{id} starts"));
         self.turn(id, usize::MAX);
     }
@@ -176,50 +219,17 @@ impl World {
         node.replica = None;
         node.inbox.clear();
         node.links.clear();
-        node.disk.crash(kept);
+        let verdict = node.disk.crash(kept);
         node.machine.crash();
+        self.must(verdict);
         self.history.crashed(id);
         for other in self.ids() {
             self.disconnect(other, id);
         }
     }
 
-    fn clock(&self, id: NodeId) -> Clock {
+    pub(crate) fn clock(&self, id: NodeId) -> Clock {
         Clock { now: self.now, wall: self.now.0 + self.nodes[&id].wall }
-    }
-
-    pub(crate) fn connect(&mut self, from: NodeId, to: NodeId) {
-        if from != to && self.is_up(from) && self.is_up(to) && self.node(from).links.insert(to) {
-            self.note(|| format!("{from} is connected to {to}"));
-            self.node(from).inbox.push_back(Event::Connected(to));
-        }
-    }
-
-    pub(crate) fn connect_all(&mut self) {
-        for from in self.ids() {
-            for to in self.ids() {
-                self.connect(from, to);
-            }
-        }
-    }
-
-    /// The connection breaks, and what is on it is lost.
-    pub(crate) fn disconnect(&mut self, from: NodeId, to: NodeId) {
-        if self.node(from).links.remove(&to) {
-            self.note(|| format!("{from} has no connection to {to}"));
-            let on_it = |packet: &Packet| (packet.from, packet.to) == (from, to);
-            let (lost, kept): (VecDeque<Packet>, _) = self.wire.drain(..).partition(on_it);
-            self.wire = kept;
-            for packet in &lost {
-                self.lost(packet);
-            }
-            self.node(from).inbox.push_back(Event::Unreachable(to));
-        }
-    }
-
-    pub(crate) fn lost(&mut self, packet: &Packet) {
-        self.note(|| format!("lost: {packet:?}"));
-        self.refusals_lost += u64::from(matches!(packet.message, PeerMessage::Refused { .. }));
     }
 
     pub(crate) fn inbox(&mut self, id: NodeId, event: Event) {
@@ -247,55 +257,6 @@ impl World {
     /// Puts messages on the wire, once more or at last.
     pub(crate) fn put(&mut self, packets: &[Packet]) {
         self.wire.extend(packets.iter().cloned());
-    }
-
-    /// Cuts a member off: nothing gets to it or from it, and nobody is told.
-    pub(crate) fn isolate(&mut self, n: usize) {
-        for other in self.ids() {
-            self.cuts.extend([(id(n), other), (other, id(n))]);
-        }
-    }
-
-    /// The cuts are gone, with the connections that lost something.
-    pub(crate) fn mend(&mut self) {
-        for (from, to) in std::mem::take(&mut self.cuts) {
-            self.disconnect(from, to);
-            self.connect(from, to);
-        }
-    }
-
-    fn client(&mut self, n: usize, body: Option<&str>, linearizable: bool, timeout_ms: u64) -> RequestId {
-        self.requests += 1;
-        let (request, node) = (RequestId(self.requests), id(n));
-        let deadline = self.now + Duration::from_millis(timeout_ms);
-        let command = body.map(|body| Bytes::from(body.to_owned()));
-        self.note(|| {
-            format!("{node} is asked {request:?} {command:?} linearizable {linearizable} for {timeout_ms} ms")
-        });
-        self.history.asks(request, node, deadline, command.clone(), linearizable);
-        let consistency = if linearizable { Consistency::Linearizable } else { Consistency::Stale };
-        let event = match command {
-            Some(body) => Event::Execute { request, body, deadline },
-            None => Event::Query { request, body: Bytes::from_static(b"?"), consistency, deadline },
-        };
-        self.inbox(node, event);
-        request
-    }
-
-    pub(crate) fn execute(&mut self, n: usize, body: &str, timeout_ms: u64) -> RequestId {
-        self.client(n, Some(body), false, timeout_ms)
-    }
-
-    pub(crate) fn query(&mut self, n: usize, timeout_ms: u64) -> RequestId {
-        self.client(n, None, true, timeout_ms)
-    }
-
-    pub(crate) fn stale_query(&mut self, n: usize, timeout_ms: u64) -> RequestId {
-        self.client(n, None, false, timeout_ms)
-    }
-
-    pub(crate) fn answer(&self, request: RequestId) -> Option<&Outcome> {
-        self.history.answer(request)
     }
 
     /// One turn of the loop with up to `count` events, and further ones while its timer says that it is time.
@@ -327,7 +288,7 @@ impl World {
     }
 
     /// Whoever's deadline has come has an answer, and the timer strikes at the next one. Of a node that gave up, all have.
-    fn answers_in_time(&self, id: NodeId, gives_up: bool) -> Verdict {
+    pub(crate) fn answers_in_time(&self, id: NodeId, gives_up: bool) -> Verdict {
         let node = &self.nodes[&id];
         let waiting: BTreeSet<RequestId> = node.inbox.iter().filter_map(request_of).collect();
         let Some(replica) = &node.replica else { return Ok(()) };
@@ -339,55 +300,6 @@ impl World {
         Ok(())
     }
 
-    fn perform(&mut self, id: NodeId, effect: Effect) {
-        match effect {
-            Effect::Send(to, message) => {
-                let packet = Packet { from: id, to, message };
-                if self.node(id).links.contains(&to) {
-                    // Heartbeats would bury what matters.
-                    let beat = format!("{packet:?}");
-                    if !beat.contains("entries: []") && !beat.contains("AppendReply") {
-                        self.note(|| beat);
-                    }
-                    self.wire.push_back(packet);
-                } else {
-                    self.lost(&packet);
-                }
-            }
-            Effect::Persist(write) => {
-                let disk = &mut self.node(id).disk;
-                if !disk.failed {
-                    disk.pending.push_back(write);
-                }
-            }
-            Effect::Apply(mut batch) => {
-                self.note(|| format!("{id} applies {batch:?}"));
-                batch.callers.retain(|(_, request)| self.history.answer(*request).is_none());
-                self.node(id).machine.apply(batch);
-            }
-            Effect::Query(queries) => {
-                let requests: Vec<RequestId> = queries.into_iter().map(|(request, _)| request).collect();
-                let open = requests.iter().all(|request| self.history.answer(*request).is_none());
-                self.must(if open { Ok(()) } else { Err(format!("{id} gives the machine what is answered")) });
-                let replica = self.nodes[&id].replica.as_ref().expect("it is up");
-                let (handed, term) = (replica.handed(), replica.core().term());
-                self.node(id).machine.query(handed, term, requests);
-            }
-            Effect::Answer(request, outcome) => {
-                self.note(|| format!("{id} answers {request:?} {outcome:?}"));
-                let verdict = self.history.tells(request, &outcome);
-                self.must(verdict);
-            }
-            Effect::Transition(transition) => self.note(|| format!("{id} {transition:?}")),
-            Effect::Stopped => {
-                let verdict = self.answers_in_time(id, true);
-                self.must(verdict);
-                self.crash(id, usize::MAX);
-                self.stops += 1;
-            }
-        }
-    }
-
     /// Lets a disk do up to `count` writes. False if there was nothing it could do.
     pub(crate) fn sync(&mut self, id: NodeId, count: usize) -> bool {
         let disk = &mut self.node(id).disk;
@@ -395,7 +307,11 @@ impl World {
             self.inbox(id, Event::StorageFull);
             return false;
         }
-        let seq = disk.sync(count);
+        let synced = disk.sync(count);
+        let seq = synced.unwrap_or_else(|broken| {
+            self.must(Err(format!("{id}: {broken}")));
+            None
+        });
         if let Some(seq) = seq {
             self.inbox(id, Event::Persisted { seq });
         }
@@ -405,12 +321,11 @@ impl World {
     /// Lets a machine do its next job. False if there was none.
     pub(crate) fn work(&mut self, id: NodeId) -> bool {
         let node = self.nodes.get_mut(&id).unwrap_or_else(|| panic!("there is no node {id}"));
-        let done = node.machine.work(id, &mut self.history);
-        let event = done.unwrap_or_else(|broken| {
+        let done = node.machine.work(id, &node.disk, &mut self.history);
+        let (is_done, event) = done.unwrap_or_else(|broken| {
             self.must(Err(broken));
-            None
+            (false, None)
         });
-        let is_done = event.is_some();
         if let Some(event) = event {
             self.inbox(id, event);
         }
@@ -431,7 +346,8 @@ impl World {
             }
             let timers = self.nodes.values().filter_map(|node| node.replica.as_ref()).map(Replica::deadline);
             let next = timers.min().unwrap_or(Instant::NEVER).max(self.now + Duration::from_nanos(1));
-            let next = if self.wire.is_empty() { next } else { next.min(self.now + HOP) };
+            let quiet = self.wire.is_empty() && self.fetches.is_empty() && self.probes.is_empty();
+            let next = if quiet { next } else { next.min(self.now + HOP) };
             if next > end {
                 self.now = end;
                 return;
@@ -440,6 +356,8 @@ impl World {
             for _ in 0..self.wire.len() {
                 self.deliver(0);
             }
+            (0..self.fetches.len()).for_each(|_| self.fetch());
+            (0..self.probes.len()).for_each(|_| self.probe());
         }
     }
 
@@ -450,10 +368,11 @@ impl World {
             let node = &self.nodes[&id];
             let synced = !node.disk.held && self.sync(id, usize::MAX);
             let worked = !self.nodes[&id].machine.held && self.work(id);
-            if !synced && !worked && self.nodes[&id].inbox.is_empty() {
+            let wrote = !self.nodes[&id].machine.writing_held && self.write_snapshot(id);
+            if !synced && !worked && !wrote && self.nodes[&id].inbox.is_empty() {
                 return;
             }
-            if self.nodes[&id].disk.full && !synced && !worked {
+            if self.nodes[&id].disk.full && !synced && !worked && !wrote {
                 return;
             }
         }
@@ -465,14 +384,21 @@ impl World {
         self.history.log.values().map(|(_, _, body)| text(body)).collect()
     }
 
+    pub(crate) fn state(&self, n: usize) -> State {
+        self.nodes[&id(n)].machine.state
+    }
+
     pub(crate) fn applied_at(&self, n: usize) -> Index {
-        self.nodes[&id(n)].machine.applied
+        self.state(n).applied
     }
 }
 
 fn request_of(event: &Event) -> Option<RequestId> {
     match event {
-        Event::Execute { request, .. } | Event::Query { request, .. } => Some(*request),
+        Event::Execute { request, .. }
+        | Event::Query { request, .. }
+        | Event::Ask { request, .. }
+        | Event::Snapshot { request, .. } => Some(*request),
         _ => None,
     }
 }

@@ -29,9 +29,28 @@ async def awaited(node: Node[Bank]) -> None:
     await node.aio.execute(Bank.balance, "ann")  # bad: a query is not a command
 
 
+def members(node: Node[Bank]) -> None:
+    node.members.add("n4")  # bad: no address
+    node.members.add("n4", "h:1", False)  # bad: voter is a keyword
+    node.members.add("n4", "h:1", progress=1)  # bad: no function
+    node.members.add("n4", "h:1", if_unchanged="7")  # bad: an int
+    node.members.remove(["n4"])  # bad: one id
+    node.members.replace("n1", "n4")  # bad: no address
+    node.members.apply(["n1", "n2"])  # bad: no addresses
+    node.members.cancel("n4")  # bad: there is only one change
+    node.members["n1"].voter = True  # bad: a value, not the thing
+    node.what_if(delete="n1")  # bad: no such question
+    node.events(since="0")  # bad: an int
+    node.stop(5, True)  # bad: leave is a keyword
+    where: str = node.members.add("n4", "h:1")  # bad: it returns a Member
+    print(where)
+
+
 def made() -> None:
     Node(Bank(), id="n1", address="h:1")  # bad: no data_dir
     Node(Bank(), id="n1", address="h:1", data_dir=None, heartbeet="1s")  # bad: no such setting
     Node(object(), id="n1", address="h:1", data_dir=None)  # bad: no state machine
+    Node(Bank(), id="n1", address="h:1", data_dir=None, join=7001)  # bad: no address
     graft.Config(inflight_max="256")  # bad: an int
+    graft.Config(snapshot_every_entries="1000")  # bad: an int
     Bank().deposit("ann")  # bad: missing argument

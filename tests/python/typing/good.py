@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, assert_type
 
@@ -100,3 +101,37 @@ def local() -> None:
     assert_type(bank.deposit("ann", 5), int)
     assert_type(bank.balance("ann"), int)
     graft.Config(election_timeout="1s", command_bytes_max=1 << 20)
+
+
+def members(node: Node[Bank]) -> None:
+    joining = Node(Bank(), id="n2", address="127.0.0.1:0", data_dir="n2", join=["127.0.0.1:7001", "127.0.0.1:7002"])
+    Node(Bank(), id="n3", address="127.0.0.1:7003", data_dir="n3", join="127.0.0.1:7001", snapshot_every_bytes="1MiB")
+    assert_type(node.members, graft.Members)
+    assert_type(node.members.add("n4", "h:1", voter=False, timeout="1min", progress=True), graft.Member)
+    assert_type(node.members.remove("n4", if_unchanged=node.members.version), tuple[graft.Member, ...])
+    assert_type(node.members.replace("n1", "n5", "h:1", progress=told), graft.Member)
+    assert_type(node.members.apply({"n1": "h:1"}), tuple[graft.Member, ...])
+    assert_type(node.members.transfer_leadership(), graft.Member)
+    assert_type(node.members["n1"].target, str)
+    assert_type([member.id for member in node.members], list[str])
+    assert_type(node.what_if(remove="n1").voters, tuple[str, ...])
+    assert_type(node.why(), str)
+    assert_type(node.snapshot(timeout=5), int)
+    for event in node.events(since=0, timeout=1):
+        assert_type(event, graft.Event)
+        assert_type(event.data, Mapping[str, Any])
+    joining.stop(leave=True)
+
+
+def told(progress: graft.Progress) -> None:
+    assert_type(progress.fraction, float | None)
+
+
+async def awaited_members(node: Node[Bank]) -> None:
+    assert_type(await node.aio.members.add("n4", "h:1"), graft.Member)
+    assert_type(await node.aio.members.cancel(), tuple[graft.Member, ...])
+    assert_type(await node.aio.what_if(demote="n1"), graft.WhatIf)
+    assert_type(await node.aio.snapshot(), int)
+    async for event in node.aio.events():
+        assert_type(event.sequence, int)
+    await node.aio.stop(leave=True)

@@ -1,3 +1,4 @@
+use graft_services::change::{Ask, Change};
 use prost::Message as _;
 
 use super::super::tests::{append, command, id, numbered, raft, samples};
@@ -59,6 +60,10 @@ fn sizes_are_never_underestimated() {
     let ticket = Ticket { session: u64::MAX, sequence: u64::MAX };
     messages.push(PeerMessage::Refused { to: id("n2"), ticket, refusal: Refusal::NotLeader { leader: Some(long) } });
     messages.push(append(id("n1"), id("n2"), (0..100).map(|at| command(at, vec![7; 300])).collect()));
+    let members = (0..100).map(|at| (id(&format!("{}-{at:03}", "x".repeat(50))), "a".repeat(300))).collect();
+    let ask = Ask::Change { change: Change::Apply { members }, guard: None };
+    messages.push(PeerMessage::Ask { from: id("n1"), ticket, ask });
+    messages.push(PeerMessage::Links { from: id("n1"), connected: vec![long; 100] });
     for message in messages {
         let size = wire_bytes_max(&message);
         let encoded = encode(message.clone()).encoded_len() + 6;
@@ -83,9 +88,18 @@ fn what_is_no_message_is_an_error() {
     assert_eq!(decode_one(wire::Frame::default()), Err(BadFrame::Empty("message")));
     assert_eq!(bad(Wire::AppendReply(wire::AppendReply::default())), BadFrame::Empty("outcome"));
     assert_eq!(bad(Wire::Refused(wire::Refused::default())), BadFrame::Empty("refusal"));
-    let leader = Why::NotLeader(wire::refused::NotLeader { leader: "no id!".to_owned() });
-    let refused = wire::Refused { why: Some(leader), ..wire::Refused::default() };
+    let leader = Why::NotLeader(refusal::NotLeader { leader: "no id!".to_owned() });
+    let refusal = Some(wire::Refusal { why: Some(leader) });
+    let refused = wire::Refused { refusal, ..wire::Refused::default() };
     assert!(matches!(bad(Wire::Refused(refused)), BadFrame::NodeId(_)));
+    assert_eq!(bad(Wire::Answered(wire::Answered::default())), BadFrame::Empty("answer"));
+    assert_eq!(bad(Wire::Ask(wire::Ask::default())), BadFrame::Empty("request"));
+    let links = |connected| bad(Wire::Links(wire::Links { connected }));
+    assert!(matches!(links(vec![String::new()]), BadFrame::NodeId(_)));
+    assert_eq!(
+        links(vec!["n1".to_owned(); MEMBERS_MAX + 1]),
+        BadFrame::TooMany { what: "links", count: MEMBERS_MAX + 1, max: MEMBERS_MAX }
+    );
     let with = |kind, data: &'static [u8]| {
         let entry = wire::Entry { kind, data: Bytes::from_static(data), ..wire::Entry::default() };
         bad(Wire::Append(wire::Append { entries: vec![entry], ..wire::Append::default() }))
@@ -160,4 +174,19 @@ fn bulk_is_shared_and_crumbs_are_moved() {
     let mut crumbs = vec![bulk(1, 8192)];
     crumbs.extend((0..1000).map(|_| raft(from, to, Message::TimeoutNow)));
     assert!(!shared(&crumbs));
+}
+
+#[test]
+fn long_words_are_cut_when_sent_and_not_taken_when_received() {
+    let long = "é".repeat(TEXT_BYTES_MAX);
+    for refusal in [Refusal::Busy(long.clone()), Refusal::Halted(long.clone()), Refusal::Membership(long.clone())] {
+        let message = PeerMessage::Refused { to: id("n2"), ticket: Ticket::default(), refusal };
+        assert!(encode(message.clone()).encoded_len() <= wire_bytes_max(&message));
+        let Ok(PeerMessage::Refused { refusal, .. }) = decode_one(encode(message)) else { panic!("not taken") };
+        assert!(refusal.to_string().contains(&"é".repeat(TEXT_BYTES_MAX / 2)));
+    }
+    for why in [Why::Busy(long.clone()), Why::Halted(long.clone()), Why::Membership(long.clone())] {
+        let refused = wire::Refused { refusal: Some(wire::Refusal { why: Some(why) }), ..wire::Refused::default() };
+        assert!(matches!(bad(Wire::Refused(refused)), BadFrame::TooLong { bytes, .. } if bytes == long.len()));
+    }
 }

@@ -4,7 +4,7 @@ use super::super::tests::{hello, id};
 use super::*;
 
 fn view() -> View {
-    View { me: hello("n1"), peers: BTreeMap::new(), removed: BTreeSet::new() }
+    View::new(hello("n1"))
 }
 
 fn introduction() -> Introduction {
@@ -65,7 +65,13 @@ fn founders_are_compared_until_both_know_their_cluster() {
         ((1, 2), (9, 0), true),
         ((1, 2), (0, 9), true),
         ((1, 1), (9, 0), false),
+        ((1, 1), (0, 9), false),
         ((1, 2), (9, 9), false),
+        ((0, 2), (9, 0), false),
+        ((0, 1), (0, 9), false),
+        ((1, 0), (9, 9), false),
+        // A founder does not follow strangers.
+        ((1, 0), (0, 9), true),
     ] {
         let mut view = view();
         let mut other = introduction();
@@ -80,7 +86,7 @@ fn founders_are_compared_until_both_know_their_cluster() {
 fn incarnations_are_compared_once_both_are_known() {
     for (recorded, told, refused) in [(0, 5, false), (5, 0, false), (5, 5, false), (5, 6, true)] {
         let mut view = view();
-        let peer = Peer { address: String::new(), incarnation: Incarnation(recorded) };
+        let peer = Peer { address: String::new(), incarnation: Incarnation(recorded), member: true };
         view.peers.insert(id("n2"), peer);
         let mut other = introduction();
         other.incarnation = Incarnation(told);
@@ -135,4 +141,47 @@ fn metadata_of_garbage_is_malformed() {
         metadata.insert_bin(METADATA_KEY, MetadataValue::from_bytes(bytes));
         assert_eq!(from_metadata(&metadata).expect_err("a refusal").code, RefusedCode::Malformed, "{bytes:?}");
     }
+}
+
+#[test]
+fn a_founder_follows_those_whom_it_founds_with() {
+    let mut view = view();
+    view.me.membership_hash = 1;
+    let mut other = introduction();
+    other.cluster = ClusterId(9);
+    assert_eq!(code(view.judge(&other)), Some(RefusedCode::FoundingMismatch));
+    // One of its members that does not say any more what the cluster was founded with.
+    let peer = Peer { address: String::new(), incarnation: Incarnation::UNKNOWN, member: true };
+    view.peers.insert(id("n2"), peer);
+    assert_eq!(view.admit(&other), Ok(true));
+    view.peers.clear();
+    let mut stranger = Introduction { id: id("n4"), ..other };
+    assert_eq!(view.judge(&stranger), Ok(()), "by now it is known what became of the founding");
+    stranger.cluster = ClusterId(8);
+    assert_eq!(code(view.judge(&stranger)), Some(RefusedCode::ClusterMismatch));
+}
+
+#[test]
+fn a_node_without_a_cluster_is_taken_into_one_and_no_other() {
+    let mut view = view();
+    let of = |name, cluster| Introduction { id: id(name), cluster: ClusterId(cluster), ..introduction() };
+    assert_eq!(view.admit(&of("n2", 0)), Ok(false));
+    assert_eq!(view.cluster(), ClusterId::UNKNOWN);
+    assert_eq!(view.admit(&of("n2", 7)), Ok(true));
+    assert_eq!(view.admit(&of("n3", 7)), Ok(false));
+    assert_eq!(code(view.admit(&of("n4", 8)).map(|_| ())), Some(RefusedCode::ClusterMismatch));
+    assert_eq!(view.hello(&id("n2")).cluster, encode_cluster(ClusterId(7)), "others are told");
+    view.me.cluster = ClusterId(7);
+    view.adopted = ClusterId(8);
+    assert_eq!(view.cluster(), ClusterId(7), "what is committed counts");
+}
+
+#[test]
+fn who_does_not_know_whom_it_calls_may_say_so_where_that_is_allowed() {
+    let theirs = View { me: hello("n2"), ..view() };
+    let open = theirs.hello_to_anyone();
+    assert_eq!(Introduction::parse(open.clone()).map_err(|refusal| refusal.code), Err(RefusedCode::Malformed));
+    assert_eq!(Introduction::parse_open(open, id("n1")).map(|peer| peer.to), Ok(id("n1")));
+    let named = theirs.hello(&id("n3"));
+    assert_eq!(Introduction::parse_open(named, id("n1")).map(|peer| peer.to), Ok(id("n3")));
 }

@@ -11,7 +11,7 @@ use tonic::codegen::http;
 use tonic_prost::ProstCodec;
 
 use super::super::tasks::Tasks;
-use super::super::{dial, handshake, wire};
+use super::super::{handshake, http2, wire};
 use super::raw::{Call, refusal};
 use super::{DEADLINE, Node, PeerConfig, RefusedCode, append, command, hello, id, raw, runtime};
 
@@ -118,7 +118,9 @@ fn connections_beyond_all_limits_are_closed_and_the_rest_served() {
         runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(n1.address()).await.unwrap();
             let (tasks, _guard) = Tasks::new(tokio::runtime::Handle::current()).subgroup();
-            let Ok(mut client) = dial::client(stream, &PeerConfig::default(), &tasks).await else { return false };
+            let Ok(mut client) = http2::client(stream, &PeerConfig::default(), &tasks, 1 << 20).await else {
+                return false;
+            };
             let (_batches, receiver) = tokio::sync::mpsc::channel(1);
             let mut request = tonic::Request::new(ReceiverStream::new(receiver));
             handshake::into_metadata(&raw::hello("n2", "n1"), request.metadata_mut());
@@ -156,7 +158,7 @@ fn messages_of_garbage_end_their_link_only() {
         let (tasks, _guard) = Tasks::new(tokio::runtime::Handle::current()).subgroup();
         // Bytes as a message are the first field, which is where frames are.
         let codec = ProstCodec::<Bytes, wire::Hello>::default();
-        let client = dial::http2(stream, &PeerConfig::default(), &tasks).await.unwrap();
+        let client = http2::http2(stream, &PeerConfig::default(), &tasks).await.unwrap();
         let mut client = Grpc::with_origin(client, http::Uri::from_static("http://graft.invalid"));
         client.ready().await.unwrap();
         let mut request = tonic::Request::new(tokio_stream::once(Bytes::from(bytes)));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use graft_domain::{ClusterId, Incarnation};
+use graft_services::change::{Ask, Change};
 use graft_services::ports::PeerMessage;
 
 use super::super::{PeerConfig, PeerEvent, RefusedCode, bind, convert};
@@ -232,12 +233,36 @@ fn a_message_in_the_name_of_another_is_not_sent() {
             body: bytes::Bytes::from_static(b"x"),
         },
         PeerMessage::Refused { to: id("n3"), ticket, refusal },
+        PeerMessage::Ask { from: id("n3"), ticket, ask: Ask::Transfer { to: None } },
+        PeerMessage::Answered { to: id("n3"), ticket, answer: Ok(graft_domain::Index(1)) },
+        PeerMessage::Links { from: id("n3"), connected: Vec::new() },
     ];
     for message in foreign {
         assert!(!n1.transport.send(id("n2"), message.clone()), "{message:?}");
     }
     assert!(n1.transport.send(id("n2"), numbered(id("n1"), id("n2"), 2)));
     assert_eq!(n2.wait_messages(1), [numbered(id("n1"), id("n2"), 2)]);
+}
+
+#[test]
+fn a_message_that_the_other_side_would_not_take_is_not_sent() {
+    let runtime = runtime();
+    let (n1, n2) = pair(&runtime);
+    let many: BTreeMap<_, _> = (0..1001).map(|at| (id(&format!("n{at}")), String::new())).collect();
+    let changes = [
+        Change::Replace { old: id("n1"), new: id("n4"), address: "x".repeat(1025) },
+        Change::Apply { members: many.clone() },
+        Change::Apply { members: [(id("n4"), "x".repeat(1025))].into() },
+    ];
+    let ticket = graft_services::ports::Ticket { session: 1, sequence: 1 };
+    for change in changes {
+        let ask = Ask::Change { change, guard: None };
+        assert!(!n1.transport.send(id("n2"), PeerMessage::Ask { from: id("n1"), ticket, ask }));
+    }
+    let links = PeerMessage::Links { from: id("n1"), connected: many.into_keys().collect() };
+    assert!(!n1.transport.send(id("n2"), links));
+    assert!(n1.transport.send(id("n2"), numbered(id("n1"), id("n2"), 2)));
+    assert_eq!(n2.wait_messages(1), [numbered(id("n1"), id("n2"), 2)], "and the link stands");
 }
 
 #[test]

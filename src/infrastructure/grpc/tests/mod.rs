@@ -1,9 +1,14 @@
 //! The transport over real connections on loopback. Nothing sleeps: what is waited for has a deadline.
 
+mod files;
 mod hostile;
+mod joining;
 mod links;
+mod probing;
 mod raw;
 mod refusals;
+mod removal;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,8 +21,9 @@ use graft_domain::{
     Append, AppendOutcome, AppendReply, ClusterId, Entry, EntryId, Envelope, Incarnation, Index, Membership, Message,
     NodeId, Payload, ReadId, SnapshotOffer, Term, VoteReply, VoteRequest,
 };
+use graft_services::change::{Ask, Change};
 use graft_services::error::Refusal;
-use graft_services::ports::{PeerMessage, Ticket};
+use graft_services::ports::{PeerMessage, SnapshotFiles, Ticket};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{LocalHello, Peer, PeerConfig, PeerEvent, RefusedCode, Transport, bind};
@@ -55,12 +61,23 @@ impl Node {
     }
 
     pub(super) fn with(runtime: &Runtime, address: &str, hello: LocalHello, config: PeerConfig) -> Self {
+        Self::with_files(runtime, address, hello, config, None)
+    }
+
+    pub(super) fn with_files(
+        runtime: &Runtime,
+        address: &str,
+        hello: LocalHello,
+        config: PeerConfig,
+        files: Option<Arc<dyn SnapshotFiles>>,
+    ) -> Self {
         let (sender, events) = mpsc::channel();
         let sink = Arc::new(move |event| {
             let _ = sender.send(event);
         });
         let listener = bind(address).expect("a free port");
-        let transport = Transport::start(runtime.handle().clone(), listener, hello, config, sink).expect("a transport");
+        let transport = Transport::start(runtime.handle().clone(), listener, hello, config, files, sink);
+        let transport = transport.expect("a transport");
         Self { transport, events: Mutex::new(events) }
     }
 
@@ -74,7 +91,7 @@ impl Node {
     }
 
     pub(super) fn dial_known(&self, name: &str, address: &str, incarnation: Incarnation) {
-        let peer = Peer { address: address.to_owned(), incarnation };
+        let peer = Peer { address: address.to_owned(), incarnation, member: true };
         self.transport.set_peers(&BTreeMap::from([(id(name), peer)]));
     }
 
@@ -184,10 +201,38 @@ pub(super) fn samples(from: NodeId, to: NodeId) -> Vec<PeerMessage> {
         Refusal::Timeout,
         Refusal::Stopped,
         Refusal::Halted("disk".to_owned()),
+        Refusal::Membership("n9 is not a member".to_owned()),
+        Refusal::Removed,
     ];
     let mut all = vec![append(from, to, entries), append(from, to, Vec::new())];
     all.extend(messages.map(|message| raft(from, to, message)));
     all.push(PeerMessage::Forward { from, term: Term(7), ticket, body: Bytes::from_static(b"body") });
-    all.extend(refusals.map(|refusal| PeerMessage::Refused { to, ticket, refusal }));
+    for refusal in refusals {
+        all.push(PeerMessage::Refused { to, ticket, refusal: refusal.clone() });
+        all.push(PeerMessage::Answered { to, ticket, answer: Err(refusal) });
+    }
+    all.push(PeerMessage::Answered { to, ticket, answer: Ok(Index(u64::MAX)) });
+    all.extend(asks().into_iter().map(|ask| PeerMessage::Ask { from, ticket, ask }));
+    all.extend([vec![], vec![to], vec![from, to]].map(|connected| PeerMessage::Links { from, connected }));
     all
+}
+
+/// Every kind of change.
+fn asks() -> Vec<Ask> {
+    let long = id(&"x".repeat(NodeId::BYTES_MAX));
+    let address = || "a".repeat(40);
+    let changes = [
+        Change::Add { id: long, address: address(), voter: true, incarnation: Incarnation(u64::MAX) },
+        Change::Add { id: id("n4"), address: String::new(), voter: false, incarnation: Incarnation::UNKNOWN },
+        Change::Remove { id: long },
+        Change::Promote { id: long },
+        Change::Demote { id: long },
+        Change::Replace { old: long, new: id("n4"), address: address() },
+        Change::Apply { members: BTreeMap::new() },
+        Change::Apply { members: BTreeMap::from([(long, address()), (id("n5"), "10.0.0.5:7001".to_owned())]) },
+        Change::Cancel,
+    ];
+    let guarded = Ask::Change { change: Change::Cancel, guard: Some(Index(u64::MAX)) };
+    let plain = changes.into_iter().map(|change| Ask::Change { change, guard: None });
+    plain.chain([guarded, Ask::Transfer { to: None }, Ask::Transfer { to: Some(long) }]).collect()
 }

@@ -16,7 +16,7 @@ fn a_new_directory_is_fresh_and_founded() {
     drop(wal);
 
     let other_mint = Founding { mint: Incarnation(12), ..founding() };
-    let (_wal, opened) = open_in(disk, Path::new("data"), &other_mint, SMALL).expect("it opens again");
+    let (_wal, _, opened) = open_in(disk, Path::new("data"), &other_mint, SMALL).expect("it opens again");
     assert!(opened.recovered.entries.is_empty(), "nothing was ever written");
     assert_eq!(opened.identity.incarnation, Incarnation(11), "minted once");
 }
@@ -53,7 +53,7 @@ fn a_life_without_reopening_ends_the_same() {
 fn one_persist_is_one_sync_and_one_write() {
     let disk = Disk::new();
     let config = StoreConfig { segment_bytes: 1 << 20, preallocate_bytes: 1 << 16, ..SMALL };
-    let (mut wal, _) = open_in(disk.clone(), Path::new("data"), &founding(), config).expect("it opens");
+    let (mut wal, _) = open_with(&disk, config).expect("it opens");
     let (changes, syncs) = (disk.changes(), disk.syncs());
     let writes = [write(1, None, commands(1, 1, 20), 0), write(1, None, commands(1, 21, 40), 0)];
     wal.persist(&writes).expect("it is written");
@@ -161,7 +161,7 @@ fn what_a_recycled_segment_held_never_comes_back() {
             covered.run(&mut wal).expect("it forgets");
             model = model.after(&covered);
         }
-        let position = position(&wal);
+        let position = position(&wal.wal);
         let bytes = disk.read(&format!("log-{:010}", wal.segments.active.number));
         recycled += u32::from(bytes.len() > position && bytes[position..].iter().any(|byte| *byte != 0));
         // Opened as it is, and with the power gone.
@@ -203,9 +203,9 @@ fn a_copy_of_the_log_inside_a_command_is_no_log() {
     for index in 3..=4 {
         later.persist(&[write(1, None, commands(1, index, index), 0)]).expect("it is written");
     }
-    let image = ahead.read("log-0000000001")[HEADER_BYTES..position(&later)].to_vec();
+    let image = ahead.read("log-0000000001")[HEADER_BYTES..position(&later.wal)].to_vec();
     let copy = Entry { index: Index(3), term: Term(1), payload: Payload::Command(Bytes::from(image)) };
-    let start = position(&wal);
+    let start = position(&wal.wal);
     steps = vec![Step::Persist(vec![write(1, None, vec![copy], 0)])];
     steps[0].run(&mut wal).expect("it is written");
     drop(wal);
@@ -222,7 +222,7 @@ fn a_copy_of_the_log_inside_a_command_is_no_log() {
 fn a_log_of_many_windows_is_read_whole() {
     let disk = Disk::new();
     let config = StoreConfig { segment_bytes: 64 << 20, preallocate_bytes: 1 << 16, spares_max: 1 };
-    let open = || open_in(disk.clone(), Path::new("data"), &founding(), config);
+    let open = || open_with(&disk, config);
     let (mut wal, _) = open().expect("it opens");
     let mut model = Model::default();
     for (index, bytes) in (1..=700).zip((12..).step_by(7)) {
@@ -242,12 +242,12 @@ fn a_later_batch_is_seen_wherever_a_window_ends() {
     for shift in (0..64).step_by(8) {
         let disk = Disk::new();
         let config = StoreConfig { segment_bytes: 64 << 20, preallocate_bytes: 512, spares_max: 1 };
-        let open = || open_in(disk.clone(), Path::new("data"), &founding(), config);
+        let open = || open_with(&disk, config);
         let (mut wal, _) = open().expect("it opens");
         // The first window begins with the damaged batch; the next batch's header lies around that window's end.
         let body = WINDOW - shift + 32 - batch::HEADER_BYTES - 24 - 24;
         wal.persist(&[write(1, None, vec![command(1, 1, body)], 0)]).expect("it is written");
-        assert_eq!(position(&wal), HEADER_BYTES + WINDOW - shift + 32);
+        assert_eq!(position(&wal.wal), HEADER_BYTES + WINDOW - shift + 32);
         wal.persist(&[write(1, None, commands(1, 2, 2), 0)]).expect("it is written");
         drop(wal);
         disk.edit("log-0000000001", |bytes| bytes[HEADER_BYTES] ^= 1);

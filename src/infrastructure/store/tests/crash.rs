@@ -22,8 +22,9 @@ fn live_until(disk: &Disk, steps: &[Step], at: u64) -> Stopped {
     for (done, step) in steps.iter().enumerate() {
         let after = before.after(step);
         if step.run(&mut wal).is_err() {
-            let again = wal.persist(&[write(9, None, vec![], 0)]);
-            assert_eq!(again, Err(StoreError::Poisoned), "a failed store takes nothing more");
+            // A snapshot that could not be written leaves the log as it was; here the power is off for both.
+            let again = wal.persist(&[write(9, None, vec![], 0)]).expect_err("the power is off");
+            assert!(wal.no_snapshot || again == StoreError::Poisoned, "a failed store takes nothing more: {again}");
             return Stopped { done, before, after };
         }
         before = after;
@@ -48,41 +49,70 @@ fn changes_of(steps: &[Step]) -> u64 {
     disk.changes()
 }
 
+/// The snapshot that the log begins after is there and whole.
+fn check_snapshot(store: &Store, opened: &Opened, context: &str) {
+    let newest = store.snapshots.newest().map(|(last, _)| last);
+    assert_eq!(newest.unwrap_or(EntryId::ZERO), opened.recovered.snapshot, "{context}");
+    assert_eq!(newest, opened.snapshot.as_ref().map(|meta| meta.last), "{context}");
+    if let Some(last) = newest {
+        assert_eq!(store.state(last), state_bytes(last, STATE_BYTES), "{context}");
+    }
+}
+
 #[test]
 fn a_crash_anywhere_loses_nothing_acknowledged() {
-    let steps = life();
+    let (torn, kept) = crash_anywhere(&life());
+    assert!(torn > 50 && kept > 50, "both kinds of ends came about: {torn} torn, {kept} kept");
+}
+
+/// Answers how often a tail was torn, and how often a step was done that was not acknowledged.
+pub(super) fn crash_anywhere(steps: &[Step]) -> (usize, usize) {
     let (mut torn, mut kept) = (0, 0);
-    for at in 0..=changes_of(&steps) {
+    for at in 0..=changes_of(steps) {
         for crash in CRASHES {
             let context = format!("power off at change {at}, {crash:?}");
             let disk = Disk::new();
-            let stopped = live_until(&disk, &steps, at);
+            let stopped = live_until(&disk, steps, at);
             disk.crash(crash);
             let (mut wal, opened) = open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
             let done = check(&stopped, &opened, &context);
             torn += usize::from(!opened.notes.is_empty());
             kept += usize::from(done > stopped.done);
-            let mut model = if done == stopped.done { stopped.before } else { stopped.after };
+            check_snapshot(&wal, &opened, &context);
+            let mut model = if done == stopped.done { stopped.before } else { stopped.after }.reopened();
             // What a reopened log hands out it must keep, and life goes on.
             for step in &steps[done.min(steps.len())..] {
+                if model.is_past(step) {
+                    continue;
+                }
                 step.run(&mut wal).unwrap_or_else(|error| panic!("{context}, then {step:?}: {error}"));
                 model = model.after(step);
             }
             drop(wal);
             disk.crash(Crash::Drop);
-            assert_eq!(Model::of(&open_well(&disk).1), model.shown(), "{context}, after the rest of its life");
+            let (wal, opened) = open_well(&disk);
+            assert_eq!(Model::of(&opened), model.shown(), "{context}, after the rest of its life");
+            check_snapshot(&wal, &opened, &context);
         }
     }
-    assert!(torn > 50 && kept > 50, "both kinds of ends came about: {torn} torn, {kept} kept");
+    (torn, kept)
 }
 
 #[test]
 fn a_crash_while_recovering_from_a_crash_loses_nothing_either() {
-    let steps = &life()[..16];
-    for at in (0..=changes_of(steps)).step_by(2) {
+    crash_twice(&life()[..16]);
+}
+
+pub(super) fn crash_twice(steps: &[Step]) {
+    // Every other time only the process is killed first, and leaves in the cache what is not durable.
+    for at in 0..=changes_of(steps) {
         let disk = Disk::new();
         let stopped = live_until(&disk, steps, at);
-        disk.crash(Crash::Tear(at));
+        if at % 2 == 0 {
+            disk.crash(Crash::Tear(at));
+        } else {
+            disk.set_faults(Faults::default());
+        }
         for second in 0.. {
             let disk = disk.copy();
             let off = disk.changes() + second;
@@ -90,8 +120,9 @@ fn a_crash_while_recovering_from_a_crash_loses_nothing_either() {
             let finished = open(&disk).map(|(_, opened)| Model::of(&opened)).ok();
             disk.crash(Crash::Tear(second));
             let context = format!("power off at change {at}, again at change {second} of the recovery");
-            let (_, opened) = open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let (wal, opened) = open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
             check(&stopped, &opened, &context);
+            check_snapshot(&wal, &opened, &context);
             if let Some(finished) = finished {
                 assert_eq!(Model::of(&opened), finished, "{context}: what was handed out is gone");
                 break;
@@ -103,20 +134,28 @@ fn a_crash_while_recovering_from_a_crash_loses_nothing_either() {
 /// The process is killed with a write in the page cache; the next one reads it, believes it, and then the power goes.
 #[test]
 fn what_a_reopened_log_hands_out_is_durable() {
-    let steps = life();
+    let unsynced = kill_anywhere(&life());
+    assert!(unsynced > 20, "a write was in the page cache only, {unsynced} times");
+}
+
+/// Answers how often a step was found done that was not acknowledged.
+pub(super) fn kill_anywhere(steps: &[Step]) -> usize {
     let mut unsynced = 0;
-    for at in 0..changes_of(&steps) {
+    for at in 0..changes_of(steps) {
         let disk = Disk::new();
-        let stopped = live_until(&disk, &steps, at);
+        let stopped = live_until(&disk, steps, at);
         disk.set_faults(Faults::default());
         let (wal, opened) = open_well(&disk);
         let done = check(&stopped, &opened, "killed");
         unsynced += usize::from(done > stopped.done);
+        check_snapshot(&wal, &opened, "killed");
         drop(wal);
         disk.crash(Crash::Drop);
-        assert_eq!(Model::of(&open_well(&disk).1), Model::of(&opened), "killed at change {at}, then a power failure");
+        let (wal, again) = open_well(&disk);
+        assert_eq!(Model::of(&again), Model::of(&opened), "killed at change {at}, then a power failure");
+        check_snapshot(&wal, &again, "killed, then a power failure");
     }
-    assert!(unsynced > 20, "a write was in the page cache only, {unsynced} times");
+    unsynced
 }
 
 /// A write that was torn and cut off is longer than what is written in its place.
@@ -131,7 +170,7 @@ fn torn_bytes_never_come_back() {
         disk.crash(Crash::Tear(seed));
         let (mut wal, opened) = open_well(&disk);
         assert!(opened.recovered.entries.is_empty(), "nothing was acknowledged");
-        let behind = disk.read("log-0000000001")[position(&wal)..].to_vec();
+        let behind = disk.read("log-0000000001")[position(&wal.wal)..].to_vec();
         assert!(behind.iter().all(|byte| *byte == 0), "seed {seed}: torn bytes are left");
         let model = run_all(&mut wal, &[Step::Persist(vec![write(1, None, commands(1, 1, 1), 0)])]);
         drop(wal);

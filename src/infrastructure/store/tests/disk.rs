@@ -1,13 +1,13 @@
 //! Files in memory, on a disk that keeps apart what is synced and what is not, and that fails on demand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::files::{Files, Locking, StoreFile};
 
-/// A disk with one directory on it. Clones are the same disk; [`Disk::copy`] is another.
+/// A disk with one directory on it, and directories in that. Files in those go by both names. Clones are the same disk; [`Disk::copy`] is another.
 #[derive(Clone, Debug)]
 pub(super) struct Disk(Arc<Mutex<State>>);
 
@@ -18,6 +18,8 @@ struct State {
     /// What a crash leaves, beside what it may leave of `pending_names`.
     durable_names: BTreeMap<String, usize>,
     pending_names: Vec<NameChange>,
+    directories: BTreeSet<String>,
+    durable_directories: BTreeSet<String>,
     inodes: Vec<Inode>,
     locked: bool,
     /// Changes so far, those that failed included.
@@ -38,6 +40,10 @@ pub(super) struct Faults {
     pub(super) sync_fails_with_no_space: bool,
     /// Bytes that all files together can have.
     pub(super) capacity: Option<usize>,
+    /// The change of this number does not happen and fails; the next ones do.
+    pub(super) fails_at: Option<u64>,
+    /// The sync of this number keeps another bit than was written, and says nothing.
+    pub(super) lies_at: Option<u64>,
 }
 
 /// What becomes of unsynced changes in a crash.
@@ -54,6 +60,7 @@ enum NameChange {
     Add(String, usize),
     Rename(String, String),
     Remove(String),
+    Directory(String),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -123,10 +130,12 @@ impl Disk {
             state.inodes.push(Inode { cached: bytes.clone(), durable: bytes, pending: Vec::new() });
             let inode = state.inodes.len() - 1;
             state.names.insert(name.to_owned(), inode);
+            state.directories.insert(directory_of(name).to_owned());
         } else {
             state.names.remove(name);
         }
         state.durable_names = state.names.clone();
+        state.durable_directories = state.directories.clone();
     }
 
     /// The power goes and comes back. Nobody may have a file open.
@@ -143,10 +152,11 @@ impl Disk {
         };
         for change in std::mem::take(&mut state.pending_names) {
             if survives() {
-                change.apply(&mut state.durable_names);
+                state.persist_name(&change);
             }
         }
         state.names = state.durable_names.clone();
+        state.directories = state.durable_directories.clone();
         for inode in &mut state.inodes {
             for change in std::mem::take(&mut inode.pending) {
                 inode.persist(&change, &mut survives);
@@ -162,15 +172,24 @@ impl Disk {
 
     fn change(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state();
+        let fails = state.faults.fails_at == Some(state.changes);
         state.changes += 1;
-        if state.is_off() { Err(io::Error::other("the power is off")) } else { Ok(state) }
+        match (state.is_off(), fails) {
+            (true, _) => Err(io::Error::other("the power is off")),
+            (false, true) => Err(io::Error::other("the disk says no")),
+            (false, false) => Ok(state),
+        }
     }
 
     /// A change that reaches the cache even if the power goes with it.
     fn last_change(&self, make: impl FnOnce(&mut State) -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state();
         let was_off = state.is_off();
+        let fails = state.faults.fails_at == Some(state.changes);
         state.changes += 1;
+        if fails {
+            return Err(io::Error::other("the disk says no"));
+        }
         let result = if was_off { Ok(()) } else { make(&mut state) };
         if state.is_off() { Err(io::Error::other("the power is off")) } else { result }
     }
@@ -187,13 +206,17 @@ impl State {
     }
 
     fn rename_all(&mut self, change: NameChange) {
-        change.apply(&mut self.names);
+        change.apply(&mut self.names, &mut self.directories);
         self.pending_names.push(change);
+    }
+
+    fn persist_name(&mut self, change: &NameChange) {
+        change.apply(&mut self.durable_names, &mut self.durable_directories);
     }
 }
 
 impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+    fn apply(&self, names: &mut BTreeMap<String, usize>, directories: &mut BTreeSet<String>) {
         match self {
             Self::Add(name, inode) => {
                 names.insert(name.clone(), *inode);
@@ -206,7 +229,16 @@ impl NameChange {
             Self::Remove(name) => {
                 names.remove(name);
             }
+            Self::Directory(name) => {
+                directories.insert(name.clone());
+            }
         }
+    }
+
+    /// The directory that it is a change of.
+    fn directory(&self) -> &str {
+        let (Self::Add(name, _) | Self::Rename(name, _) | Self::Remove(name) | Self::Directory(name)) = self;
+        directory_of(name)
     }
 }
 
@@ -274,16 +306,30 @@ impl Drop for DiskLock {
     }
 }
 
+/// The name inside of the one directory, which itself is the empty one.
 fn name(path: &Path) -> String {
-    path.file_name().and_then(|name| name.to_str()).expect("the store gives files a name").to_owned()
+    path.iter().skip(1).map(|part| part.to_str().expect("names are text")).collect::<Vec<&str>>().join("/")
+}
+
+fn directory_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
 impl Files for Disk {
     type File = DiskFile;
     type Lock = DiskLock;
 
-    fn make_directory(&self, _path: &Path) -> io::Result<bool> {
-        Ok(false)
+    fn make_directory(&self, path: &Path) -> io::Result<bool> {
+        let name = name(path);
+        if name.is_empty() || self.state().directories.contains(&name) {
+            return Ok(false);
+        }
+        self.last_change(|state| {
+            state.rename_all(NameChange::Directory(name.clone()));
+            Ok(())
+        })?;
+        self.sync_directory(path.parent().expect("it is in the one directory"))?;
+        Ok(true)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Locking<DiskLock>> {
@@ -297,8 +343,13 @@ impl Files for Disk {
         Ok(Locking::Held(DiskLock(self.clone())))
     }
 
-    fn list(&self, _directory: &Path) -> io::Result<Vec<String>> {
-        Ok(self.names())
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let directory = name(directory);
+        if !directory.is_empty() && !self.state().directories.contains(&directory) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let names = self.names().into_iter().filter(|name| directory_of(name) == directory);
+        Ok(names.map(|name| name.rsplit('/').next().expect("a part").to_owned()).collect())
     }
 
     fn open(&self, path: &Path) -> io::Result<DiskFile> {
@@ -309,6 +360,10 @@ impl Files for Disk {
     fn create(&self, path: &Path) -> io::Result<DiskFile> {
         let mut inode = 0;
         self.last_change(|state| {
+            let directory = directory_of(&name(path)).to_owned();
+            if !directory.is_empty() && !state.directories.contains(&directory) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             state.inodes.push(Inode::default());
             inode = state.inodes.len() - 1;
             state.rename_all(NameChange::Add(name(path), inode));
@@ -333,10 +388,15 @@ impl Files for Disk {
         })
     }
 
-    fn sync_directory(&self, _directory: &Path) -> io::Result<()> {
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         let mut state = self.change()?;
-        state.pending_names.clear();
-        state.durable_names = state.names.clone();
+        let directory = name(directory);
+        let (synced, pending) =
+            std::mem::take(&mut state.pending_names).into_iter().partition(|change| change.directory() == directory);
+        state.pending_names = pending;
+        for change in Vec::<NameChange>::from_iter(synced) {
+            state.persist_name(&change);
+        }
         Ok(())
     }
 }
@@ -394,6 +454,11 @@ impl StoreFile for DiskFile {
         }
         for change in pending {
             inode.persist(&change, &mut || true);
+        }
+        if faults.lies_at == Some(nth) {
+            let middle = inode.durable.len() / 2;
+            inode.durable[middle] ^= 1;
+            inode.cached.clone_from(&inode.durable);
         }
         Ok(())
     }

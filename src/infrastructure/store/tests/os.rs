@@ -30,20 +30,15 @@ fn a_life_on_real_files() {
     let data = directory.0.join("deep").join("data");
     let mut model = Model::default();
     for steps in life().chunks(5) {
-        let (mut wal, opened) = open(&data, &founding(), SMALL).expect("it opens");
+        let (mut store, opened) = Store::new(open(&data, &founding(), SMALL).expect("it opens"));
         assert_eq!(Model::of(&opened), model.shown());
         assert_eq!(opened.notes, [""; 0]);
         for step in steps {
-            match step {
-                Step::Persist(writes) => wal.persist(writes),
-                Step::Compact(covered) => wal.compact(*covered),
-                Step::Cluster(cluster) => wal.record_cluster(ClusterId(*cluster)),
-            }
-            .unwrap_or_else(|error| panic!("{step:?}: {error}"));
+            step.run(&mut store).unwrap_or_else(|error| panic!("{step:?}: {error}"));
             model = model.after(step);
         }
     }
-    let (_, opened) = open(&data, &founding(), StoreConfig::default()).expect("it opens");
+    let (_, _, opened) = open(&data, &founding(), StoreConfig::default()).expect("it opens");
     assert_eq!(Model::of(&opened), model.shown());
 }
 
@@ -61,7 +56,7 @@ fn a_second_opener_learns_who_has_it() {
 #[test]
 fn a_torn_tail_on_a_real_file() {
     let directory = Directory::new();
-    let (mut wal, _) = open(&directory.0, &founding(), SMALL).expect("it opens");
+    let (mut wal, ..) = open(&directory.0, &founding(), SMALL).expect("it opens");
     wal.persist(&[write(1, None, commands(1, 1, 2), 0)]).expect("it is written");
     let position = position(&wal);
     drop(wal);
@@ -69,7 +64,7 @@ fn a_torn_tail_on_a_real_file() {
     let mut bytes = fs::read(&log).expect("it is there");
     bytes[position..].fill(0xA5);
     fs::write(&log, &bytes).expect("it is written");
-    let (wal, opened) = open(&directory.0, &founding(), SMALL).expect("it opens");
+    let (wal, _, opened) = open(&directory.0, &founding(), SMALL).expect("it opens");
     assert_eq!((opened.recovered.entries.len(), opened.notes.len()), (2, 1));
     drop(wal);
     let bytes = fs::read(&log).expect("it is there");
@@ -85,4 +80,98 @@ fn a_directory_that_cannot_be() {
     let error = open(&file.join("data"), &founding(), SMALL).expect_err("a file is in the way");
     assert!(matches!(&error, StoreError::Io { path, .. } if path.contains("file")), "{error}");
     assert!(matches!(open_in(OsFiles, &file, &founding(), SMALL), Err(StoreError::Io { .. })));
+}
+
+fn files_in(directory: &Path) -> Vec<String> {
+    let names = fs::read_dir(directory).expect("it is there").map(|item| item.expect("it is readable").file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().expect("it is text")).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_snapshot_from_one_real_directory_to_another() {
+    const COUNT: usize = 20 << 20;
+    let (directory, other) = (Directory::new(), Directory::new());
+    let last = EntryId::new(2, 9);
+    let (from, _) = Store::new(open(&directory.0, &founding(), StoreConfig::default()).expect("it opens"));
+    let length = from.snapshots.write(&meta(last), state_of(last, COUNT)).expect("it is written");
+    let (mut to, _) = Store::new(open(&other.0, &founding(), StoreConfig::default()).expect("it opens"));
+    to.persist(&[write(1, Some("n1"), commands(1, 1, 12), 3)]).expect("it is written");
+    let mut at = to.snapshots.begin(last, length).expect("there is room");
+    let mut piece = vec![0; 1 << 18];
+    loop {
+        if at == 40 << 18 {
+            // It is gone here and can still be sent.
+            from.snapshots.write(&meta(EntryId::new(2, 10)), state_of(last, 10)).expect("it is written");
+            assert_eq!(files_in(&directory.0.join("snapshots")), ["snapshot-0000000010-0000000002"]);
+        }
+        match from.snapshots.send(last, at, &mut piece).expect("it is held open") {
+            0 => break,
+            count => to.snapshots.take(last, at, &piece[..count]).expect("there is room"),
+        }
+        at = to.snapshots.begin(last, length).expect("it goes on");
+    }
+    assert_eq!(to.snapshots.accept(last), Ok(meta(last)));
+    drop(to);
+    fs::write(other.0.join("snapshots").join("snapshot-0000000099-0000000009.part"), b"x").expect("it is written");
+    let (to, opened) = Store::new(open(&other.0, &founding(), StoreConfig::default()).expect("it opens"));
+    assert_eq!((opened.recovered.snapshot, opened.recovered.entries.len(), opened.notes.len()), (last, 0, 1));
+    assert_eq!(files_in(&other.0.join("snapshots")), ["snapshot-0000000009-0000000002"]);
+    assert!(to.state(last) == state_bytes(last, COUNT));
+    let listed = |path: &Path| fs::metadata(path).expect("it is there").len();
+    assert_eq!(to.disk_bytes(), listed(&other.0.join("log-0000000001")));
+    assert_eq!(to.snapshots.newest(), Some((last, length)));
+}
+
+#[test]
+fn a_directory_without_snapshots_gets_room_for_them() {
+    let directory = Directory::new();
+    drop(open(&directory.0, &founding(), SMALL).expect("it opens"));
+    fs::remove_dir(directory.0.join("snapshots")).expect("it is empty");
+    let (store, _) = Store::new(open(&directory.0, &founding(), SMALL).expect("it opens"));
+    store.snapshots.write(&meta(EntryId::new(1, 1)), state_of(EntryId::ZERO, 1)).expect("it is written");
+}
+
+/// A snapshot may be being written when the node is stopped: the directory is in use until that is over.
+#[test]
+fn snapshots_hold_the_lock_of_their_directory() {
+    let directory = Directory::new();
+    let (wal, snapshots, _) = open(&directory.0, &founding(), SMALL).expect("it opens");
+    drop(wal);
+    assert!(matches!(open(&directory.0, &founding(), SMALL), Err(StoreError::Locked { .. })));
+    drop(snapshots);
+    open(&directory.0, &founding(), SMALL).expect("it is free");
+}
+
+/// Writing, reading and sending from threads of their own, as a node does it.
+#[test]
+fn whoever_reads_while_others_write_gets_whole_snapshots() {
+    const LAST: u64 = 40;
+    let directory = Directory::new();
+    let (_wal, snapshots, _) = open(&directory.0, &founding(), SMALL).expect("it opens");
+    let snapshots: Arc<dyn SnapshotFiles> = snapshots;
+    let writer = Arc::clone(&snapshots);
+    let writing = std::thread::spawn(move || {
+        for index in 1..=LAST {
+            let last = EntryId::new(1, index);
+            writer.write(&meta(last), state_of(last, 100_000)).expect("it is written");
+        }
+    });
+    let mut seen = Index::ZERO;
+    while seen < Index(LAST) {
+        let Some((last, bytes)) = snapshots.newest() else { continue };
+        assert!(last.index >= seen, "the newest does not go back");
+        seen = last.index;
+        // It may be gone by now; what can be opened is whole.
+        let Ok((found, mut reader)) = snapshots.read(last) else { continue };
+        let mut state = Vec::new();
+        reader.read_to_end(&mut state).expect("it is good");
+        assert!(found == meta(last) && state == state_bytes(last, 100_000));
+        let mut file = vec![0; 200_000];
+        if let Ok(count) = snapshots.send(last, 0, &mut file) {
+            assert_eq!(count as u64, bytes);
+        }
+    }
+    writing.join().expect("it is well");
 }

@@ -95,7 +95,7 @@ fn a_segment_from_elsewhere() {
 fn batches_of_another_segment_are_none_of_this_one() {
     let (disk, other) = (four_segments(), Disk::new());
     let founding = Founding { mint: Incarnation(12), ..founding() };
-    let (mut wal, _) = open_in(other.clone(), Path::new("data"), &founding, SMALL).expect("it opens");
+    let (mut wal, ..) = open_in(other.clone(), Path::new("data"), &founding, SMALL).expect("it opens");
     for index in 1..=7 {
         wal.persist(&[write(2, None, commands(2, index, index), 0)]).expect("it is written");
     }
@@ -143,7 +143,7 @@ fn an_unfinished_first_opening_is_finished() {
     drop(open_well(&disk));
     disk.put("identity", None);
     let other = Founding { mint: Incarnation(99), ..founding() };
-    let (_, opened) = open_in(disk, Path::new("data"), &other, SMALL).expect("nothing was in it");
+    let (_, _, opened) = open_in(disk, Path::new("data"), &other, SMALL).expect("nothing was in it");
     assert!(opened.recovered.entries.is_empty());
     assert_eq!(opened.identity.incarnation, Incarnation(99));
 }
@@ -161,9 +161,10 @@ fn files_of_others_are_left_alone() {
 /// Writes records under good checksums that no log of this program holds.
 fn forge(put: impl FnOnce(&mut Vec<u8>)) -> Disk {
     let disk = Disk::new();
-    let (mut wal, _) = open_well(&disk);
-    wal.persist(&[write(2, Some("n1"), commands(2, 1, 3), 0)]).expect("it is written");
-    wal.compact(EntryId::new(2, 1)).expect("it forgets");
+    let (mut store, _) = open_well(&disk);
+    store.persist(&[write(2, Some("n1"), commands(2, 1, 3), 0)]).expect("it is written");
+    store.compact(EntryId::new(2, 1)).expect("it forgets");
+    let wal = &mut store.wal;
     wal.next.copy_from(&wal.durable.state.clone());
     batch::begin(&mut wal.buffer);
     put(&mut wal.buffer);

@@ -1,108 +1,49 @@
-//! Two threads that may block: one on the disk, one in the user's code.
+//! The thread that may block in the user's code: applies, answers, lets snapshots be taken and restores them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Duration;
 
 use bytes::Bytes;
-use graft_domain::{ClusterId, Index, Term};
+use graft_domain::{EntryId, Index, Term};
 use graft_services::error::Outcome;
-use graft_services::ports::{Command, Halt, LogStore, Machine, Reply, StoreError};
+use graft_services::ports::{Command, Halt, Machine, Reply, SnapshotFiles};
+use graft_services::snapshot_meta::SnapshotMeta;
 use graft_services::{Event, RequestId};
 
 use super::calls::Caller;
 use super::engine::Message;
-use crate::infrastructure::store::Wal;
+use super::snapshot_worker::WriteJob;
+use crate::infrastructure::store;
 
-/// For the disk.
-#[derive(Debug)]
-pub(crate) enum StoreJob {
-    Persist(graft_domain::Write),
-    /// The cluster's name is committed.
-    Cluster(ClusterId),
-}
-
-/// Bytes that go into one write and sync; a single larger write goes alone.
-const GATHER_BYTES_MAX: usize = 64 << 20;
-/// How long to wait before a write is tried again on a full disk.
-const FULL_RETRY: Duration = Duration::from_millis(100);
-
-/// Makes writes durable: all that queued during the last sync go with the next one.
-///
-/// Once `killed`, what still waits is dropped as a killed process would.
-pub(crate) fn run_store(mut wal: Wal, jobs: &Receiver<StoreJob>, engine: &Sender<Message>, killed: &AtomicBool) {
-    let mut writes = Vec::new();
-    while let Ok(first) = jobs.recv() {
-        if killed.load(Ordering::Relaxed) {
-            return;
-        }
-        let (mut named, mut bytes, mut next) = (None, 0, Some(first));
-        while let Some(job) = next {
-            match job {
-                StoreJob::Persist(write) => {
-                    bytes += write.entries.iter().map(graft_domain::Entry::size).sum::<usize>();
-                    writes.push(write);
-                }
-                StoreJob::Cluster(cluster) => named = Some(cluster),
-            }
-            next = if bytes < GATHER_BYTES_MAX { jobs.try_recv().ok() } else { None };
-        }
-        let event = match persist(&mut wal, &writes, engine, killed) {
-            Ok(seq) => seq.map(|seq| Event::Persisted { seq }),
-            Err(error) => Some(Event::StorageFailed(error.to_string())),
-        };
-        writes.clear();
-        // After the log: a directory that knows its cluster has the entry that names it.
-        if let (Some(cluster), Some(Event::Persisted { .. }) | None) = (named, &event)
-            && let Err(error) = wal.record_cluster(cluster)
-        {
-            tracing::warn!(%error, "the cluster's name could not be kept beside the log; the log has it");
-        }
-        if let Some(event) = event
-            && engine.send(Message::Event(event)).is_err()
-        {
-            return;
-        }
-    }
-}
-
-/// Writes until it is durable or cannot be; a full disk is waited out. Answers the last number.
-fn persist(
-    wal: &mut Wal,
-    writes: &[graft_domain::Write],
-    engine: &Sender<Message>,
-    killed: &AtomicBool,
-) -> Result<Option<u64>, StoreError> {
-    let Some(last) = writes.last() else { return Ok(None) };
-    let mut told = false;
-    loop {
-        match wal.persist(writes) {
-            Ok(()) if told => {
-                tracing::warn!("there is space again: writes go on");
-                return Ok(Some(last.seq));
-            }
-            Ok(()) => return Ok(Some(last.seq)),
-            Err(StoreError::Full { path }) => {
-                if !told {
-                    tracing::error!(%path, "no space left: nothing is written until there is");
-                }
-                told = true;
-                if killed.load(Ordering::Relaxed) || engine.send(Message::Event(Event::StorageFull)).is_err() {
-                    return Err(StoreError::Full { path });
-                }
-                std::thread::sleep(FULL_RETRY);
-            }
-            Err(error) => return Err(error),
-        }
-    }
+/// What the machine's thread has besides the machine.
+pub(crate) struct MachineWork {
+    pub(crate) jobs: Receiver<MachineJob>,
+    pub(crate) engine: Sender<Message>,
+    /// The engine is gone: what waits for the machine is for nobody.
+    pub(crate) dead: Arc<AtomicBool>,
+    pub(crate) snapshots: Arc<dyn SnapshotFiles>,
+    /// The thread that writes snapshots.
+    pub(crate) writer: Sender<WriteJob>,
+    /// Held until the machine is done: another node on the same directory would apply the same commands beside it.
+    pub(crate) _lock: Arc<store::OsLock>,
 }
 
 /// For the machine.
 #[derive(Debug)]
 pub(crate) enum MachineJob {
     Apply(ApplyJob),
-    Query { queries: Vec<Bytes>, callers: Vec<(RequestId, Option<Caller>)>, applied: Index, term: Term },
+    Query {
+        queries: Vec<Bytes>,
+        callers: Vec<(RequestId, Option<Caller>)>,
+        applied: Index,
+        term: Term,
+    },
+    /// Let the state be written as it is after all jobs before.
+    Snapshot(SnapshotMeta),
+    /// Restore the snapshot unless the machine is past it.
+    Restore(SnapshotMeta),
 }
 
 /// Committed commands, and who waits for which of them.
@@ -120,13 +61,9 @@ const APPLY_BATCH_MAX: usize = 1024;
 /// Drives the machine. Callers are answered when the machine has let go of whatever it holds (the interpreter, say).
 ///
 /// Once the engine is `dead` what still waits is dropped: the log has it for the next node on this directory.
-pub(crate) fn run_machine(
-    machine: &mut dyn Machine,
-    jobs: &Receiver<MachineJob>,
-    engine: &Sender<Message>,
-    dead: &AtomicBool,
-) {
-    let mut work = Work { machine, engine, halted: None };
+pub(crate) fn run_machine(machine: &mut dyn Machine, work: &MachineWork, restored: Index) {
+    let MachineWork { jobs, engine, dead, snapshots, writer, .. } = work;
+    let mut work = Work { machine, engine, snapshots: &**snapshots, writer, restored, halted: None };
     let mut held: Option<MachineJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
         if dead.load(Ordering::Relaxed) {
@@ -138,6 +75,8 @@ pub(crate) fn run_machine(
                 work.apply(job);
             }
             MachineJob::Query { queries, callers, applied, term } => work.query(&queries, callers, applied, term),
+            MachineJob::Snapshot(meta) => work.snapshot(meta),
+            MachineJob::Restore(meta) => work.restore(&meta),
         }
     }
 }
@@ -147,7 +86,7 @@ fn gather(gathered: &mut ApplyJob, jobs: &Receiver<MachineJob>) -> Option<Machin
     while gathered.commands.len() < APPLY_BATCH_MAX {
         let ApplyJob { commands, callers, upto } = match jobs.try_recv().ok()? {
             MachineJob::Apply(job) => job,
-            query @ MachineJob::Query { .. } => return Some(query),
+            other => return Some(other),
         };
         let before = gathered.commands.len();
         gathered.commands.extend(commands);
@@ -160,11 +99,19 @@ fn gather(gathered: &mut ApplyJob, jobs: &Receiver<MachineJob>) -> Option<Machin
 struct Work<'a> {
     machine: &'a mut dyn Machine,
     engine: &'a Sender<Message>,
+    snapshots: &'a dyn SnapshotFiles,
+    writer: &'a Sender<WriteJob>,
+    /// The last entry that a restored snapshot covers: commands up to it are in the state already.
+    restored: Index,
     halted: Option<String>,
 }
 
 impl Work<'_> {
-    fn apply(&mut self, ApplyJob { commands, callers, upto }: ApplyJob) {
+    fn apply(&mut self, mut job: ApplyJob) {
+        if job.commands.first().is_some_and(|first| first.index <= self.restored) {
+            skip_restored(&mut job, self.restored);
+        }
+        let ApplyJob { commands, callers, upto } = job;
         let mut replies = Vec::with_capacity(commands.len());
         let halt = self.halted.clone().map(|why| Halt { index: upto, why }).or_else(|| {
             let machine = &mut *self.machine;
@@ -200,6 +147,43 @@ impl Work<'_> {
         }
     }
 
+    fn snapshot(&mut self, meta: SnapshotMeta) {
+        let last = meta.last;
+        let machine = &mut *self.machine;
+        let failed = match &self.halted {
+            Some(why) => Some(format!("the machine halted: {why}")),
+            None if self.restored > last.index => Some("a newer one has come from the leader".to_owned()),
+            None => match catch_unwind(AssertUnwindSafe(|| machine.snapshot())) {
+                Ok(Ok(write)) => self.writer.send(WriteJob { meta, write }).err().map(|_| "the node ends".to_owned()),
+                Ok(Err(why)) => Some(why),
+                Err(panic) => Some(panic_words(&*panic)),
+            },
+        };
+        if let Some(why) = failed {
+            let _ = self.engine.send(Message::Event(Event::SnapshotFailed { last, why }));
+        }
+    }
+
+    /// The state becomes that of the snapshot, or the machine halts: half restored it is nobody's state.
+    fn restore(&mut self, meta: &SnapshotMeta) {
+        if self.halted.is_some() {
+            return;
+        }
+        let last = meta.last;
+        let restored = restore(self.machine, self.snapshots, last);
+        let event = match restored {
+            Ok(()) => {
+                self.restored = last.index;
+                Event::SnapshotRestored { last }
+            }
+            Err(why) => {
+                self.halted = Some(why.clone());
+                Event::Halted(Halt { index: last.index, why })
+            }
+        };
+        let _ = self.engine.send(Message::Event(event));
+    }
+
     fn query(&mut self, queries: &[Bytes], callers: Vec<(RequestId, Option<Caller>)>, applied: Index, term: Term) {
         let mut replies = Vec::with_capacity(queries.len());
         let machine = &mut *self.machine;
@@ -222,6 +206,26 @@ impl Work<'_> {
             };
             sink.complete(token, outcome);
         }
+    }
+}
+
+/// Gives the machine the state of a snapshot.
+pub(crate) fn restore(machine: &mut dyn Machine, snapshots: &dyn SnapshotFiles, last: EntryId) -> Result<(), String> {
+    let (_, file) = snapshots.read(last).map_err(|error| error.to_string())?;
+    let restored = catch_unwind(AssertUnwindSafe(|| machine.restore(file)));
+    restored.unwrap_or_else(|panic| Err(panic_words(&*panic)))
+}
+
+/// Takes out of a job what the machine has from a snapshot. Nothing is known of the answers.
+fn skip_restored(job: &mut ApplyJob, restored: Index) {
+    let skipped = job.commands.partition_point(|command| command.index <= restored);
+    job.commands.drain(..skipped);
+    let (known, unknown): (Vec<_>, Vec<_>) = std::mem::take(&mut job.callers).into_iter().partition(|c| c.0 >= skipped);
+    job.callers = known.into_iter().map(|(place, request, caller)| (place - skipped, request, caller)).collect();
+    for (_, _, caller) in unknown {
+        let Some(Caller { sink, token }) = caller else { continue };
+        let why = "it is committed, and this node has its effect from a snapshot, which does not hold its answer";
+        sink.complete(token, Outcome::Unknown(why.to_owned()));
     }
 }
 

@@ -1,0 +1,231 @@
+"""What happens to a node and its cluster, one event after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from graft import _lifecycle, _units
+from graft._errors import ConfigError, Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from graft._graft import NativeNode
+    from graft._node import Node
+    from graft._units import Duration
+
+# So that Ctrl-C is answered at once, whatever the engine does about it.
+_SLICE_SECONDS = 0.05
+_POLL_SECONDS = 0.02
+_COMMON = ("sequence", "time", "kind")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened. `str()` gives it in words.
+
+    Kinds, and what is in `data`: "leader" (term, leader), "role" (role, term), "membership" (index, step, member,
+    committed), "catch-up" (member, matched, last), "snapshot" (phase, index, bytes, total, peer, why), "link" (member,
+    connected, why), "stopped", and "gap" (missed), for events that are forgotten already.
+    """
+
+    sequence: int
+    """Counts the events of this node from its start. `node.events(since=event.sequence)` goes on after this one."""
+    time: float
+    """Seconds since the epoch, by this machine's clock."""
+    kind: str
+    """What it is about."""
+    data: Mapping[str, Any] = field(hash=False)
+    """The rest, by name."""
+
+    def __str__(self) -> str:
+        when = datetime.fromtimestamp(self.time).astimezone().isoformat(" ", "milliseconds")[11:23]
+        words = _WORDS.get(self.kind, _plainly)
+        return f"{when} #{self.sequence} {words(self)}"
+
+
+class Cursor:
+    """Reads the events of a node in order, and sees where some are missing."""
+
+    def __init__(self, node: Node[Any], since: int | None) -> None:
+        start = None if since is None else checked_since(since)
+        self._node = node
+        self._native: NativeNode = node._engine("events")
+        self._since = self._native.events(0, 0.0)[2] if start is None else start
+        self.ended = False
+
+    def read(self, seconds: float) -> list[Event]:
+        """The next events, as many as there are; none if none came in so many seconds."""
+        stopped_before = self._node._running is not self._native
+        try:
+            found, oldest, newest = self._native.events(self._since, seconds)
+        except Stopped:
+            self.ended = True
+            return []
+        events = self._gap(found, oldest, newest) + [event_of(one) for one in found]
+        if events:
+            self._since = max(self._since, events[-1].sequence)
+        self.ended = any(event.kind == "stopped" for event in events) or (stopped_before and not events)
+        return events
+
+    def _gap(self, found: list[dict[str, Any]], oldest: int, newest: int) -> list[Event]:
+        if self._since > newest:
+            # The number is of another run of this node; all that this run has is new.
+            self._since = max(0, oldest - 1)
+            return [_gap_event(self._since, None, found)]
+        if oldest > self._since + 1:
+            missed = oldest - 1 - self._since
+            return [_gap_event(oldest - 1, missed, found)]
+        return []
+
+
+class Events:
+    """An iterator of what happens: see `Node.events`."""
+
+    def __init__(self, node: Node[Any], since: int | None, timeout: Duration | None) -> None:
+        self._seconds = checked_timeout(timeout)
+        self._cursor = Cursor(node, since)
+        self._waiting: list[Event] = []
+
+    def __iter__(self) -> Events:
+        return self
+
+    def __next__(self) -> Event:
+        """The next event. Blocks until there is one, the time is over, or the node stops."""
+        deadline = None if self._seconds is None else time.monotonic() + self._seconds
+        while not self._waiting:
+            if self._cursor.ended:
+                raise StopIteration
+            left = _SLICE_SECONDS if deadline is None else min(_SLICE_SECONDS, deadline - time.monotonic())
+            if left > 0:
+                _lifecycle.refuse_in_event_loop("events")
+            self._waiting = self._cursor.read(max(0.0, left))[::-1]
+            if not self._waiting and left <= 0:
+                raise StopIteration
+        return self._waiting.pop()
+
+
+class AsyncEvents:
+    """`Events` for `async for`."""
+
+    def __init__(self, node: Node[Any], since: int | None, timeout: Duration | None) -> None:
+        self._seconds = checked_timeout(timeout)
+        self._cursor = Cursor(node, since)
+        self._waiting: list[Event] = []
+
+    def __aiter__(self) -> AsyncEvents:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event, when there is one."""
+        deadline = None if self._seconds is None else time.monotonic() + self._seconds
+        while not self._waiting:
+            if self._cursor.ended:
+                raise StopAsyncIteration
+            self._waiting = self._cursor.read(0.0)[::-1]
+            if not self._waiting and not self._cursor.ended:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise StopAsyncIteration
+                await asyncio.sleep(_POLL_SECONDS)
+        return self._waiting.pop()
+
+
+def event_of(found: dict[str, Any]) -> Event:
+    """An event as the engine tells it."""
+    data = {name: value for name, value in found.items() if name not in _COMMON}
+    return Event(sequence=found["sequence"], time=found["time"], kind=found["kind"], data=data)
+
+
+def checked_since(since: object) -> int:
+    """A sequence number."""
+    if type(since) is not int or not 0 <= since < 1 << 63:
+        raise ConfigError(f"since={since!r:.100} must be the sequence of an event, or 0 for all that are kept")
+    return since
+
+
+def checked_timeout(timeout: object) -> float | None:
+    """Seconds, 0 included; None for no end."""
+    if timeout is None:
+        return None
+    if not isinstance(timeout, bool) and timeout == 0:
+        return 0.0
+    return _units.seconds("timeout", timeout)
+
+
+def _gap_event(sequence: int, missed: int | None, found: list[dict[str, Any]]) -> Event:
+    when = found[0]["time"] if found else time.time()
+    return Event(sequence=sequence, time=when, kind="gap", data={"missed": missed})
+
+
+# In words.
+
+
+def _leader(event: Event) -> str:
+    leader = event.data["leader"]
+    return (
+        f"nobody leads in term {event.data['term']}" if leader is None else f"{leader} leads term {event.data['term']}"
+    )
+
+
+def _role(event: Event) -> str:
+    return f"this node is {event.data['role']} in term {event.data['term']}"
+
+
+def _membership(event: Event) -> str:
+    data = event.data
+    who = "" if data["member"] is None else f" {data['member']}"
+    return f"members: {data['step']}{who} at index {data['index']}{', committed' if data['committed'] else ''}"
+
+
+def _catch_up(event: Event) -> str:
+    return "{member} has {matched} of {last} entries".format_map(event.data)
+
+
+def _snapshot(event: Event) -> str:
+    data = event.data
+    words = f"snapshot at index {data['index']}: {data['phase']}"
+    if data["peer"] is not None:
+        words += f" {'to' if data['phase'] == 'sending' else 'from'} {data['peer']}"
+    if data["total"]:
+        words += f", {data['bytes']} of {data['total']} bytes"
+    elif data["bytes"]:
+        words += f", {data['bytes']} bytes"
+    return words if data["why"] is None else f"{words}: {data['why']}"
+
+
+def _link(event: Event) -> str:
+    data = event.data
+    if data["connected"]:
+        return f"{data['member']} is connected"
+    return f"{data['member']} is not connected" + ("" if data["why"] is None else f": {data['why']}")
+
+
+def _stopped(_: Event) -> str:
+    return "this node has stopped"
+
+
+def _gap(event: Event) -> str:
+    missed = event.data["missed"]
+    return (
+        "an unknown number of events before this are forgotten" if missed is None else f"{missed} events are forgotten"
+    )
+
+
+def _plainly(event: Event) -> str:
+    return " ".join([event.kind, *(f"{name}={value!r}" for name, value in event.data.items())])
+
+
+_WORDS: dict[str, Callable[[Event], str]] = {
+    "leader": _leader,
+    "role": _role,
+    "membership": _membership,
+    "catch-up": _catch_up,
+    "snapshot": _snapshot,
+    "link": _link,
+    "stopped": _stopped,
+    "gap": _gap,
+}

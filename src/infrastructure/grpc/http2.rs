@@ -1,0 +1,112 @@
+//! HTTP/2 from the calling side, and the calls that are made on a connection of their own.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_util::sync::DropGuard;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+
+use super::address::Connector;
+use super::config::PeerConfig;
+use super::tasks::Tasks;
+use super::wire::peer_client::PeerClient;
+
+/// A connection for one call. Dropped, it closes.
+pub(super) struct Single {
+    pub(super) client: PeerClient<Http2>,
+    _closes: DropGuard,
+}
+
+/// Why there is no connection, in words.
+#[derive(Debug)]
+pub(super) enum NoConnection {
+    /// Nobody answers.
+    Unreachable(String),
+    /// Whoever answers speaks something else.
+    Foreign(String),
+}
+
+impl Single {
+    /// Connects, within the times of the configuration.
+    pub(super) async fn open(
+        connector: &mut Connector,
+        config: &PeerConfig,
+        tasks: &Tasks,
+        answer_bytes_max: usize,
+    ) -> Result<Self, NoConnection> {
+        let words = |error: &dyn Display| error.to_string();
+        let stream = connector.connect(config.connect_timeout).await;
+        let stream = stream.map_err(|error| NoConnection::Unreachable(words(&error)))?;
+        let (tasks, closes) = tasks.subgroup();
+        let client = client(stream, config, &tasks, answer_bytes_max).await;
+        let client = client.map_err(|error| NoConnection::Foreign(words(&error)))?;
+        Ok(Self { client, _closes: closes })
+    }
+}
+
+/// What a status says, with all that is behind it.
+pub(super) fn words(status: &Status) -> String {
+    let mut why = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        why = format!("{why}: {error}");
+        cause = error.source();
+    }
+    why
+}
+
+/// The `Peer` service at the other end of a connection; a single message of it has at most `answer_bytes_max`.
+pub(super) async fn client(
+    stream: TcpStream,
+    config: &PeerConfig,
+    tasks: &Tasks,
+    answer_bytes_max: usize,
+) -> Result<PeerClient<Http2>, hyper::Error> {
+    // The path is what matters; the authority is a formality of HTTP.
+    let origin = http::Uri::from_static("http://graft.invalid");
+    Ok(PeerClient::with_origin(http2(stream, config, tasks).await?, origin)
+        .max_encoding_message_size(config.message_bytes_max)
+        .max_decoding_message_size(answer_bytes_max))
+}
+
+/// Speaks HTTP/2 on a connection, with tasks of the group.
+pub(super) async fn http2(stream: TcpStream, config: &PeerConfig, tasks: &Tasks) -> Result<Http2, hyper::Error> {
+    let (sender, connection) = http2::Builder::new(tasks.clone())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(config.stream_window_bytes)
+        .initial_connection_window_size(config.connection_window_bytes)
+        .keep_alive_interval(config.keepalive_interval)
+        .keep_alive_timeout(config.keepalive_timeout)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    tasks.spawn(connection);
+    Ok(Http2(sender))
+}
+
+/// One HTTP/2 connection as tonic's client wants it.
+#[derive(Debug)]
+pub(super) struct Http2(http2::SendRequest<Body>);
+
+impl Service<http::Request<Body>> for Http2 {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}

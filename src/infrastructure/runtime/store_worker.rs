@@ -1,0 +1,129 @@
+//! The thread that may block on the disk: makes writes durable, many with one sync, and lets the log forget.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+
+use graft_domain::{ClusterId, Entry, EntryId, Write};
+use graft_services::Event;
+use graft_services::ports::{LogStore, StoreError};
+
+use super::engine::Message;
+use crate::infrastructure::store::Wal;
+
+/// For the disk.
+#[derive(Debug)]
+pub(crate) enum StoreJob {
+    Persist(Write),
+    /// A durable snapshot covers the log up to here.
+    Compact(EntryId),
+    /// The cluster's name is committed.
+    Cluster(ClusterId),
+}
+
+/// Bytes that go into one write and sync; a single larger write goes alone.
+const GATHER_BYTES_MAX: usize = 64 << 20;
+/// How long to wait before a write is tried again on a full disk.
+const FULL_RETRY: Duration = Duration::from_millis(100);
+
+/// Does the jobs in their order; writes that queued during the last sync go with the next one.
+///
+/// Once `killed`, what still waits is dropped as a killed process would.
+pub(crate) fn run_store(wal: Wal, jobs: &Receiver<StoreJob>, engine: &Sender<Message>, killed: &AtomicBool) {
+    let mut work = Work { wal, engine, killed };
+    let mut writes = Vec::new();
+    let mut held: Option<StoreJob> = None;
+    while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
+        if killed.load(Ordering::Relaxed) {
+            return;
+        }
+        let done = match job {
+            StoreJob::Persist(write) => {
+                writes.push(write);
+                held = gather(&mut writes, jobs);
+                let done = work.persist(&writes);
+                writes.clear();
+                done
+            }
+            StoreJob::Compact(covered) => work.compact(covered),
+            StoreJob::Cluster(cluster) => {
+                work.name(cluster);
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            // What comes now fails too, for the store is poisoned; nobody has to be told twice.
+            let _ = engine.send(Message::Event(Event::StorageFailed(error.to_string())));
+        }
+    }
+}
+
+/// Adds further writes that already wait; gives the job that is no write.
+fn gather(writes: &mut Vec<Write>, jobs: &Receiver<StoreJob>) -> Option<StoreJob> {
+    let size = |write: &Write| write.entries.iter().map(Entry::size).sum::<usize>();
+    let mut bytes: usize = writes.iter().map(size).sum();
+    while bytes < GATHER_BYTES_MAX {
+        match jobs.try_recv().ok()? {
+            StoreJob::Persist(write) => {
+                bytes += size(&write);
+                writes.push(write);
+            }
+            other => return Some(other),
+        }
+    }
+    None
+}
+
+struct Work<'a> {
+    wal: Wal,
+    engine: &'a Sender<Message>,
+    killed: &'a AtomicBool,
+}
+
+impl Work<'_> {
+    fn persist(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        self.insist(|wal| wal.persist(writes))?;
+        if let Some(last) = writes.last() {
+            // Nobody listens once the node is gone.
+            let _ = self.engine.send(Message::Event(Event::Persisted { seq: last.seq }));
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self, covered: EntryId) -> Result<(), StoreError> {
+        self.insist(|wal| wal.compact(covered))
+    }
+
+    /// After the log: a directory that knows its cluster has the entry that names it.
+    fn name(&mut self, cluster: ClusterId) {
+        if let Err(error) = self.wal.record_cluster(cluster) {
+            tracing::warn!(%error, "the cluster's name could not be kept beside the log; the log has it");
+        }
+    }
+
+    /// Tries until it is done or cannot be; a full disk is waited out.
+    fn insist(&mut self, mut run: impl FnMut(&mut Wal) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut told = false;
+        loop {
+            match run(&mut self.wal) {
+                Err(StoreError::Full { path }) => {
+                    if !told {
+                        tracing::error!(%path, "no space left: nothing is written until there is");
+                    }
+                    told = true;
+                    let gone = self.engine.send(Message::Event(Event::StorageFull)).is_err();
+                    if gone || self.killed.load(Ordering::Relaxed) {
+                        return Err(StoreError::Full { path });
+                    }
+                    std::thread::sleep(FULL_RETRY);
+                }
+                done => {
+                    if told && done.is_ok() {
+                        tracing::warn!("there is space again: writes go on");
+                    }
+                    return done;
+                }
+            }
+        }
+    }
+}

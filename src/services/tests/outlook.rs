@@ -1,0 +1,98 @@
+//! What a node says of itself and of what would be.
+
+use super::clients::{add, apply, demote, remove};
+use super::world::{World, id};
+use crate::Event;
+
+#[test]
+fn a_node_that_is_well_has_nothing_to_explain() {
+    let world = World::new(3);
+    for n in 1..=3 {
+        assert_eq!(world.replica(n).why(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_node_says_why_nothing_goes_on() {
+    let mut world = World::new(3);
+    for n in [2, 3] {
+        world.crash(id(n), 0);
+    }
+    world.execute(1, "waits", 60_000);
+    world.tell(1, Event::Trouble(id(2), "connection refused".to_owned()));
+    world.run(500);
+    let why = world.replica(1).why();
+    assert_eq!(why[0], "no majority: 1 of 3 voters can be reached from here, 2 have to be");
+    assert!(why.contains(&"n2 at host2:7001 cannot be reached: connection refused".to_owned()), "{why:?}");
+    assert!(why.contains(&"n3 at host3:7001 cannot be reached: no connection yet".to_owned()), "{why:?}");
+    let mut world = World::new(3);
+    world.crash(id(1), 0);
+    world.run(100);
+    let why = world.replica(2).why();
+    assert!(why.contains(&"n1 at host1:7001 cannot be reached: no connection yet".to_owned()), "{why:?}");
+    world.until(1_000, |world| world.core(2).leader().is_none());
+    let why = world.replica(2).why();
+    assert!(why.iter().any(|why| why.starts_with("there is no leader in term ")), "{why:?}");
+}
+
+#[test]
+fn a_node_that_waits_to_be_let_in_says_what_keeps_it() {
+    let mut world = World::new(1);
+    world.joiner(2);
+    world.tell(2, Event::JoinTrouble("n1 says: not now".to_owned()));
+    world.run(100);
+    assert_eq!(world.replica(2).why(), ["n2 waits to be let into a cluster", "n1 says: not now"]);
+    let added = world.change(1, add(2), 5_000);
+    world.run(1_500);
+    world.assert_done(added);
+    assert_eq!(world.replica(2).why(), Vec::<String>::new());
+}
+
+#[test]
+fn an_outcast_says_what_to_do() {
+    let mut world = World::new(1);
+    world.joiner(2);
+    world.tell(2, Event::Outcast { code: "WIPED", why: "start it anew".to_owned() });
+    world.run(10);
+    let status = world.replica(2).status();
+    assert_eq!((status.error_code, status.error.as_deref()), (Some("WIPED"), Some("start it anew")));
+}
+
+#[test]
+fn what_would_be_is_told_on_every_member_and_changes_nothing() {
+    let mut world = World::new(3);
+    world.run(200);
+    for n in 1..=3 {
+        let what = world.replica(n).what_if(&remove(3));
+        assert_eq!((what.refused.clone(), what.voters.clone()), (None, vec![id(1), id(2)]), "as n{n} sees it");
+        assert_eq!((what.needed, what.tolerates()), (2, 0));
+        let what = world.replica(n).what_if(&apply(&[1, 2, 3, 4, 5]));
+        assert_eq!((what.refused.clone(), what.needed, what.tolerates()), (None, 3, 2));
+        let what = world.replica(n).what_if(&demote(3));
+        assert_eq!((what.learners.clone(), what.refused), (vec![id(3)], None));
+        let what = world.replica(n).what_if(&remove(9));
+        assert_eq!(what.refused.as_deref(), Some("there is no member n9; there are n1, n2, n3"));
+        assert_eq!(what.voters.len(), 3);
+    }
+    world.crash(id(3), 0);
+    world.run(1_000);
+    for n in 1..=2 {
+        let what = world.replica(n).what_if(&remove(2));
+        assert!(what.refused.is_some_and(|why| why.contains("n3 cannot be reached")), "as n{n} sees it");
+        assert_eq!(what.alive, [id(1)]);
+    }
+    assert_eq!(world.shape(), "1 2 3");
+}
+
+#[test]
+fn status_tells_members_with_what_the_leader_knows() {
+    let mut world = World::new(3);
+    world.run(200);
+    let status = world.replica(1).status();
+    assert_eq!((status.role, status.leader), ("leader", Some(id(1))));
+    for member in &status.members {
+        assert_eq!(member.matched, Some(status.last), "{member:?}");
+        assert!(!member.installing && member.sent.is_none() && member.voter);
+    }
+    assert_eq!(world.replica(2).status().members[0].matched, None);
+}
