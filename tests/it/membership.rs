@@ -340,7 +340,7 @@ fn a_new_member_gets_a_snapshot_and_a_restart_begins_with_it() {
     crowd.stop(0);
     crowd.found(0);
     assert!(crowd.node(0).status().snapshot >= taken);
-    assert_eq!(crowd.nodes[0].as_ref().unwrap().1.seen().len(), 300);
+    wait("all of it", || (crowd.nodes[0].as_ref().unwrap().1.seen().len() == 300).then_some(()));
     crowd.join(1, 0);
     crowd.wait_voters(0, &[0, 1]);
     crowd.wait_same(&[0, 1]);
