@@ -136,6 +136,10 @@ impl Change {
                 member.address
             ));
         }
+        if incarnation != Incarnation::UNKNOWN {
+            // The node itself asks, at each of its starts: it is in, and what it is to be was decided then.
+            return Ok(settled.clone());
+        }
         if member.voter && !voter {
             return refuse(format!("{id} is a voter already; demote it to make it a learner"));
         }
@@ -257,6 +261,8 @@ impl Change {
         let gone = |id: &NodeId| member(id).is_none();
         let idle = !committed.is_joint();
         let (done, wanted) = match self {
+            // A joiner is in as soon as it is a member, whatever it is to be.
+            Self::Add { id, incarnation, .. } if *incarnation != Incarnation::UNKNOWN => (!gone(id), !gone(id)),
             Self::Add { id, voter: true, .. } | Self::Promote { id } => (idle && voter(id), is(id, Target::Voter)),
             Self::Add { id, .. } => (idle && !gone(id), !gone(id)),
             Self::Demote { id } => (idle && !gone(id) && !voter(id), is(id, Target::Learner)),

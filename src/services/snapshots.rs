@@ -152,6 +152,10 @@ impl Replica {
         if self.snapshots.taking.take_if(|(taking, ..)| *taking == last).is_none() {
             return;
         }
+        if self.core.snapshot().index >= last.index {
+            // The leader's has overtaken it, and is as good.
+            return self.answer_snapshots(self.core.snapshot().index);
+        }
         self.snapshots.failures += 1;
         self.snapshots.failed_at = self.clock.now;
         tracing::warn!(index = %last.index, "no snapshot could be taken: {why}");

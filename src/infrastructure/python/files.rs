@@ -80,7 +80,7 @@ pub(super) fn write_snapshot(py: Python<'_>, made: &Py<PyAny>, write: &Py<PyAny>
         };
         let builder = std::thread::Builder::new().name("graft-snapshot".to_owned()).stack_size(STACK_BYTES);
         let writer = builder.spawn(body).map_err(|error| format!("starting a thread: {error}"))?;
-        let taken = take(&written, file);
+        let taken = take(&written, file, &|| writer.is_finished());
         drop(written);
         if let Err(error) = taken {
             // The user's function finds out with its next piece; it is not waited for.
@@ -91,10 +91,18 @@ pub(super) fn write_snapshot(py: Python<'_>, made: &Py<PyAny>, write: &Py<PyAny>
 }
 
 /// Until the writer has let go of its end, or the file takes nothing more.
-fn take(pieces: &Receiver<Vec<u8>>, file: &mut dyn std::io::Write) -> std::io::Result<()> {
+fn take(
+    pieces: &Receiver<Vec<u8>>,
+    file: &mut dyn std::io::Write,
+    is_finished: &dyn Fn() -> bool,
+) -> std::io::Result<()> {
     loop {
         match pieces.recv_timeout(LOOK) {
             Ok(piece) => file.write_all(&piece)?,
+            // User code may keep the file it was given: once it has returned, nothing more belongs to the snapshot.
+            Err(RecvTimeoutError::Timeout) if is_finished() => {
+                return pieces.try_iter().try_for_each(|piece| file.write_all(&piece));
+            }
             // A file that was given up says so even to no bytes: user code that says nothing is not waited for then.
             Err(RecvTimeoutError::Timeout) => drop(file.write(&[])?),
             Err(RecvTimeoutError::Disconnected) => return Ok(()),

@@ -63,7 +63,7 @@ const APPLY_BATCH_MAX: usize = 1024;
 /// Once the engine is `dead` what still waits is dropped: the log has it for the next node on this directory.
 pub(crate) fn run_machine(machine: &mut dyn Machine, work: &MachineWork, restored: Index) {
     let MachineWork { jobs, engine, dead, snapshots, writer, .. } = work;
-    let mut work = Work { machine, engine, snapshots: &**snapshots, writer, restored, halted: None };
+    let mut work = Work { machine, engine, snapshots: &**snapshots, writer, restored, applied: restored, halted: None };
     let mut held: Option<MachineJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
         if dead.load(Ordering::Relaxed) {
@@ -103,11 +103,14 @@ struct Work<'a> {
     writer: &'a Sender<WriteJob>,
     /// The last entry that a restored snapshot covers: commands up to it are in the state already.
     restored: Index,
+    /// Everything up to here is in the state.
+    applied: Index,
     halted: Option<String>,
 }
 
 impl Work<'_> {
     fn apply(&mut self, mut job: ApplyJob) {
+        let done = job.callers.iter().map(|(_, request, _)| *request).collect();
         if job.commands.first().is_some_and(|first| first.index <= self.restored) {
             skip_restored(&mut job, self.restored);
         }
@@ -125,7 +128,7 @@ impl Work<'_> {
             replies.len().checked_sub(1).and_then(|last| commands.get(last)).map_or(Index::ZERO, |c| c.index)
         };
         // The engine hears first, so that whoever was answered finds the node's status to know of it.
-        let done = callers.iter().map(|(_, request, _)| *request).collect();
+        self.applied = self.applied.max(index);
         let _ = self.engine.send(Message::Applied { index, done });
         let unapplied = unapplied(halt.as_ref());
         for (place, _, caller) in callers {
@@ -170,10 +173,12 @@ impl Work<'_> {
             return;
         }
         let last = meta.last;
-        let restored = restore(self.machine, self.snapshots, last);
+        // A machine never goes back: what came by the log while the snapshot was fetched would be lost.
+        let restored = if self.applied >= last.index { Ok(()) } else { restore(self.machine, self.snapshots, last) };
         let event = match restored {
             Ok(()) => {
-                self.restored = last.index;
+                self.restored = self.restored.max(last.index);
+                self.applied = self.applied.max(last.index);
                 Event::SnapshotRestored { last }
             }
             Err(why) => {
@@ -241,4 +246,92 @@ pub(crate) fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("an internal error, please report it: {}", text.unwrap_or_else(|| "a panic without words".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::mpsc::channel;
+
+    use graft_domain::{Incarnation, Membership, NodeId};
+    use graft_services::ports::WriteSnapshot;
+
+    use super::*;
+
+    /// Keeps the index of the last command, and is never given an older state.
+    struct Last(u64);
+
+    impl Machine for Last {
+        fn open(&mut self, _directory: &str) -> Result<Index, Halt> {
+            Ok(Index::ZERO)
+        }
+
+        fn apply(&mut self, commands: &[Command], replies: &mut Vec<Reply>) -> Result<(), Halt> {
+            for command in commands {
+                assert!(command.index.0 > self.0, "a command twice");
+                self.0 = command.index.0;
+                replies.push(Reply::Value(Bytes::new()));
+            }
+            Ok(())
+        }
+
+        fn query(&mut self, _queries: &[Bytes], _replies: &mut Vec<Reply>) {}
+
+        fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
+            let last = self.0;
+            Ok(Box::new(move |file| file.write_all(&last.to_le_bytes()).map_err(|error| error.to_string())))
+        }
+
+        fn restore(&mut self, mut file: Box<dyn Read + Send>) -> Result<(), String> {
+            let mut last = [0; 8];
+            file.read_exact(&mut last).map_err(|error| error.to_string())?;
+            let last = u64::from_le_bytes(last);
+            assert!(last >= self.0, "back from {} to {last}", self.0);
+            self.0 = last;
+            Ok(())
+        }
+    }
+
+    fn apply(from: u64, upto: u64) -> MachineJob {
+        let command = |index| Command { index: Index(index), term: Term(1), time: 0, body: Bytes::new() };
+        let commands = (from..=upto).map(command).collect();
+        MachineJob::Apply(ApplyJob { commands, callers: Vec::new(), upto: Index(upto) })
+    }
+
+    /// Runs the jobs on a machine, beside a snapshot of entry 5. Answers what the machine has in the end.
+    fn run(jobs: Vec<MachineJob>) -> u64 {
+        let directory = tempfile::tempdir().expect("a directory");
+        let id = NodeId::new("n1").expect("a good id");
+        let membership = Arc::new(Membership::founding([(id, "127.0.0.1:1")]));
+        let founding = store::Founding { id, membership: Arc::clone(&membership), mint: Incarnation(1) };
+        let (wal, snapshots, _) =
+            store::open(directory.path(), &founding, store::StoreConfig::default()).expect("it is new");
+        let meta = SnapshotMeta { last: EntryId::new(1, 5), command: Index(5), time: 0, membership };
+        let written = snapshots.write(&meta, Last(5).snapshot().expect("it can"));
+        written.expect("there is room");
+        let ((sender, inbox), (engine, _engine), (writer, _writer)) = (channel(), channel(), channel());
+        for job in jobs {
+            sender.send(job).expect("the inbox is here");
+        }
+        sender.send(MachineJob::Restore(meta)).expect("the inbox is here");
+        sender.send(apply(7, 8)).expect("the inbox is here");
+        drop(sender);
+        let dead = Arc::new(AtomicBool::new(false));
+        let work = MachineWork { jobs: inbox, engine, dead, snapshots, writer, _lock: wal.lock() };
+        let mut machine = Last(0);
+        run_machine(&mut machine, &work, Index::ZERO);
+        machine.0
+    }
+
+    #[test]
+    fn a_machine_never_goes_back_to_a_snapshot() {
+        // At 6 when the snapshot of 5 comes: going back would bring 6 a second time, or lose it.
+        assert_eq!(run(vec![apply(1, 6)]), 8);
+    }
+
+    #[test]
+    fn a_machine_that_is_behind_gets_the_snapshot_and_skips_what_it_covers() {
+        assert_eq!(run(vec![apply(1, 3)]), 8);
+        assert_eq!(run(Vec::new()), 8);
+    }
 }

@@ -72,7 +72,6 @@ impl Engine {
                 tracing::info!(%peer, "unreachable: {why}");
                 self.replica.handle(clock, Event::Trouble(peer, why));
                 self.replica.handle(clock, Event::Unreachable(peer));
-                self.see_off(peer);
             }
             PeerEvent::Refused { peer: None, code: RefusedCode::Removed, by_peer: true, .. } => {
                 self.replica.handle(clock, Event::Removed);
@@ -168,8 +167,11 @@ impl Engine {
     fn welcome(&mut self, peer: NodeId, address: &str, incarnation: Incarnation) {
         let guest = Peer { address: address.to_owned(), incarnation, member: false };
         let known = self.peers.guests.get(&peer) == Some(&guest);
-        if known || peer == self.replica.core().id() || self.peers.guests.len() >= GUESTS_MAX {
+        if known || peer == self.replica.core().id() {
             return;
+        }
+        if self.peers.guests.len() >= GUESTS_MAX {
+            self.peers.guests.pop_first();
         }
         self.peers.guests.insert(peer, guest);
         self.dial();
@@ -190,11 +192,15 @@ impl Engine {
             }
             _ => None,
         };
+        let event_is_lasting = event.is_some();
         self.replica.handle(clock, Event::Trouble(peer, why));
         if let Some(event) = event {
             self.replica.handle(clock, event);
         }
-        self.see_off(peer);
+        // One that will not have this node is not called after. One that cannot be reached now is: it may be the leader.
+        if by_peer && event_is_lasting {
+            self.see_off(peer);
+        }
     }
 }
 
