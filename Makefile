@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
-.PHONY: help demo test test-rust test-python test-pythons build wheel scenarios docs \
+.PHONY: help demo test test-rust test-python test-pythons chaos increments sabotage build wheel scenarios docs \
 	check check-rust check-python check-architecture check-docs check-dependencies fix clean rust
 
 help: ## Say what there is to make.
@@ -36,6 +36,17 @@ test-python: $(VENV)/.wheel
 
 test-pythons: $(VENV)/.wheel
 	tools/smoke.sh $(WHEELS)
+
+# More arguments, such as --seed 7 or --network namespaces: make chaos CHAOS="--seed 7".
+SECONDS ?= 600
+chaos: $(VENV)/.wheel ## Break five processes for SECONDS=600, check what clients saw.
+	PYTHONPATH=tests/python $(PY) -m chaos faults --members 5 --seconds $(SECONDS) $(CHAOS)
+
+increments: $(VENV)/.wheel ## Kill 20 leaders under 8000 increments, miss and double none.
+	PYTHONPATH=tests/python $(PY) -m chaos increments --number 1000 --kills 20 $(CHAOS)
+
+sabotage: $(VENV)/.wheel ## Break the engine in two ways, see the chaos tests find it out.
+	$(PY) tools/sabotage.py $(SABOTAGE)
 
 build: $(VENV)/.tools | rust ## Build into .venv as the Python files lie here: edit them and go on.
 	rm -f $(VENV)/.wheel

@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use graft::domain::{Index, NodeId};
-use graft::infrastructure::runtime::{Caller, Kind, Node, NodeConfig, Sink, Waiting};
-use graft::services::Consistency;
+use graft::infrastructure::runtime::{Node, NodeConfig, Waiting};
+use graft::services::api::{Api, Call, Caller, Sink};
 use graft::services::error::Outcome;
-use graft::services::ports::{Command, Halt, Machine, Reply, WriteSnapshot};
+use graft::services::ports::{Command, Halt, Machine, Made, Reply, WriteSnapshot};
+use graft::services::{self, Consistency};
 
 const COMMAND: &[u8] = &[7; 128];
 const SECONDS: Duration = Duration::from_secs(3);
@@ -34,7 +35,8 @@ impl Machine for Nothing {
         Ok(Index::ZERO)
     }
 
-    fn apply(&mut self, commands: &[Command], replies: &mut Vec<Reply>) -> Result<(), Halt> {
+    fn apply(&mut self, commands: &[Command], made: &mut Made) -> Result<(), Halt> {
+        let replies = &mut made.replies;
         replies.resize(replies.len() + commands.len(), Reply::Value(Bytes::new()));
         Ok(())
     }
@@ -45,6 +47,10 @@ impl Machine for Nothing {
 
     fn restore(&mut self, _file: Box<dyn Read + Send>) -> Result<(), String> {
         Ok(())
+    }
+
+    fn digest(&mut self) -> Result<Bytes, String> {
+        Ok(Bytes::new())
     }
 
     fn query(&mut self, queries: &[Bytes], replies: &mut Vec<Reply>) {
@@ -75,6 +81,22 @@ fn leader(nodes: &[Node]) -> &Node {
     }
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Execute,
+    Query,
+}
+
+fn hand_over(node: &Node, kind: Kind, calls: impl Iterator<Item = (Bytes, Caller)>, timeout: Duration) {
+    match kind {
+        Kind::Execute => {
+            let call = |(body, caller)| Call { body, slot: None, caller };
+            node.execute(calls.map(call).collect(), timeout);
+        }
+        Kind::Query => node.query(calls.collect(), services::Read::of(Consistency::Linearizable), timeout),
+    }
+}
+
 /// Keeps `depth` calls going: every answer sends the next.
 struct Pump {
     state: Mutex<(Vec<Duration>, usize, Vec<u64>)>,
@@ -100,7 +122,7 @@ fn pump(node: &Node, kind: Kind, depth: usize) -> (f64, Duration) {
         for token in tokens {
             begun[usize::try_from(*token).unwrap()] = now;
         }
-        node.submit(kind, tokens.iter().map(call).collect(), now + Duration::from_secs(30));
+        hand_over(node, kind, tokens.iter().map(call), Duration::from_secs(30));
     };
     let start = Instant::now();
     send(&(0..depth as u64).collect::<Vec<_>>(), &mut begun);
@@ -167,14 +189,14 @@ fn main() {
     let leader = leader(&nodes);
     let first = Waiting::new(1);
     let caller = Caller { sink: Arc::<Waiting>::clone(&first), token: 0 };
-    leader.submit(Kind::Execute, vec![(Bytes::new(), caller)], Instant::now() + SECONDS);
+    hand_over(leader, Kind::Execute, std::iter::once((Bytes::new(), caller)), SECONDS);
     assert!(first.wait(SECONDS));
     let follower = nodes.iter().find(|node| node.status().role == "follower").unwrap();
     let kinds = [
         ("command, on the leader", leader, Kind::Execute),
         ("command, on a follower", follower, Kind::Execute),
-        ("linearizable query, on the leader", leader, Kind::Query(Consistency::Linearizable)),
-        ("linearizable query, on a follower", follower, Kind::Query(Consistency::Linearizable)),
+        ("linearizable query, on the leader", leader, Kind::Query),
+        ("linearizable query, on a follower", follower, Kind::Query),
     ];
     for (what, node, kind) in kinds {
         for depth in [1, 64, 256, 1024] {

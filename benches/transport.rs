@@ -21,7 +21,7 @@ use bytes::Bytes;
 use graft::domain::{
     Append, ClusterId, Entry, EntryId, Envelope, Incarnation, Index, Message, NodeId, Payload, ReadId, Term,
 };
-use graft::infrastructure::grpc::{LocalHello, Peer, PeerConfig, PeerEvent, PeerSink, Transport, bind};
+use graft::infrastructure::grpc::{LocalHello, Offers, Peer, PeerConfig, PeerEvent, PeerSink, Transport, bind};
 use graft::services::ports::PeerMessage;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -174,7 +174,14 @@ fn transports(load: Load) -> Result<Taken, Failure> {
         };
         let listener = bind("127.0.0.1:0")?;
         let config = PeerConfig::default();
-        transports.push(Arc::new(Transport::start(runtime.handle().clone(), listener, hello, config, None, sink)?));
+        transports.push(Arc::new(Transport::start(
+            runtime.handle().clone(),
+            listener,
+            hello,
+            config,
+            Offers::default(),
+            sink,
+        )?));
     }
     for (end, (mine, other)) in ends.iter().zip([(0, 1), (1, 0)]) {
         let _ = end.transport.set(Arc::clone(&transports[mine]));
@@ -196,7 +203,7 @@ fn transports(load: Load) -> Result<Taken, Failure> {
 
 fn asked(from: NodeId, to: NodeId, number: u64, body: Option<usize>) -> PeerMessage {
     let message = match body {
-        None => Message::Read { read: ReadId(number) },
+        None => Message::Read { read: ReadId(number), lease: false },
         Some(bytes) => {
             let payload = Payload::Command(Bytes::from(vec![7; bytes]));
             let entries = vec![Entry { index: Index(number), term: Term(1), payload }];

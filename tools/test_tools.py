@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import dependencies
 import licences
 import pytest
+import sabotage
 
 ALLOWED = frozenset({"MIT", "Apache-2.0", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"})
 
@@ -81,3 +84,15 @@ def test_the_picture_goes_between_the_markers_or_nowhere() -> None:
     assert dependencies.drawn(document, "new\n") == f"x\n{dependencies.BEGIN}new\n{dependencies.END}y\n"
     with pytest.raises(ValueError, match="must hold the lines"):
         dependencies.drawn("x", "new")
+
+
+def test_every_sabotage_has_a_patch_and_still_fits_the_engine() -> None:
+    assert {one.patch for one in sabotage.SABOTAGES} == set(sabotage.PATCHES.iterdir())
+    for one in sabotage.SABOTAGES:
+        tried = subprocess.run(
+            ["git", "apply", "--check", str(one.patch)], cwd=sabotage.ROOT, capture_output=True, text=True, check=False
+        )
+        assert tried.returncode == 0, tried.stderr
+        touched = [line.split("/", 1)[1] for line in one.patch.read_text().splitlines() if line.startswith("+++ ")]
+        assert touched
+        assert all(name.startswith("src/") for name in touched), touched

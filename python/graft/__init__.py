@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from graft._aio import AsyncCalls
+    from graft._aio import AsyncCalls, AsyncNode
     from graft._aio_members import AsyncMembers
+    from graft._async_client import AsyncClient
+    from graft._client import Client
     from graft._config import Config
     from graft._context import Context
     from graft._errors import (
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
         Halt,
         Halted,
         IdentityMismatch,
+        InvalidCall,
         MembershipRefused,
         NoLeader,
         NoQuorum,
         NotLeader,
         Removed,
+        SessionExpired,
         Stopped,
         StorageError,
         Timeout,
@@ -45,16 +49,22 @@ if TYPE_CHECKING:
     from graft._result import Result
     from graft._status import Member, Status
     from graft._verbs import Calls
+    from graft._verification import Verification
+    from graft._watch import AsyncWatch, Emitted, FellBehind, Watch
     from graft._what_if import WhatIf
 
 __all__ = [
     "AddressInUse",
     "ApplyError",
     "AsyncCalls",
+    "AsyncClient",
     "AsyncEvents",
     "AsyncMembers",
+    "AsyncNode",
+    "AsyncWatch",
     "Busy",
     "Calls",
+    "Client",
     "ClusterMismatch",
     "Command",
     "Config",
@@ -62,12 +72,15 @@ __all__ = [
     "Context",
     "Corruption",
     "Diverged",
+    "Emitted",
     "Event",
     "Events",
+    "FellBehind",
     "GraftError",
     "Halt",
     "Halted",
     "IdentityMismatch",
+    "InvalidCall",
     "Member",
     "Members",
     "MembershipRefused",
@@ -79,6 +92,7 @@ __all__ = [
     "Query",
     "Removed",
     "Result",
+    "SessionExpired",
     "StateMachine",
     "Status",
     "Stopped",
@@ -87,6 +101,8 @@ __all__ = [
     "TlsError",
     "TooLarge",
     "UnknownOutcome",
+    "Verification",
+    "Watch",
     "WhatIf",
     "command",
     "query",
@@ -95,14 +111,20 @@ __all__ = [
 # Names are loaded at first use, which keeps `import graft` a matter of a millisecond.
 _HOMES = {
     "AsyncCalls": "_aio",
+    "AsyncClient": "_async_client",
     "AsyncEvents": "_events",
     "AsyncMembers": "_aio_members",
+    "AsyncNode": "_aio",
+    "AsyncWatch": "_watch",
     "Calls": "_verbs",
+    "Client": "_client",
     "Command": "_machine",
     "Config": "_config",
     "Context": "_context",
+    "Emitted": "_watch",
     "Event": "_events",
     "Events": "_events",
+    "FellBehind": "_watch",
     "Member": "_status",
     "Members": "_members",
     "Node": "_node",
@@ -111,6 +133,8 @@ _HOMES = {
     "Result": "_result",
     "StateMachine": "_machine",
     "Status": "_status",
+    "Verification": "_verification",
+    "Watch": "_watch",
     "WhatIf": "_what_if",
     "command": "_machine",
     "query": "_machine",

@@ -10,6 +10,7 @@ from graft._errors import ConfigError
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,63}", re.ASCII)
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/@\[\]]+):(?P<port>[0-9]{1,5})", re.ASCII)
 _PORT_MAX = 65_535
+_ENDPOINTS_MAX = 64
 
 
 def checked_id(name: str, value: object) -> str:
@@ -66,6 +67,24 @@ def checked_join(join: object, own: str) -> tuple[str, ...]:
     return others
 
 
+def checked_endpoints(endpoints: object) -> tuple[str, ...]:
+    """The addresses of members that a client begins with."""
+    given = (endpoints,) if isinstance(endpoints, str) else endpoints
+    if isinstance(given, (bytes, Mapping)) or not isinstance(given, Iterable):
+        raise ConfigError(
+            f'endpoints={endpoints!r:.100} must be an address "host:port" of a member, or several of them'
+        )
+    found = tuple(dict.fromkeys(checked_peer("endpoints", address) for address in given))
+    if not found:
+        raise ConfigError("endpoints is empty: name the address of a member, or better of several")
+    if len(found) > _ENDPOINTS_MAX:
+        raise ConfigError(
+            f"endpoints names {len(found)} addresses, and {_ENDPOINTS_MAX} at the most: a few are enough, the client "
+            "learns the others from them"
+        )
+    return found
+
+
 def checked_voters(members: object) -> dict[str, str]:
     """What `apply` is given: ids and addresses of all members to be."""
     if not isinstance(members, Mapping):
@@ -116,4 +135,12 @@ def _is_wildcard(host: str) -> bool:
         return False  # a name
 
 
-__all__ = ["checked_address", "checked_id", "checked_join", "checked_members", "checked_peer", "checked_voters"]
+__all__ = [
+    "checked_address",
+    "checked_endpoints",
+    "checked_id",
+    "checked_join",
+    "checked_members",
+    "checked_peer",
+    "checked_voters",
+]

@@ -22,10 +22,10 @@ from graft._members import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from graft._changes import Change
-    from graft._graft import NativeNode
+    from graft._graft import NativeCalls
     from graft._members import Condition
     from graft._progress import Report
     from graft._status import Member
@@ -36,7 +36,15 @@ _LOOK_SECONDS = 0.05
 
 
 class AsyncMembers(Roster):
-    """What `Members` has, for `await`. Cancelling a call does not take a change back: `cancel()` does."""
+    """What `Members` has, for `await`. Cancelling a call does not take a change back: `cancel()` does.
+
+    `async for member in client.members` gives the members; those of a node may be looked at without `await` as well.
+    """
+
+    async def __aiter__(self) -> AsyncIterator[Member]:
+        """All members, voters and learners, in the order of their ids."""
+        for member in (await self._access._status_later()).members:
+            yield member
 
     async def add(
         self,
@@ -115,17 +123,17 @@ class AsyncMembers(Roster):
     async def transfer_leadership(self, to: str | None = None, *, timeout: Duration = TRANSFER_SECONDS) -> Member:
         """See `Members.transfer_leadership`."""
         change = _changes.transfer(to)
-        before = self._node.status().term
+        before = (await self._access._status_later()).term
         seconds, deadline = limit(timeout)
         await self._changed(change, seconds, None, None)
         await self._until(lambda status: leads(status, to, before), change, deadline)
-        return leader_of(self._node.status())
+        return leader_of(await self._access._status_later())
 
     async def _member(self, change: Change, timeout: Duration, progress: Report, if_unchanged: int | None) -> Member:
         seconds, deadline = limit(timeout)
         index = await self._changed(change, seconds, progress, if_unchanged)
         await self._until(lambda status: knows(status, index), change, deadline)
-        return result(change, self._node.status())
+        return result(change, await self._access._status_later())
 
     async def _all(
         self, change: Change, timeout: Duration, progress: Report, if_unchanged: int | None
@@ -133,29 +141,31 @@ class AsyncMembers(Roster):
         seconds, deadline = limit(timeout)
         index = await self._changed(change, seconds, progress, if_unchanged)
         await self._until(lambda status: knows(status, index), change, deadline)
-        return self._node.status().members
+        return (await self._access._status_later()).members
 
     async def _changed(self, change: Change, seconds: float, progress: Report, if_unchanged: int | None) -> int:
         body = change.guarded(if_unchanged)
         tell = _progress.checked(progress)
-        native = self._node._engine(f"members.{change.verb}")
+        native = self._access._engine(f"members.{change.verb}")
         watcher = None if tell is None else _progress.Watcher(change, native, tell)
         try:
             index = await self._answered(native, body, seconds, watcher)
         except (Timeout, UnknownOutcome) as error:
-            index = _changes.done_or_unfinished(change, error, self._node.status(), seconds)
+            status = await self._access._last_status_later()
+            index = _changes.done_or_unfinished(change, error, status, seconds)
         if watcher is not None:
-            watcher.end()
+            watcher.end(await self._access._last_status_later())
         return index
 
     async def _answered(
-        self, native: NativeNode, body: dict[str, object], seconds: float, watcher: _progress.Watcher | None
+        self, native: NativeCalls, body: dict[str, object], seconds: float, watcher: _progress.Watcher | None
     ) -> int:
-        loop = self._node._loops.of(asyncio.get_running_loop())
+        loop = self._access._loops.of(asyncio.get_running_loop())
         future = loop.send(CHANGE, partial(native.submit_change, body, seconds))
         try:
             while watcher is not None and not future.done():
-                watcher.look()
+                if watcher.wants():
+                    watcher.look(await self._access._last_status_later())
                 await asyncio.wait({future}, timeout=_LOOK_SECONDS)
             _, index, _ = await future
         finally:
@@ -163,7 +173,7 @@ class AsyncMembers(Roster):
         return int(index)
 
     async def _until(self, condition: Condition, change: Change, deadline: float) -> None:
-        while not condition(self._node.status()):
-            refuse_late(change, self._node.status(), deadline)
-            self._node._engine(f"members.{change.verb}")
+        while not condition(status := await self._access._status_later()):
+            refuse_late(change, status, deadline)
+            self._access._engine(f"members.{change.verb}")
             await asyncio.sleep(_POLL_SECONDS)

@@ -105,18 +105,18 @@ def transfer(to: object) -> Change:
     return Change({"what": "transfer", "to": to}, f"handing leadership to {to or 'another voter'}", to)
 
 
-def done_or_unfinished(change: Change, error: GraftError, status: Status, seconds: float) -> int:
+def done_or_unfinished(change: Change, error: GraftError, status: Status | None, seconds: float) -> int:
     """The index up to which this node knows that the change is done: a node that removes itself may be cut off before
     it is answered. Raises what there is to say if it is not done."""
-    if isinstance(error, UnknownOutcome) and status.removed and change.removes(status.id):
+    if isinstance(error, UnknownOutcome) and status is not None and status.removed and change.removes(status.id):
         return status.commit_index
     raise unfinished(change, error, status, seconds) from None
 
 
-def unfinished(change: Change, error: GraftError, status: Status, seconds: float) -> GraftError:
+def unfinished(change: Change, error: GraftError, status: Status | None, seconds: float) -> GraftError:
     """What is raised when no answer came: whether the change goes on, and how to follow it."""
     late = f"{change.title} is not done after {seconds:g} s"
-    if status.role == "stopped" or (isinstance(error, UnknownOutcome) and status.change is None):
+    if status is None or status.role == "stopped" or (isinstance(error, UnknownOutcome) and status.change is None):
         return UnknownOutcome(
             f"{change.title}: it is not known what came of it: {error}",
             fix="look at `members` of any node, and ask again: asking twice changes nothing twice",

@@ -12,10 +12,12 @@ import copy
 import inspect
 import types
 import typing
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+
+from graft import _engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +28,11 @@ _plain = msgspec.msgpack.Decoder()
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 _OPTIONS = ("timeout", "consistency")
 _NO_VALUE = (typing.NoReturn, typing.Never)
+_DEPTH_SURE_BYTES = 100
+"""So few bytes cannot nest too deep: each array or map takes one at least."""
+_TOO_DEEP = "it is nested more than 100 deep"
+"""In the engine's words, for what nests so deep that it does not come to be msgpack: what an interpreter says of it
+differs by its release, and this is an answer that all replicas give alike."""
 
 
 class Arguments(NamedTuple):
@@ -85,11 +92,15 @@ class Shape:
             encoded = _encode(arguments)
         except _UNENCODABLE as error:
             raise self._unencodable(arguments, error) from None
+        body = self._prefix + encoded
+        trouble = call_trouble(body)
+        if trouble is not None:
+            raise self._unreadable(arguments, trouble)
         try:
             self._arguments.decode(encoded)
         except msgspec.ValidationError as error:
             raise self._mismatch(str(error)) from None
-        return self._prefix + encoded
+        return body
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -109,8 +120,15 @@ class Shape:
                 _encode(value)
             except _UNENCODABLE as cause:
                 kind = TypeError if isinstance(cause, TypeError) else ValueError
-                return kind(f"{self._title}(): argument {name!r} cannot be encoded: {_lower(str(cause))}")
+                return kind(f"{self._title}(): argument {name!r} cannot be encoded: {_unencodable(cause)}")
         return error
+
+    def _unreadable(self, arguments: dict[str, Any], trouble: str) -> ValueError:
+        for name, value in arguments.items():
+            found = call_trouble(self._prefix + _encode({name: value}))
+            if found is not None:
+                return ValueError(f"{self._title}(): argument {name!r} cannot be replicated: {found}")
+        return ValueError(f"{self._title}(): the call cannot be replicated: {trouble}")
 
     def _mismatch(self, words: str) -> TypeError:
         # msgspec says: Expected `int`, got `str` - at `$.amount`
@@ -148,14 +166,26 @@ def split_call(body: bytes) -> tuple[str, msgspec.Raw]:
     return _header.decode(body)
 
 
+def call_trouble(body: bytes) -> str | None:
+    """Why not every replica could read, and keep, the arguments of this call; None if each can. In a call nest at most
+    100 arrays and maps, its own two among them, and the only msgpack extensions are timestamps."""
+    return _native()(body, False)
+
+
 def encode_result(value: object) -> bytes:
-    """What a method returned, as bytes. Raises a `TypeError` that says why if that cannot be."""
+    """What a method returned, as bytes. Raises a `TypeError` that says why if that cannot be: also if more than 100
+    arrays and maps nest in it, which not everybody could read."""
     if value is None:
         return b"\xc0"
     try:
-        return _encode(value)
+        encoded = _encode(value)
     except _UNENCODABLE as error:
-        raise TypeError(_lower(str(error))) from None
+        raise TypeError(_unencodable(error)) from None
+    if len(encoded) > _DEPTH_SURE_BYTES:
+        trouble = _native()(encoded, True)
+        if trouble is not None:
+            raise TypeError(trouble)
+    return encoded
 
 
 def decode_plain(encoded: bytes) -> Any:
@@ -208,6 +238,17 @@ def annotation_names(function: Callable[..., Any]) -> set[str]:
                 continue
     known = getattr(function, "__globals__", {})
     return {name for name in names if name not in known and not hasattr(builtins, name)}
+
+
+@cache
+def _native() -> Callable[[bytes, bool], str | None]:
+    # The engine is loaded no sooner than it is needed.
+    trouble: Callable[[bytes, bool], str | None] = _engine.load().msgpack_trouble
+    return trouble
+
+
+def _unencodable(error: Exception) -> str:
+    return _TOO_DEEP if isinstance(error, RecursionError) else _lower(str(error))
 
 
 def _lower(words: str) -> str:

@@ -24,10 +24,12 @@ class Settings(TypedDict, total=False):
     command_bytes_max: Size
     batch_bytes_max: Size
     inflight_max: int
+    clients_max: int
     log_bytes_max: Size
     snapshot_every_bytes: Size
     snapshot_every_entries: int
     snapshot_bytes_per_second: Size
+    session_ttl: Duration
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, init=False)
@@ -62,6 +64,11 @@ class Config:
     """Calls; default 65536. How many may wait for an answer on this node; further ones are refused with `Busy` at once.
     Enough for every task of a busy program, few enough that a cluster that stands still does not fill the memory."""
 
+    clients_max: int = 4096
+    """Connections; default 4096, or as many as the limit on open files (`ulimit -n`) leaves if that is fewer. How many
+    clients may be connected to this node. One that is idle is told to go when another one comes; only if all of them
+    have calls open is the next one refused with `Busy`. Members and operators are not counted among them."""
+
     log_bytes_max: int = 1 << 30
     """Bytes; default 1 GiB. Log kept since the last snapshot; at this size commands are refused with `Busy`, for a
     member that runs out of memory helps nobody."""
@@ -79,6 +86,11 @@ class Config:
     """Bytes a second; default 128 MiB. A snapshot is sent to a member that is far behind at most this fast, so that it
     leaves room for the log: a gigabit link carries about that."""
 
+    session_ttl: float = 3600.0
+    """Seconds; default 1 h. A session that is not used for so long, by the stamps of the log, is forgotten, and with it
+    what its commands answered: `UnknownOutcome.resolve()` works for so long. Longer costs memory for programs that came
+    once, shorter leaves less time to come back after an outage. A client may ask for another one for itself."""
+
     if TYPE_CHECKING:
 
         def __init__(
@@ -90,10 +102,12 @@ class Config:
             command_bytes_max: Size = ...,
             batch_bytes_max: Size = ...,
             inflight_max: int = ...,
+            clients_max: int = ...,
             log_bytes_max: Size = ...,
             snapshot_every_bytes: Size = ...,
             snapshot_every_entries: int = ...,
             snapshot_bytes_per_second: Size = ...,
+            session_ttl: Duration = ...,
         ) -> None: ...
 
     else:
@@ -116,6 +130,11 @@ class Config:
                 f"election_timeout={self.election_timeout:g}s is below {_ELECTION_TIMEOUT_MIN:g}s: "
                 "any pause of the machine would cost an election"
             )
+        if self.session_ttl < _SESSION_TTL_MIN:
+            raise ConfigError(
+                f"session_ttl={self.session_ttl:g}s is below {_SESSION_TTL_MIN:g}s: a session would end between two "
+                "calls"
+            )
         if self.log_bytes_max < self.command_bytes_max:
             raise ConfigError(
                 f"log_bytes_max={self.log_bytes_max} is below command_bytes_max={self.command_bytes_max}: "
@@ -133,6 +152,7 @@ class Config:
 
 
 _ELECTION_TIMEOUT_MIN = 0.01
+_SESSION_TTL_MIN = 1.0
 
 _PARSERS: dict[str, Callable[[str, object], float | int]] = {
     "election_timeout": _units.seconds,
@@ -141,10 +161,12 @@ _PARSERS: dict[str, Callable[[str, object], float | int]] = {
     "command_bytes_max": _units.size,
     "batch_bytes_max": _units.size,
     "inflight_max": _units.count,
+    "clients_max": _units.count,
     "log_bytes_max": _units.size,
     "snapshot_every_bytes": _units.size,
     "snapshot_every_entries": _units.count,
     "snapshot_bytes_per_second": _units.size,
+    "session_ttl": _units.seconds,
 }
 
 

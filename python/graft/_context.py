@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 
 _ENTRY = struct.Struct(">QQQ")
 
+TOPIC_CHARS_MAX = 256
+"""Characters of a topic."""
+EMITTED_MAX = 1_024
+"""Things that one command may emit: more are a log of their own, and belong into the state."""
+EMITTED_BYTES_MAX = 1 << 20
+"""Bytes that one command may emit, topics and values together: each node keeps the newest of all commands in memory."""
+
 
 class Context:
     """The entry that a command is applied from. All of it is identical on every replica."""
 
-    __slots__ = ("_random", "_uuids", "index", "term", "time", "time_ns")
+    __slots__ = ("_bytes", "_emitted", "_random", "_uuids", "index", "term", "time", "time_ns")
 
     index: int
     """Where the entry stands in the log. It only ever grows: use it as a revision or as a fencing token."""
@@ -40,6 +47,9 @@ class Context:
         self.time = time_ns / 1e9
         self._random: _random.Random | None = None
         self._uuids = 0
+        # None once the command has ended.
+        self._emitted: list[tuple[str, bytes]] | None = []
+        self._bytes = 0
 
     @property
     def random(self) -> _random.Random:
@@ -60,12 +70,58 @@ class Context:
         self._uuids += 1
         return _uuid.UUID(bytes=self._hash(b"graft.uuid.1", 16, struct.pack(">Q", self._uuids)), version=4)
 
+    def emit(self, topic: str, value: object) -> None:
+        """Tells whoever watches: `node.watch(topic)` gives it, on every node and client, in the order of the log, once.
+
+        The topic is a non-empty text of at most 256 characters, the value anything that a command may return. It is
+        told when the command has ended, also if it raises then, for what a command did before it raised stands as well.
+        A command emits at most 1024 things, and 1 MiB of them.
+
+        Raises `TypeError` or `ValueError`, which are the command's answer unless it catches them, on every replica
+        alike; `RuntimeError` once the command has ended.
+        """
+        if self._emitted is None:
+            raise RuntimeError("the command of this context has ended: it emits only while it runs")
+        if not isinstance(topic, str):
+            raise TypeError(f"topic={topic!r:.80} must be a str")
+        if not 0 < len(topic) <= TOPIC_CHARS_MAX:
+            raise ValueError(f"a topic has 1 to {TOPIC_CHARS_MAX} characters, not {len(topic)}: {topic!r:.80}")
+        try:
+            bytes_ = len(topic.encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"topic={topic!r:.80} has lone surrogates, which have no encoding") from None
+        try:
+            encoded = _encoded(value)
+        except TypeError as error:
+            raise TypeError(f"emit({topic!r:.80}, ...): the value cannot be told to others: {error}") from None
+        if len(self._emitted) >= EMITTED_MAX:
+            raise ValueError(f"a command emits at most {EMITTED_MAX} things: emit one list instead of many values")
+        total = self._bytes + bytes_ + len(encoded)
+        if total > EMITTED_BYTES_MAX:
+            raise ValueError(
+                f"a command emits at most {EMITTED_BYTES_MAX} bytes, and this would make {total}: emit where the value "
+                "is to be found, and let watchers ask for it"
+            )
+        self._bytes = total
+        self._emitted.append((topic, encoded))
+
+    def close(self) -> list[tuple[str, bytes]]:
+        """What the command has emitted, which has ended."""
+        emitted, self._emitted = self._emitted, None
+        return emitted or []
+
     def _hash(self, purpose: bytes, size: int, more: bytes = b"") -> bytes:
         entry = _ENTRY.pack(self.index, self.term, self.time_ns)
         return hashlib.blake2b(purpose + entry + more, digest_size=size).digest()
 
     def __repr__(self) -> str:
         return f"Context(index={self.index}, term={self.term}, time={self.time!r})"
+
+
+def _encoded(value: object) -> bytes:
+    from graft._codec import encode_result
+
+    return encode_result(value)
 
 
 class _Here(threading.local):

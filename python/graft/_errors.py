@@ -7,7 +7,13 @@ Python can all make the same one from a code.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from graft._aio import AsyncCalls
+    from graft._resolving import Asked
+    from graft._units import Duration
+    from graft._verbs import Calls
 
 
 class GraftError(Exception):
@@ -102,10 +108,69 @@ class Timeout(GraftError, TimeoutError):
 
 
 class UnknownOutcome(GraftError, TimeoutError):
-    """The command may or may not have been applied, or may still be: the answer did not come."""
+    """The command may or may not have been applied, or may still be: the answer did not come.
+
+    ```python
+    try:
+        balance = node.execute(Bank.deposit, "ann", 5)
+    except graft.UnknownOutcome as error:
+        balance = error.resolve(timeout=30)
+    ```
+
+    `resolve()` makes the same call again under its place in its session: it is applied once, however often it is made,
+    and the first answer is the answer.
+    """
 
     code = "UNKNOWN_OUTCOME"
-    fix = "look at the state before you send the command again: it may have been applied"
+    fix = "call `resolve()` on this error, which makes the same call again without doing anything twice"
+
+    # Who made the call, which is held for as long as the error is; not pickled.
+    _by: Asked | None = None
+
+    @property
+    def resolvable(self) -> bool:
+        """Whether `resolve()` can ask again: the call has a place in a session, and this process made it."""
+        return self._by is not None and self.details.get("session") is not None
+
+    def resolve(self, timeout: Duration | None = None, *, via: Calls[Any] | AsyncCalls[Any] | None = None) -> Any:
+        """Makes the same call again, and returns what it returned, the first time if there were several.
+
+        Raises `ApplyError` if the command raised, `SessionExpired` if the cluster has forgotten the session meanwhile,
+        and `UnknownOutcome` again if it is still not known: nobody could be asked, or the answer is not kept any more.
+
+        `timeout` is in seconds, or text such as "30s"; by default that of the first call. `via` is another node or
+        client of the same cluster to ask through, if the one that made the call is gone or the error was unpickled.
+        """
+        from graft._resolving import resolve
+
+        return resolve(self, timeout, via)
+
+    async def aresolve(
+        self, timeout: Duration | None = None, *, via: Calls[Any] | AsyncCalls[Any] | None = None
+    ) -> Any:
+        """As `resolve`, for `await`."""
+        from graft._resolving import aresolve
+
+        return await aresolve(self, timeout, via)
+
+
+class SessionExpired(GraftError, RuntimeError):
+    """The command's session does not exist any more: this attempt was not applied, an earlier attempt may have been.
+
+    A session ends when it was not used for its time to live, `session_ttl`, by the stamps of the log."""
+
+    code = "SESSION_EXPIRED"
+    fix = (
+        "this attempt was not applied, an earlier attempt may have been: look at the state before you send the command "
+        "again; a longer `session_ttl` gives more time to ask"
+    )
+
+
+class InvalidCall(GraftError, TypeError):
+    """No replica could make anything of the call: an unknown name, or arguments of other types. It is not applied."""
+
+    code = "INVALID_CALL"
+    fix = "compare the class here with that of the members: one of the two is older"
 
 
 class ApplyError(GraftError, RuntimeError):

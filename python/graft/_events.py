@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from graft import _lifecycle, _units
+from graft import _units
+from graft._completions import WAKE
 from graft._errors import ConfigError, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from graft._graft import NativeNode
-    from graft._node import Node
+    from graft._access import Access
+    from graft._graft import NativeEvents, NativeWatch
     from graft._units import Duration
 
-# So that Ctrl-C is answered at once, whatever the engine does about it.
-_SLICE_SECONDS = 0.05
-_POLL_SECONDS = 0.02
+# A wait that nobody bounds is cut into these.
+_WAIT_SECONDS = 60.0
 _COMMON = ("sequence", "time", "kind")
 
 
@@ -49,46 +49,38 @@ class Event:
 
 
 class Cursor:
-    """Reads the events of a node in order, and sees where some are missing."""
+    """Reads events in order, and sees where some are missing."""
 
-    def __init__(self, node: Node[Any], since: int | None) -> None:
-        start = None if since is None else checked_since(since)
-        self._node = node
-        self._native: NativeNode = node._engine("events")
-        self._since = self._native.events(0, 0.0)[2] if start is None else start
+    def __init__(self, access: Access[Any], since: int | None) -> None:
+        self._since = None if since is None else checked_since(since)
+        self.native: NativeEvents = access._engine("events").events(self._since)
         self.ended = False
 
     def read(self, seconds: float) -> list[Event]:
         """The next events, as many as there are; none if none came in so many seconds."""
-        stopped_before = self._node._running is not self._native
-        try:
-            found, oldest, newest = self._native.events(self._since, seconds)
-        except Stopped:
-            self.ended = True
-            return []
-        events = self._gap(found, oldest, newest) + [event_of(one) for one in found]
-        if events:
-            self._since = max(self._since, events[-1].sequence)
-        self.ended = any(event.kind == "stopped" for event in events) or (stopped_before and not events)
+        found, ended = self.native.next(seconds)
+        events: list[Event] = []
+        for one in found:
+            sequence = one["sequence"]
+            if self._since is not None and sequence != self._since + 1:
+                # A lower number is of another run of the node, or of another one.
+                missed = sequence - 1 - self._since if sequence > self._since else None
+                events.append(Event(sequence=sequence - 1, time=one["time"], kind="gap", data={"missed": missed}))
+            self._since = sequence
+            events.append(event_of(one))
+        if ended is not None and not isinstance(ended, Stopped) and not events:
+            raise ended
+        self.ended = ended is not None or any(event.kind == "stopped" for event in events)
         return events
-
-    def _gap(self, found: list[dict[str, Any]], oldest: int, newest: int) -> list[Event]:
-        if self._since > newest:
-            # The number is of another run of this node; all that this run has is new.
-            self._since = max(0, oldest - 1)
-            return [_gap_event(self._since, None, found)]
-        if oldest > self._since + 1:
-            missed = oldest - 1 - self._since
-            return [_gap_event(oldest - 1, missed, found)]
-        return []
 
 
 class Events:
     """An iterator of what happens: see `Node.events`."""
 
-    def __init__(self, node: Node[Any], since: int | None, timeout: Duration | None) -> None:
+    def __init__(self, access: Access[Any], since: int | None, timeout: Duration | None) -> None:
         self._seconds = checked_timeout(timeout)
-        self._cursor = Cursor(node, since)
+        self._access = access
+        self._cursor = Cursor(access, since)
         self._waiting: list[Event] = []
 
     def __iter__(self) -> Events:
@@ -100,9 +92,9 @@ class Events:
         while not self._waiting:
             if self._cursor.ended:
                 raise StopIteration
-            left = _SLICE_SECONDS if deadline is None else min(_SLICE_SECONDS, deadline - time.monotonic())
+            left = _WAIT_SECONDS if deadline is None else deadline - time.monotonic()
             if left > 0:
-                _lifecycle.refuse_in_event_loop("events")
+                self._access._refuse_to_block("events")
             self._waiting = self._cursor.read(max(0.0, left))[::-1]
             if not self._waiting and left <= 0:
                 raise StopIteration
@@ -112,9 +104,12 @@ class Events:
 class AsyncEvents:
     """`Events` for `async for`."""
 
-    def __init__(self, node: Node[Any], since: int | None, timeout: Duration | None) -> None:
+    _woken: asyncio.Future[Any] | None = None
+
+    def __init__(self, access: Access[Any], since: int | None, timeout: Duration | None) -> None:
         self._seconds = checked_timeout(timeout)
-        self._cursor = Cursor(node, since)
+        self._access = access
+        self._cursor = Cursor(access, since)
         self._waiting: list[Event] = []
 
     def __aiter__(self) -> AsyncEvents:
@@ -128,10 +123,27 @@ class AsyncEvents:
                 raise StopAsyncIteration
             self._waiting = self._cursor.read(0.0)[::-1]
             if not self._waiting and not self._cursor.ended:
-                if deadline is not None and time.monotonic() >= deadline:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
                     raise StopAsyncIteration
-                await asyncio.sleep(_POLL_SECONDS)
+                self._woken = await woken(self._access, self._cursor.native, self._woken, left)
         return self._waiting.pop()
+
+
+async def woken(
+    access: Access[Any],
+    native: NativeEvents | NativeWatch,
+    before: asyncio.Future[Any] | None,
+    seconds: float | None,
+) -> asyncio.Future[Any]:
+    """Waits until there may be more to read. One wait that was not waited for to its end still stands, and is given
+    again as `before`: nobody else is woken in its place."""
+    future = before
+    if future is None or future.done():
+        loop = access._loops.of(asyncio.get_running_loop())
+        future = loop.send(WAKE, native.arm)
+    await asyncio.wait({future}, timeout=seconds)
+    return future
 
 
 def event_of(found: dict[str, Any]) -> Event:
@@ -154,11 +166,6 @@ def checked_timeout(timeout: object) -> float | None:
     if not isinstance(timeout, bool) and timeout == 0:
         return 0.0
     return _units.seconds("timeout", timeout)
-
-
-def _gap_event(sequence: int, missed: int | None, found: list[dict[str, Any]]) -> Event:
-    when = found[0]["time"] if found else time.time()
-    return Event(sequence=sequence, time=when, kind="gap", data={"missed": missed})
 
 
 # In words.

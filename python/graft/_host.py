@@ -17,7 +17,8 @@ import msgspec
 from graft import _codec, _files, _state
 from graft._context import Context, here, machine_thread, snapshot_thread
 from graft._errors import Halt
-from graft._machine import Command, Operation, Query, StateMachine, is_raw, operations, refuse_unsuited
+from graft._machine import Command, Operation, Query, StateMachine, callable_operations, is_raw, refuse_unsuited
+from graft._plan import QUERY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 
 Entry = tuple[int, int, int, bytes]
 """Index, term, time in nanoseconds, and body of one command."""
+Told = tuple[int, str, bytes]
+"""The place in its batch of a command that emitted something, the topic, and the encoded value."""
 
 _MESSAGE_CHARS_MAX = 4_096
 _TRACEBACK_CHARS_MAX = 16_384
+_NAME_CHARS_MAX = 100
 _HALTING = (OSError, MemoryError, Halt)
 
 
@@ -47,17 +51,11 @@ class Host:
             raise TypeError(_not_a_machine(machine))
         self.machine: Any = machine
         self.raw = is_raw(type(machine))
-        self.operations = operations(type(machine))
+        self.operations = callable_operations(type(machine))
         self._name = type(machine).__name__
         self._check_hooks()
         self._commands = {name: op for name, op in self.operations.items() if isinstance(op, Command)}
         self._queries = {name: op for name, op in self.operations.items() if isinstance(op, Query)}
-        if not self.raw and not self._commands:
-            raise TypeError(
-                f"{self._name} has no command: mark a method with @graft.command, or define apply(self, command: bytes)"
-            )
-        for operation in self.operations.values():
-            _ = operation.shape
 
     def prepare(self) -> None:
         """Tries, before the node starts, whether the state can be kept. Raises `TypeError` if not."""
@@ -78,26 +76,42 @@ class Host:
             raise TypeError(f"{self._name}.open() returned {index!r}; it must be the index it has applied, 0 or more")
         return index
 
-    def apply(self, batch: list[Entry]) -> tuple[list[Reply], str | None]:
-        """Applies commands in order. The answers, and why this replica halts, if it does: the answers are then those
-        of the commands before."""
+    def apply(self, batch: list[Entry]) -> tuple[list[Reply], str | None, list[Told]]:
+        """Applies commands in order. The answers; why this replica halts, if it does: the answers are then those of the
+        commands before; and what these have emitted, in order."""
         replies: list[Reply] = []
+        told: list[Told] = []
         run = self._run_raw if self.raw else self._run_typed
         with machine_thread():
-            for index, term, time_ns, body in batch:
-                here.context = Context(index, term, time_ns)
+            for place, (index, term, time_ns, body) in enumerate(batch):
+                here.context = context = Context(index, term, time_ns)
                 try:
                     replies.append(run(body, index))
                 except _Halting as halting:
-                    return replies, str(halting)
+                    context.close()
+                    return replies, str(halting), told
                 finally:
                     here.context = None
-        return replies, None
+                told += [(place, topic, value) for topic, value in context.close()]
+        return replies, None, told
 
     def query(self, batch: list[bytes]) -> list[Reply]:
         """Answers queries; whatever one raises is its answer."""
         with machine_thread():
             return [self._answer(body) for body in batch]
+
+    @property
+    def checks(self) -> bool:
+        """Whether `check` has anything to say: a raw machine takes any bytes."""
+        return not self.raw or not self._answers
+
+    def check(self, kind: int, bodies: list[bytes]) -> list[str | None]:
+        """For each call of a client in another program why no replica could make anything of it; None if it will do.
+        On a thread of its own, beside the machine's: it looks at no state."""
+        if self.raw:
+            return [self._no_queries() if kind == QUERY and not self._answers else None] * len(bodies)
+        known: dict[str, Operation[Any, ..., Any]] = {**(self._queries if kind == QUERY else self._commands)}
+        return [self._trouble(body, known) for body in bodies]
 
     def snapshot(self) -> bytes | Callable[[BinaryIO], None]:
         """The state, or a function that writes it. Raises in words for the user what the machine raised."""
@@ -173,12 +187,44 @@ class Host:
         kind, message, trace = _raised(error)
         return RuntimeError(f"{what} raised {kind}: {message}\n{trace}")
 
+    # Calls from outside.
+
+    def _trouble(self, body: bytes, known: dict[str, Operation[Any, ..., Any]]) -> str | None:
+        trouble = _codec.call_trouble(body)
+        if trouble is not None:
+            return f"this is no call of {self._name}, which is a msgpack array [name, {{parameter: value}}]: {trouble}"
+        try:
+            name, encoded = _codec.split_call(body)
+        except msgspec.DecodeError as error:
+            return f"this is no call of {self._name}, which is a msgpack array [name, {{parameter: value}}]: {error}"
+        except UnicodeDecodeError:
+            return f"this is no call of {self._name}: its name is not UTF-8"
+        except RecursionError:
+            return f"this is no call of {self._name}: it is nested too deep"
+        operation = known.get(name)
+        if operation is None:
+            return self._unknown(name, known)
+        try:
+            operation.shape.decode(encoded)
+        except Exception as error:  # noqa: BLE001 - it may be of the user's own types, which check themselves
+            return f"{self._name}.{operation.attribute}(): {_sound(_words(error))[:_MESSAGE_CHARS_MAX]}"
+        return None
+
+    def _unknown(self, name: str, known: dict[str, Operation[Any, ..., Any]]) -> str:
+        other = self.operations.get(name)
+        if other is not None:
+            return f"{self._name}.{other.attribute} is a {other._kind}: send it as one"
+        return f"{self._name} has no {name[:_NAME_CHARS_MAX]!r}; it has {', '.join(sorted(known)) or 'none'}"
+
+    def _no_queries(self) -> str:
+        return f"{self._name} answers no queries: it does not define query(self, query: bytes)"
+
     # Commands.
 
     def _run_typed(self, body: bytes, index: int) -> Reply:
         try:
             name, encoded = _codec.split_call(body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _Halting(
                 f"the log holds something at index {index} that is no command of a typed machine ({error}): "
                 f"it was written for another kind of machine than {self._name}"
@@ -195,6 +241,12 @@ class Host:
             raise _Halting(
                 f"the log holds the command {name!r} at index {index} with arguments that this code of {self._name} "
                 f"does not take ({error}): start the node with the code that sent it"
+            ) from None
+        except Exception as error:  # noqa: BLE001 - of the user's own types, or of an interpreter that reads less deep
+            kind, message, trace = _raised(error)
+            raise _Halting(
+                f"the log holds the command {name!r} at index {index} with arguments that could not be read here: "
+                f"{kind}: {message}\n{trace}"
             ) from None
         return self._run(command.attribute, index, lambda: command.function(self.machine, *args, **kwargs))
 
@@ -234,8 +286,8 @@ class Host:
 
     def _ask(self, body: bytes) -> tuple[str, object]:
         if self.raw:
-            if not hasattr(self.machine, "query"):
-                raise TypeError(f"{self._name} answers no queries: it does not define query(self, query: bytes)")
+            if not self._answers:
+                raise TypeError(self._no_queries())
             return "query", self.machine.query(body)
         name, encoded = _codec.split_call(body)
         query = self._queries.get(name)
@@ -248,6 +300,7 @@ class Host:
 
     def _check_hooks(self) -> None:
         kind = type(self.machine)
+        self._answers = hasattr(kind, "query")
         self._opens = hasattr(kind, "open")
         self._digests = hasattr(kind, "digest")
         self._default_snapshot = kind.snapshot is StateMachine.snapshot
@@ -265,6 +318,13 @@ class Host:
             if not callable(method):
                 raise TypeError(f"{self._name}.{hook} must be a method; a state machine has its own use for this name")
             refuse_unsuited(method)
+
+
+def _words(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - the user's own __str__
+        return f"(its __str__ raised {type(broken).__name__})"
 
 
 def _raised(error: BaseException) -> tuple[str, str, str]:

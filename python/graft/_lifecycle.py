@@ -1,4 +1,4 @@
-"""Nodes and the process they live in: its exit, its forks, its event loops."""
+"""Nodes, clients, and the process they live in: its exit, its forks, its event loops."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from graft._context import here
 from graft._errors import Stopped
 
 if TYPE_CHECKING:
-    from graft._node import Node
+    from graft._access import Access
 
 _EXIT_SECONDS_MAX = 5.0
 _EXIT_SECONDS_EACH = 2.0
 # What to say where the awaitable mirror has nothing of the same name.
 _IN_EVENT_LOOP = {
-    "events": "write `async for event in node.aio.events()`",
+    "events": "write `async for event in {noun}.aio.events()`",
+    "watch": "write `async for event in {noun}.aio.watch()`",
+    "members": "write `async for member in {noun}.aio.members`",
     "serve_forever": "let the node live in `async with node.aio:`, or call it where no loop runs",
+    "resolve": "write `await error.aresolve()`",
 }
 
 
@@ -31,32 +34,33 @@ class _Process:
 
     def __init__(self) -> None:
         self.generation = 0
-        self.running: weakref.WeakSet[Node[Any]] = weakref.WeakSet()
+        self.running: weakref.WeakSet[Access[Any]] = weakref.WeakSet()
         self.exit_hook = False
 
 
 process = _Process()
 
 
-def track(node: Node[Any]) -> None:
-    """Has the node stopped before the interpreter goes down: its threads must not outlive it."""
+def track(access: Access[Any]) -> None:
+    """Has it stopped before the interpreter goes down: its threads must not outlive it."""
     if not process.exit_hook:
         process.exit_hook = True
         atexit.register(_stop_all)
-    process.running.add(node)
+    process.running.add(access)
 
 
-def untrack(node: Node[Any]) -> None:
-    """The node has stopped."""
-    process.running.discard(node)
+def untrack(access: Access[Any]) -> None:
+    """It has stopped."""
+    process.running.discard(access)
 
 
-def refuse_after_fork(generation: int, id_: str) -> None:
-    """Raises `Stopped` if the node was made before this process was forked."""
+def refuse_after_fork(generation: int, title: str) -> None:
+    """Raises `Stopped` if the node or client was made before this process was forked."""
     if generation != process.generation:
+        noun = title.partition(" ")[0]
         raise Stopped(
-            f"node {id_} lives in the process that this one was forked from; its threads and sockets do not exist here",
-            fix="start child processes with multiprocessing's 'spawn' method, or make the node after the fork",
+            f"{title} lives in the process that this one was forked from; its threads and sockets do not exist here",
+            fix=f"start child processes with multiprocessing's 'spawn' method, or make the {noun} after the fork",
         )
 
 
@@ -69,13 +73,13 @@ def refuse_on_machine_thread(what: str) -> None:
         )
 
 
-def refuse_in_event_loop(what: str) -> None:
+def refuse_in_event_loop(what: str, noun: str) -> None:
     """Raises `RuntimeError` if an event loop runs on this thread: blocking would stop all its tasks.
     In a notebook there is always one, and cells may block it."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None or asyncio._get_running_loop() is None or _in_notebook():
         return
-    instead = _IN_EVENT_LOOP.get(what, f"write `await node.aio.{what}(...)`")
+    instead = _IN_EVENT_LOOP.get(what, f"write `await {noun}.aio.{what}(...)`").format(noun=noun)
     raise RuntimeError(f"{what}() would block the running event loop: {instead}")
 
 
@@ -88,10 +92,10 @@ def _in_notebook() -> bool:
 
 def _stop_all() -> None:
     deadline = time.monotonic() + _EXIT_SECONDS_MAX
-    for node in list(process.running):
+    for access in list(process.running):
         left = max(0.1, deadline - time.monotonic())
         with suppress(Exception):
-            node.stop(timeout=min(left, _EXIT_SECONDS_EACH))
+            access._end(min(left, _EXIT_SECONDS_EACH))
     if "graft._logging" in sys.modules:
         from graft._logging import forwarder
 

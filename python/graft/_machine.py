@@ -240,6 +240,18 @@ def operations(cls: type[StateMachine]) -> dict[str, Operation[Any, ..., Any]]:
     return found
 
 
+def callable_operations(cls: type[StateMachine]) -> dict[str, Operation[Any, ..., Any]]:
+    """As `operations`. Raises `TypeError` if no command can be sent to the machine, or one cannot be encoded."""
+    found = operations(cls)
+    if not is_raw(cls) and not any(isinstance(operation, Command) for operation in found.values()):
+        raise TypeError(
+            f"{cls.__name__} has no command: mark a method with @graft.command, or define apply(self, command: bytes)"
+        )
+    for operation in found.values():
+        _ = operation.shape
+    return found
+
+
 def is_raw(cls: type[StateMachine]) -> bool:
     """Whether the machine takes bytes in `apply`."""
     return hasattr(cls, "apply")

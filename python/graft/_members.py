@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from graft import _changes, _lifecycle, _progress, _units
-from graft._errors import MembershipRefused, Timeout, UnknownOutcome
+from graft import _changes, _progress, _units
+from graft._errors import GraftError, MembershipRefused, Timeout, UnknownOutcome
 from graft._status import Member
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from graft._access import Access
     from graft._changes import Change
-    from graft._node import Node
     from graft._progress import Report
     from graft._status import Status
     from graft._units import Duration
@@ -26,21 +26,21 @@ _POLL_SECONDS_MAX = 0.05
 
 
 class Roster:
-    """The members as a node knows them: what `Members` and `AsyncMembers` have in common."""
+    """The members as a node or a client knows them: what `Members` and `AsyncMembers` have in common."""
 
-    def __init__(self, node: Node[Any]) -> None:
-        self._node = node
+    def __init__(self, access: Access[Any]) -> None:
+        self._access = access
 
     def __iter__(self) -> Iterator[Member]:
         """All members, voters and learners, in the order of their ids."""
-        return iter(self._node.status().members)
+        return iter(self._access.status().members)
 
     def __len__(self) -> int:
-        return len(self._node.status().members)
+        return len(self._access.status().members)
 
     def __getitem__(self, id: str) -> Member:  # noqa: A002 - the word of the product
         """The member of this id. Raises `KeyError` if there is none."""
-        return found_in(self._node.status(), id)
+        return found_in(self._access.status(), id)
 
     def __contains__(self, member: object) -> bool:
         """Whether there is a member of this id."""
@@ -50,15 +50,18 @@ class Roster:
     @property
     def version(self) -> int:
         """Stands for the membership as it is now: the index in the log of its last change. `if_unchanged=` takes it."""
-        return self._node.status().membership_index
+        return self._access.status().membership_index
 
     @property
     def change(self) -> str | None:
         """The change that is under way, in words; None if there is none."""
-        return self._node.status().change
+        return self._access.status().change
 
     def __repr__(self) -> str:
-        return table(self._node.status())
+        try:
+            return table(self._access.status())
+        except (GraftError, RuntimeError) as error:  # a client that reaches nobody, or in an event loop
+            return f"<members of {self._access!r}: {error}>"
 
 
 class Members(Roster):
@@ -168,45 +171,50 @@ class Members(Roster):
         """Hands leadership over, to this voter or to the best one. Returns the new leader. Commands wait meanwhile, for
         about as long as one takes. If it does not succeed the leader goes on leading, and this raises."""
         change = _changes.transfer(to)
-        before = self._node.status().term
+        before = self._access.status().term
         seconds, deadline = limit(timeout)
         self._changed(change, seconds, None, None)
         self._until(lambda status: leads(status, to, before), change, deadline)
-        return leader_of(self._node.status())
+        return leader_of(self._access.status())
 
     def _member(self, change: Change, timeout: Duration, progress: Report, if_unchanged: int | None) -> Member:
         seconds, deadline = limit(timeout)
         index = self._changed(change, seconds, progress, if_unchanged)
         self._until(lambda status: knows(status, index), change, deadline)
-        return result(change, self._node.status())
+        return result(change, self._access.status())
 
     def _all(self, change: Change, timeout: Duration, progress: Report, if_unchanged: int | None) -> tuple[Member, ...]:
         seconds, deadline = limit(timeout)
         index = self._changed(change, seconds, progress, if_unchanged)
         self._until(lambda status: knows(status, index), change, deadline)
-        return self._node.status().members
+        return self._access.status().members
 
     def _changed(self, change: Change, seconds: float, progress: Report, if_unchanged: int | None) -> int:
         body = change.guarded(if_unchanged)
         tell = _progress.checked(progress)
         verb = f"members.{change.verb}"
-        native = self._node._engine(verb)
-        _lifecycle.refuse_in_event_loop(verb)
+        native = self._access._engine(verb)
+        self._access._refuse_to_block(verb)
         watcher = None if tell is None else _progress.Watcher(change, native, tell)
+
+        def look() -> None:
+            if watcher is not None and watcher.wants():
+                watcher.look(self._access._last_status())
+
         try:
-            index = native.change(body, seconds, None if watcher is None else watcher.look)
+            index = native.change(body, seconds, None if watcher is None else look)
         except (Timeout, UnknownOutcome) as error:
-            index = _changes.done_or_unfinished(change, error, self._node.status(), seconds)
+            index = _changes.done_or_unfinished(change, error, self._access._last_status(), seconds)
         if watcher is not None:
-            watcher.end()
+            watcher.end(self._access._last_status())
         return index
 
     def _until(self, condition: Condition, change: Change, deadline: float) -> None:
         pause = 0.001
-        while not condition(self._node.status()):
-            refuse_late(change, self._node.status(), deadline)
-            self._node._engine(f"members.{change.verb}")
-            self._node._ended.wait(pause)
+        while not condition(self._access.status()):
+            refuse_late(change, self._access.status(), deadline)
+            self._access._engine(f"members.{change.verb}")
+            self._access._ended.wait(pause)
             pause = min(2 * pause, _POLL_SECONDS_MAX)
 
 

@@ -9,43 +9,39 @@ import threading
 import time
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
-from graft import _address, _engine, _lifecycle, _units, _what_if
+from graft import _address, _engine, _lifecycle, _units
+from graft._access import Access
 from graft._config import Config, Settings, refuse_unknown
 from graft._context import here
-from graft._errors import ConfigError, GraftError, Removed, Stopped
+from graft._errors import ConfigError, Removed, Stopped
 from graft._host import Host
 from graft._machine import RUNNING, StateMachine
-from graft._members import Members
-from graft._plan import COMMAND, Catalog, Plan
 from graft._readiness import all_is_well, readiness, refuse_ended
 from graft._serving import Ending, ending_signals
-from graft._snapshotting import unfinished
 from graft._status import Status, from_native, idle
-from graft._verbs import SNAPSHOT_SECONDS, Calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
-    from graft._aio import Loops
-    from graft._completions import Notifier
-    from graft._events import Events
+    from graft._aio import AsyncNode
     from graft._graft import NativeNode
     from graft._units import Duration
-    from graft._what_if import Question, WhatIf
 
 S = TypeVar("S", bound=StateMachine)
 
 _POLL_SECONDS_MAX = 0.05
 _WATCH_SECONDS = 0.5
+# How long a look at the engine waits before what it said last is shown.
+_LOOK_SECONDS = 0.25
 _COLLECTED_STOP_SECONDS = 2.0
 _OWNER = "_graft_owner"
 
 
-class Node(Calls[S]):
+class Node(Access[S]):
     """One member of a cluster, with its own copy of the state machine.
 
     ```python
@@ -58,9 +54,8 @@ class Node(Calls[S]):
     same `members` found one together. Each is started with the same line every time.
     """
 
-    # What __del__ looks at, should __init__ not come to its end.
     _running: NativeNode | None = None
-    _generation = -1
+    _noun = "node"
 
     def __init__(
         self,
@@ -95,7 +90,8 @@ class Node(Calls[S]):
         Raises `TypeError` if the machine cannot be replicated, `ConfigError` for anything else.
         """
         self._host = Host(machine)
-        self._catalog = Catalog(self._host)
+        self.config = _checked_config(config, settings)
+        super().__init__(type(machine), self.config.timeout)
         self._machine = machine
         self.id = _address.checked_id("id", id)
         self._announced = _address.checked_peer("address", address, any_port=members is None or len(members) == 1)
@@ -107,21 +103,13 @@ class Node(Calls[S]):
         self._founding = _address.checked_members(members, self.id, self._announced)
         self._join = _address.checked_join(join, self._announced)
         self._data_dir = _checked_directory(data_dir)
-        self.config = _checked_config(config, settings)
-        self._seconds = self.config.timeout
-        self._consistency = "linearizable"
-        self._lock = threading.RLock()
-        self._ended = threading.Event()
         self._last: Status = idle(self.id, self._announced)
         self._temporary: str | None = None
-        self._made_notifier: Notifier | None = None
-        self._made_loops: Loops | None = None
-        self._generation = _lifecycle.process.generation
         _engine.warn_of_debug_build()
 
     @property
-    def _node(self) -> Node[S]:
-        return self
+    def _title(self) -> str:
+        return f"node {self.id}"
 
     @property
     def machine(self) -> S:
@@ -136,9 +124,11 @@ class Node(Calls[S]):
         return self._last.address if native is None else native.address
 
     @property
-    def members(self) -> Members:
-        """The members of the cluster, as this node knows them, and all that changes them."""
-        return Members(self)
+    def aio(self) -> AsyncNode[S]:
+        """The same for `await`, from any asyncio event loop."""
+        from graft._aio import AsyncNode
+
+        return AsyncNode(self, self._seconds, self._reading)
 
     # From start to stop.
 
@@ -149,7 +139,7 @@ class Node(Calls[S]):
         `TypeError` if the state of the machine cannot be kept. Warns (`RuntimeWarning`) if the directory has never had
         a member that was given.
         """
-        _lifecycle.refuse_after_fork(self._generation, self.id)
+        _lifecycle.refuse_after_fork(self._generation, self._title)
         _lifecycle.refuse_on_machine_thread("start")
         with self._lock:
             if self._running is not None:
@@ -207,9 +197,9 @@ class Node(Calls[S]):
         """
         seconds = _units.seconds("timeout", timeout)
         _lifecycle.refuse_on_machine_thread("stop")
-        _lifecycle.refuse_after_fork(self._generation, self.id)
+        _lifecycle.refuse_after_fork(self._generation, self._title)
         if leave and self._running is not None:
-            _lifecycle.refuse_in_event_loop("stop")
+            self._refuse_to_block("stop")
             with suppress(Removed):  # it has left already
                 self.members.remove(self.id, timeout=seconds)
         with self._lock:
@@ -218,13 +208,10 @@ class Node(Calls[S]):
                 return
             finished = native.stop(seconds)
             self._ended.set()
-            self._last = _stopped(from_native(native.status(), native.address))
+            self._last = _stopped(from_native(native.view(_LOOK_SECONDS)[0], native.address))
             self._running = None
             _lifecycle.untrack(self)
-            if self._made_notifier is not None:
-                self._made_notifier.close(seconds)
-            if self._made_loops is not None:
-                self._made_loops.close()
+            self._end_calls(seconds)
             if finished:
                 self._machine.__dict__.pop(RUNNING, None)
                 self._remove_temporary()
@@ -244,15 +231,20 @@ class Node(Calls[S]):
         self.stop()
 
     def serve_forever(self) -> None:
-        """Starts the node if need be and blocks until SIGTERM or Ctrl-C, then stops it and returns. It stays a member:
-        the same line starts it again. Raises `Halted` if the replica halts, `Removed` if it is removed from the
-        cluster, and what its joining is refused with. The handlers of both signals are put back in the end."""
-        _lifecycle.refuse_in_event_loop("serve_forever")
+        """Starts the node if need be and blocks until SIGTERM or Ctrl-C, or until somebody stops it, from another
+        thread or over the network; then stops it and returns. It stays a member: the same line starts it again.
+
+        Raises `Halted` if the replica halts, `Removed` if it is removed from the cluster, and what its joining is
+        refused with. The handlers of both signals are put back in the end."""
+        self._refuse_to_block("serve_forever")
         self.start()
         try:
             with ending_signals():
                 while not self._ended.wait(_WATCH_SECONDS):
-                    refuse_ended(self.status())
+                    status = self.status()
+                    if status.role == "stopped":
+                        break
+                    refuse_ended(status)
         except Ending:
             pass
         finally:
@@ -268,7 +260,7 @@ class Node(Calls[S]):
         seconds = _units.seconds("timeout", timeout)
         deadline = time.monotonic() + seconds
         ready = readiness(self)
-        _lifecycle.refuse_in_event_loop("wait_ready")
+        self._refuse_to_block("wait_ready")
         pause = 0.001
         while not ready(deadline, seconds):
             self._ended.wait(pause)
@@ -277,54 +269,26 @@ class Node(Calls[S]):
 
     def status(self) -> Status:
         """What this node knows now. Never blocks, and works on a node that does not run."""
-        _lifecycle.refuse_after_fork(self._generation, self.id)
+        _lifecycle.refuse_after_fork(self._generation, self._title)
         native = self._running
-        return self._last if native is None else from_native(native.status(), native.address)
+        return self._last if native is None else from_native(native.view(_LOOK_SECONDS)[0], native.address)
 
     def why(self) -> str:
         """In words, why there is no leader, why nothing is decided, what is being waited for; or that all is well."""
-        _lifecycle.refuse_after_fork(self._generation, self.id)
+        _lifecycle.refuse_after_fork(self._generation, self._title)
         native = self._running
         if native is None:
             return self._not_running().message
-        return " ".join(native.why()) or all_is_well(self.status())
+        found, why = native.view(_LOOK_SECONDS)
+        return " ".join(why) or all_is_well(from_native(found, native.address))
 
-    def what_if(self, **change: Unpack[Question]) -> WhatIf:
-        """What would come of one change of the membership, without making it: `node.what_if(remove="n2")`, and so
-        `add`, `promote` and `demote` with an id, `apply` with `{id: address}`. Who is within reach is judged from
-        here."""
-        return _what_if.from_native(self._engine("what_if").what_if(_what_if.change_of(change).what))
+    async def _status_later(self) -> Status:
+        return self.status()
 
-    def events(self, since: int | None = None, timeout: Duration | None = None) -> Events:
-        """An iterator of what happens from now on: leaders, roles, changes of the membership, snapshots, connections.
+    async def _why_later(self) -> str:
+        return self.why()
 
-        `since` is the `sequence` of the last event that was seen: it goes on after that one; 0 begins with the oldest
-        that is kept. If some after it are forgotten already, the first event is a "gap" that says how many. The
-        iterator ends when the node stops, or once nothing has happened for `timeout`; `list(node.events(since=0,
-        timeout=0))` is all there is. See `Event`.
-        """
-        from graft._events import Events
-
-        return Events(self, since, timeout)
-
-    def snapshot(self, timeout: Duration = SNAPSHOT_SECONDS) -> int:
-        """Takes a snapshot of this replica now, and returns the index of the last entry that it covers; the log up to
-        there may be forgotten. The node takes them by itself, see `Config.snapshot_every_bytes`.
-
-        Raises `Timeout` (it goes on, and may still be written), or `StorageError` with what the machine's `snapshot()`
-        raised or what is wrong with the disk.
-        """
-        seconds = _units.seconds("timeout", timeout)
-        native = self._engine("snapshot")
-        _lifecycle.refuse_in_event_loop("snapshot")
-        try:
-            return native.snapshot(seconds)
-        except GraftError as error:
-            raise unfinished(error, self.status(), seconds) from None
-
-    def __repr__(self) -> str:
-        if self._generation != _lifecycle.process.generation:
-            return f"<graft.Node {self.id}, of another process>"
+    def _words(self) -> str:
         status = self.status()
         return f"<graft.Node {self.id} at {status.address}: {status.role}, term {status.term}>"
 
@@ -350,57 +314,15 @@ class Node(Calls[S]):
         with suppress(Exception):
             self.stop(timeout=_COLLECTED_STOP_SECONDS)
 
-    # What the calls use.
-
-    def _engine(self, verb: str) -> NativeNode:
-        """The running engine, or an error that says why there is none."""
-        if self._generation != _lifecycle.process.generation:
-            _lifecycle.refuse_after_fork(self._generation, self.id)
-        if here.in_machine:
-            _lifecycle.refuse_on_machine_thread(verb)
-        native = self._running
-        if native is None:
-            raise self._not_running()
-        return native
-
     def _not_running(self) -> Stopped:
         if self._ended.is_set():
             return Stopped(f"node {self.id} is stopped")
         return Stopped(f"node {self.id} is not started", fix="call start() first, or use `with node:`")
 
-    def _plan(self, kind: int, what: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
-        return self._catalog.plan(kind, what, args, kwargs)
-
-    def _plan_of(self, call: object) -> Plan:
-        if isinstance(call, tuple) and call:
-            return self._catalog.plan(COMMAND, call[0], call[1:], {})
-        if isinstance(call, tuple):
-            raise TypeError("a call is a tuple of a command and its arguments; this one is empty")
-        return self._catalog.plan(COMMAND, call, (), {})
-
-    def _notifier(self) -> Notifier:
-        with self._lock:
-            if self._running is None:
-                raise self._not_running()
-            if self._made_notifier is None:
-                from graft._completions import Notifier
-
-                self._made_notifier = Notifier(self.id)
-            return self._made_notifier
-
-    @property
-    def _loops(self) -> Loops:
-        if self._made_loops is None:
-            with self._lock:
-                if self._running is None:
-                    raise self._not_running()
-                if self._made_loops is None:
-                    from graft._aio import Loops
-
-                    self._made_loops = Loops()
-        return self._made_loops
-
     # Beginnings and ends.
+
+    def _end(self, seconds: float) -> None:
+        self.stop(timeout=seconds)
 
     def _claim_machine(self) -> None:
         owner = self._machine.__dict__.get(_OWNER)
@@ -427,10 +349,12 @@ class Node(Calls[S]):
             "command_bytes_max": self.config.command_bytes_max,
             "batch_bytes_max": self.config.batch_bytes_max,
             "inflight_max": self.config.inflight_max,
+            "clients_max": self.config.clients_max,
             "log_bytes_max": self.config.log_bytes_max,
             "snapshot_every_bytes": self.config.snapshot_every_bytes,
             "snapshot_every_entries": self.config.snapshot_every_entries,
             "snapshot_bytes_per_second": self.config.snapshot_bytes_per_second,
+            "session_ttl": self.config.session_ttl,
         }
 
     def _remove_temporary(self) -> None:

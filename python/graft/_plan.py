@@ -9,13 +9,13 @@ import msgspec
 
 from graft import _codec
 from graft._errors import ApplyError
-from graft._machine import Command, Operation, Query
+from graft._machine import Command, Operation, Query, callable_operations, is_raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from graft._engine import Reply
-    from graft._host import Host
+    from graft._machine import StateMachine
 
 COMMAND = 0
 QUERY = 1
@@ -49,12 +49,13 @@ class Plan(NamedTuple):
 
 
 class Catalog:
-    """What can be called on a machine."""
+    """What can be called on a machine. Its class is enough: there is no machine here where a client is."""
 
-    def __init__(self, host: Host) -> None:
-        self._type: type[Any] = type(host.machine)
-        self._raw = host.raw
-        self._by_name = host.operations
+    def __init__(self, kind: type[StateMachine]) -> None:
+        """Raises `TypeError` if nothing can be called on it, and says why."""
+        self._type: type[Any] = kind
+        self._raw = is_raw(kind)
+        self._by_name = callable_operations(kind)
         self._decoders = {kind: _raw_decoder(self._type, hook) for kind, hook in ((COMMAND, "apply"), (QUERY, "query"))}
 
     def plan(self, kind: int, what: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
@@ -69,6 +70,27 @@ class Catalog:
             raise TypeError(f"{title} is a command: call node.execute({title}, ...)")
         shape = operation.shape
         return Plan(kind, shape.encode(args, kwargs), operation.attribute, shape.decode_result)
+
+    def plan_again(self, body: bytes) -> Plan:
+        """A command that was planned before, from its bytes. Raises `TypeError` if it is of another machine."""
+        if self._raw:
+            return Plan(COMMAND, body, "apply", self._decoders[COMMAND])
+        try:
+            name, _ = _codec.split_call(body)
+        except msgspec.DecodeError:
+            name = None
+        operation = None if name is None else self._by_name.get(name)
+        if not isinstance(operation, Command):
+            raise TypeError(f"the command is of another machine than {self._type.__name__}, which has no {name!r}")
+        return Plan(COMMAND, body, operation.attribute, operation.shape.decode_result)
+
+    def plan_of(self, call: object) -> Plan:
+        """A command as `execute_many` is given it."""
+        if isinstance(call, tuple) and call:
+            return self.plan(COMMAND, call[0], call[1:], {})
+        if isinstance(call, tuple):
+            raise TypeError("a call is a tuple of a command and its arguments; this one is empty")
+        return self.plan(COMMAND, call, (), {})
 
     def kind_of(self, what: object) -> int:
         """Whether it is a command or a query; bytes are a command."""

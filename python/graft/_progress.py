@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from graft._changes import Change
-    from graft._graft import NativeNode
+    from graft._graft import NativeCalls
+    from graft._status import Status
 
     Report = bool | Callable[["Progress"], object] | None
 
@@ -26,6 +27,8 @@ _STEPS = {
     "settled": "it is done",
 }
 _LINES_SECONDS = 1.0
+# A client asks over the network.
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,30 +58,41 @@ class Progress:
 class Watcher:
     """Tells of one change what the engine notes meanwhile."""
 
-    def __init__(self, change: Change, native: NativeNode, tell: Callable[[Progress], object]) -> None:
+    def __init__(self, change: Change, native: NativeCalls, tell: Callable[[Progress], object]) -> None:
         self._change = change
-        self._native = native
+        self._events = native.events(None)
         self._tell = tell
         self._words: str | None = None
-        *_, self._since = native.events(0, 0.0)
+        self._next = 0.0
         self._say(change.member, "asked for")
 
-    def look(self) -> None:
-        """Called now and then. What `tell` raises comes out."""
-        events, *_ = self._native.events(self._since, 0.0)
-        for event in events:
-            self._since = int(event["sequence"])
-            step = step_of(self._change.title, event)
-            if step is not None:
-                self._tell(step)
-        words = self._native.status()["change"]
-        if words is not None and words != self._words:
-            self._words = str(words)
-            self._say(self._change.member, self._words)
+    def wants(self) -> bool:
+        """Whether it is time for a look."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + _LOOK_SECONDS
+        return True
 
-    def end(self) -> None:
+    def look(self, status: Status | None) -> None:
+        """Called now and then. What `tell` raises comes out."""
+        ended: object = None
+        events: list[dict[str, Any]] = [{}]
+        while events and ended is None:
+            events, ended = self._events.next(0.0)
+            for event in events:
+                step = step_of(self._change.title, event)
+                if step is not None:
+                    self._tell(step)
+        words = None if status is None else status.change
+        if words is not None and words != self._words:
+            self._words = words
+            self._say(self._change.member, words)
+
+    def end(self, status: Status | None) -> None:
         """The change is done."""
-        self.look()
+        self.look(status)
+        self._events.close()
         self._say(self._change.member, "done")
 
     def _say(self, member: str | None, words: str) -> None:

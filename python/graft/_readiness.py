@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from graft._errors import Halted, Removed, Timeout, of_code
+from graft._errors import Halted, Removed, Stopped, Timeout, of_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from graft._node import Node
     from graft._status import Member, Status
+
+
+_LOOK_SECONDS = 0.25
 
 
 def readiness(node: Node[Any]) -> Callable[[float, float], bool]:
@@ -28,13 +31,18 @@ def readiness(node: Node[Any]) -> Callable[[float, float], bool]:
         native = node._engine("wait_ready")
         status = node.status()
         refuse_ended(status)
+        if status.role == "stopped":
+            raise Stopped(f"node {node.id} was stopped over the network")
         if status.leader is not None and status.has_quorum is not False and _has_entered(status):
-            target = status.commit_index if target is None else target
+            if target is None:
+                # A leader learns how far its log is committed only with the first entry of its own term.
+                target = status.last_index if status.role == "leader" else status.commit_index
             if status.applied_index >= target:
                 return True
         if time.monotonic() >= deadline:
+            why = why_not_ready(status, node._join, native.view(_LOOK_SECONDS)[1])
             raise Timeout(
-                f"node {node.id} is not ready after {seconds:g} s: {why_not_ready(status, node._join, native.why())}",
+                f"node {node.id} is not ready after {seconds:g} s: {why}",
                 fix="start the members that are missing, or wait longer",
             )
         return False

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from graft._status import Status
 
 
-def unfinished(error: GraftError, status: Status, seconds: float) -> GraftError:
+def unfinished(error: GraftError, status: Status | None, seconds: float) -> GraftError:
     """What is raised in the place of what the engine says."""
-    if isinstance(error, UnknownOutcome) and status.role != "stopped":
+    if isinstance(error, UnknownOutcome) and status is not None and status.role != "stopped":
         return Timeout(
             f"the snapshot is not written after {seconds:g} s, and goes on without this call",
             fix="follow it with `node.status().snapshot_phase` or `node.events()`",

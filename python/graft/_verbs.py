@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from graft import _units
-from graft._errors import ConfigError, GraftError
-from graft._lifecycle import refuse_in_event_loop
+from graft._errors import GraftError, UnknownOutcome
 from graft._machine import Command, Query, StateMachine
 from graft._plan import COMMAND, QUERY
+from graft._resolving import remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from concurrent.futures import Future
 
+    from graft._access import Access
     from graft._aio import AsyncCalls
-    from graft._graft import NativeNode
-    from graft._node import Node
+    from graft._graft import NativeCalls
     from graft._plan import Plan
+    from graft._reading import Consistency, Reading
     from graft._result import Result
     from graft._units import Duration
 
@@ -27,24 +28,24 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S", bound=StateMachine)
 
-Consistency = Literal["linearizable", "stale"]
-_CONSISTENCIES = get_args(Consistency)
 SNAPSHOT_SECONDS = 60.0
+VERIFY_SECONDS = 10.0
 
 
 class Calls(ABC, Generic[S]):
-    """Calls on the replicated state, all with the same options. A `Node` is one; `options()` makes others.
+    """Calls on the replicated state, all with the same options. A `Node` and a `Client` are some; `options()` makes
+    others.
 
     A call has three outcomes: it returns, and was applied; it raises, and was certainly not applied; or it raises
-    `UnknownOutcome`. (`ApplyError` belongs to the first: the command ran, and raised.)
+    `UnknownOutcome`, whose `resolve()` finds out. (`ApplyError` belongs to the first: the command ran, and raised.)
     """
 
     _seconds: float
-    _consistency: Consistency
+    _reading: Reading
 
     @property
     @abstractmethod
-    def _node(self) -> Node[S]: ...
+    def _access(self) -> Access[S]: ...
 
     @overload
     def execute(self, command: Command[S, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -58,8 +59,13 @@ class Calls(ABC, Generic[S]):
         `command` is the method as the class has it (`Bank.deposit`), its name, or bytes for a raw machine.
         Raises `ApplyError` if the command raised, `TypeError` if the arguments do not fit, and else a `GraftError`.
         """
-        plan = self._node._plan(COMMAND, command, args, kwargs)
-        reply, index, _ = self._native("execute").execute(plan.body, self._seconds)
+        plan = self._access._catalog.plan(COMMAND, command, args, kwargs)
+        native = self._native("execute")
+        try:
+            reply, index, _ = native.execute(plan.body, self._seconds, None)
+        except UnknownOutcome as error:
+            remember(error, self._access, plan, self._seconds)
+            raise
         return plan.value(reply, index)
 
     @overload
@@ -70,9 +76,9 @@ class Calls(ABC, Generic[S]):
     def query(self, query: bytes, /) -> Any: ...
     def query(self, query: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Asks the state. By default the answer includes every command that had returned to anybody before
-        (linearizable); with `options(consistency="stale")` it is what this replica has, without asking the others."""
-        plan = self._node._plan(QUERY, query, args, kwargs)
-        reply, index, _ = self._native("query").query(plan.body, self._seconds, self._consistency)
+        (linearizable); see `options` for others."""
+        plan = self._access._catalog.plan(QUERY, query, args, kwargs)
+        reply, index, _ = self._native("query").query(plan.body, self._seconds, self._reading)
         return plan.value(reply, index)
 
     @overload
@@ -86,27 +92,48 @@ class Calls(ABC, Generic[S]):
     def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Result[Any]]:
         """Sends a command or a query and returns at once. Calls submitted one after the other by one thread are not
         bound to that order. Cancelling the future does not take a command back."""
-        node = self._node
-        plan = node._plan(node._catalog.kind_of(call), call, args, kwargs)
-        native = node._engine("submit")
-        return node._notifier().submit(native, plan, self._seconds, self._consistency)
+        access = self._access
+        plan = access._catalog.plan(access._catalog.kind_of(call), call, args, kwargs)
+        native = access._engine("submit")
+        return access._notifier().submit(native, plan, self._seconds, self._reading)
 
     def execute_many(self, calls: Iterable[tuple[Any, ...] | bytes], /, *, return_errors: bool = False) -> list[Any]:
         """Executes many commands at once, which is many times faster than one after the other.
 
         Each call is a tuple `(Bank.deposit, "ann", 5)`, or bytes for a raw machine. They are separate commands: others
-        may come between them. Returns their results in order. If some failed, raises the first error when all have
-        ended; with `return_errors=True` the list has errors in the places of their results instead.
+        may come between them. Returns their results in order. If some failed, raises one error when all have ended: the
+        first `UnknownOutcome` if there is any, for such a command may have been applied, else the first error; its note
+        tells how many failed. With `return_errors=True` the list has errors in the places of their results instead.
         """
-        plans = [self._node._plan_of(call) for call in calls]
+        plans = [self._access._catalog.plan_of(call) for call in calls]
         if not plans:
             return []
         outcomes = self._native("execute_many").execute_many([plan.body for plan in plans], self._seconds)
+        for plan, outcome in zip(plans, outcomes, strict=True):
+            if isinstance(outcome, GraftError):
+                remember(outcome, self._access, plan, self._seconds)
         return gathered(plans, outcomes, return_errors=return_errors)
 
-    def options(self, *, timeout: Duration | None = None, consistency: Consistency | None = None) -> Calls[S]:
-        """The same calls with other options. `timeout` is in seconds, or text such as "500ms"."""
-        return Options(self._node, *self._with(timeout, consistency))
+    def options(
+        self,
+        *,
+        timeout: Duration | None = None,
+        consistency: Consistency | None = None,
+        max_age: Duration | None = None,
+        at_least: int | None = None,
+    ) -> Calls[S]:
+        """The same calls with other options.
+
+        - `timeout`: how long a call may take, in seconds, or text such as "500ms".
+        - `consistency`: what a query sees. "linearizable", the default: every command that had returned to anybody
+          before, confirmed by a majority. "lease": the same on the word of a leader whose lease tells that nobody else
+          can lead, which saves a round to the others, and holds as long as the members' clocks run alike within a
+          tenth. "stale": what the member that is asked has, without asking the others, however old.
+        - `max_age`: with "stale" only: the answer is no older than this, in seconds, or text such as "2s".
+        - `at_least`: an index of the log that a query's answer must have seen, such as `.index` of a `Result` or an
+          `Emitted`.
+        """
+        return Options(self._access, *chosen(self, timeout, consistency, max_age, at_least))
 
     @property
     def proxy(self) -> S:
@@ -118,31 +145,28 @@ class Calls(ABC, Generic[S]):
         """The same calls for `await`, from any asyncio event loop."""
         from graft._aio import AsyncCalls
 
-        return AsyncCalls(self._node, self._seconds, self._consistency)
+        return AsyncCalls(self._access, self._seconds, self._reading)
 
-    def _with(self, timeout: Duration | None, consistency: Consistency | None) -> tuple[float, Consistency]:
-        return chosen(self._seconds, self._consistency, timeout, consistency)
-
-    def _native(self, verb: str) -> NativeNode:
-        native = self._node._engine(verb)
-        refuse_in_event_loop(verb)
+    def _native(self, verb: str) -> NativeCalls:
+        native = self._access._engine(verb)
+        self._access._refuse_to_block(verb)
         return native
 
 
 class Options(Calls[S]):
-    """Calls of a node with options of their own."""
+    """Calls of a node or a client with options of their own."""
 
-    def __init__(self, node: Node[S], seconds: float, consistency: Consistency) -> None:
-        self._of = node
+    def __init__(self, access: Access[S], seconds: float, reading: Reading) -> None:
+        self._of = access
         self._seconds = seconds
-        self._consistency = consistency
+        self._reading = reading
 
     @property
-    def _node(self) -> Node[S]:
+    def _access(self) -> Access[S]:
         return self._of
 
     def __repr__(self) -> str:
-        return f"<calls of {self._of!r}, timeout={self._seconds:g}, consistency={self._consistency!r}>"
+        return f"<calls of {self._of!r}, timeout={self._seconds:g}, {self._reading}>"
 
 
 class Proxy:
@@ -154,7 +178,7 @@ class Proxy:
         self._calls = calls
 
     def __getattr__(self, name: str) -> Any:
-        operation = self._calls._node._catalog.attribute(name)
+        operation = self._calls._access._catalog.attribute(name)
         verb = self._calls.query if isinstance(operation, Query) else self._calls.execute
         return partial(cast("Any", verb), operation)
 
@@ -166,12 +190,15 @@ class Proxy:
 
 
 def chosen(
-    seconds: float, now: Consistency, timeout: Duration | None, consistency: Consistency | None
-) -> tuple[float, Consistency]:
+    now: Calls[Any] | AsyncCalls[Any],
+    timeout: Duration | None,
+    consistency: Consistency | None,
+    max_age: Duration | None,
+    at_least: int | None,
+) -> tuple[float, Reading]:
     """The options after a change."""
-    if consistency is not None and consistency not in _CONSISTENCIES:
-        raise ConfigError(f"consistency={consistency!r} must be one of {', '.join(map(repr, _CONSISTENCIES))}")
-    return (seconds if timeout is None else _units.seconds("timeout", timeout)), consistency or now
+    seconds = now._seconds if timeout is None else _units.seconds("timeout", timeout)
+    return seconds, now._reading.changed(consistency, max_age, at_least)
 
 
 def gathered(plans: list[Plan], outcomes: list[Any], *, return_errors: bool) -> list[Any]:
@@ -188,9 +215,18 @@ def gathered(plans: list[Plan], outcomes: list[Any], *, return_errors: bool) -> 
             results.append(error)
             errors.append(error)
     if errors and not return_errors:
-        errors[0].add_note(
-            f"{len(errors)} of {len(plans)} commands failed, this one first; "
-            "return_errors=True gives the outcome of each"
-        )
-        raise errors[0]
+        raise _worst(errors, len(plans))
     return results
+
+
+def _worst(errors: list[GraftError], calls: int) -> GraftError:
+    # Whoever handles one error only must not take what may have been applied for what certainly was not.
+    unknown = [error for error in errors if isinstance(error, UnknownOutcome)]
+    worst = (unknown or errors)[0]
+    words = f"{len(errors)} of {calls} commands failed"
+    if unknown:
+        words += f", {len(unknown)} of them with an unknown outcome, this one first among these"
+    else:
+        words += ", this one first, and none of them with an unknown outcome"
+    worst.add_note(f"{words}; return_errors=True gives the outcome of each")
+    return worst

@@ -170,7 +170,7 @@ mod tests {
     fn a_disk_that_hangs_does_not_fill_the_memory() {
         let id = NodeId::new("n1").expect("a good id");
         let promise = |n: usize| {
-            let message = Message::Read { read: ReadId(n as u64) };
+            let message = Message::Read { read: ReadId(n as u64), lease: false };
             Envelope { from: id, to: id, term: Term(1), message }
         };
         let mut durability = Durability::new(Index::ZERO);

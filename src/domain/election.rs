@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::entry::Payload;
 use crate::ids::{ClusterId, EntryId, Index, NodeId, Term};
@@ -18,7 +19,7 @@ impl RaftCore {
         self.election_deadline = self.now + self.random.once_to_twice(self.config.election_timeout);
     }
 
-    /// Whether a leader was heard less than an election timeout ago. Whoever hears one supports no other (thesis §4.2.3).
+    /// Whether the leader of this term was heard less than an election timeout ago.
     pub(crate) fn hears_leader(&self) -> bool {
         match &self.role {
             Role::Leader(_) => true,
@@ -120,18 +121,24 @@ impl RaftCore {
 
     /// Answers what is asked and changes nothing: no term, no vote, no timer.
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, request: VoteRequest) {
-        let granted = request.term > self.term && !self.hears_leader() && self.is_up_to_date(&request);
+        let granted = request.term > self.term && !self.is_loyal() && self.is_up_to_date(&request);
         self.send(from, Message::PreVoteReply(VoteReply { term: request.term, granted }));
     }
 
+    /// Whoever hears a leader supports no other (thesis §4.2.3): it has promised not to.
     pub(crate) fn on_vote(&mut self, from: NodeId, request: VoteRequest) {
-        if self.hears_leader() && !request.transfer && request.term > self.term {
+        let is_released = self.is_released_by(&request);
+        if self.is_loyal() && !is_released && request.term > self.term {
             return;
         }
         if request.term > self.term {
             self.follow(request.term, None);
         }
-        let is_free = self.vote.is_none_or(|vote| vote == from);
+        if is_released {
+            self.release();
+        }
+        // A vote that was given before anything was promised may be given again.
+        let is_free = self.vote.map_or(!self.is_loyal(), |vote| vote == from);
         let granted = request.term == self.term && is_free && self.is_up_to_date(&request);
         let reply = Message::VoteReply(VoteReply { term: request.term, granted });
         if granted && self.vote.is_none() {
@@ -221,6 +228,7 @@ impl RaftCore {
     pub(crate) fn on_timeout_now(&mut self, from: NodeId) {
         let from_leader = self.role == Role::Follower { leader: Some(from) };
         if from_leader && self.is_promotable() {
+            self.release();
             self.campaign(true);
         }
     }
@@ -229,7 +237,7 @@ impl RaftCore {
     pub(crate) fn answer_stale(&mut self, from: NodeId, message: &Message) {
         let missing = |session, round, prev| {
             let outcome = AppendOutcome::Missing { prev, hint: self.log.last() };
-            Message::AppendReply(AppendReply { session, round, outcome })
+            Message::AppendReply(AppendReply { session, round, promise: Duration::ZERO, outcome })
         };
         let reply = match message {
             // A leader that is not followed any more would otherwise go on for ever: the term here may have risen while it could
@@ -246,7 +254,6 @@ impl RaftCore {
 mod tests {
     use super::*;
     use crate::{Config, Envelope, Incarnation, Index, Input, Instant, Membership, Recovered};
-    use core::time::Duration;
 
     fn ids() -> [NodeId; 2] {
         ["n1", "n2"].map(|id| NodeId::new(id).expect("a good id"))
@@ -263,7 +270,7 @@ mod tests {
         let config = Config { incarnation: Incarnation(9), ..Config::new(own, ClusterId(7), 1) };
         let mut core = core(&[own], config);
         assert_eq!(core.step(core.deadline(), Input::Timeout), Ok(Index::ZERO));
-        let vote = core.ready().write.expect("a vote is written first");
+        let vote = core.ready(Instant(0)).write.expect("a vote is written first");
         assert_eq!(core.step(Instant(0), Input::Persisted { seq: vote.seq }), Ok(Index::ZERO));
         assert!(core.is_leader(), "nobody else has a vote");
         let founded = core.membership();
@@ -279,7 +286,7 @@ mod tests {
             let tell = |core: &mut RaftCore, now: Instant, message| {
                 let told = core.step(now, Input::Receive(Envelope { from: leader, to: own, term: Term(3), message }));
                 assert_eq!(told, Ok(Index::ZERO));
-                core.ready()
+                core.ready(now)
             };
             let heartbeat =
                 crate::Append { session: 1, round: 1, prev: EntryId::ZERO, entries: Vec::new(), commit: Index::ZERO };

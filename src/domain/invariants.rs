@@ -18,6 +18,10 @@ impl RaftCore {
             (self.durability.index() <= last.index, "durable ≤ last"),
             (last.term <= self.term, "no entry is of a later term"),
             (self.log.membership_index() <= last.index, "the membership in force is in the log or before it"),
+            (
+                !matches!(self.role, Role::PreCandidate { .. } | Role::Candidate { .. }) || !self.is_loyal(),
+                "who campaigns owes its vote to nobody",
+            ),
             (self.is_leader_sound(), "a leader voted for itself, durably, and tracks its followers"),
             (
                 self.are_followers_sound(),

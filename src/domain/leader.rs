@@ -2,8 +2,10 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use crate::ids::{Index, Instant, NodeId, ReadId};
+use crate::lease::Rounds;
 use crate::progress::Progress;
 use crate::quorum;
 use crate::raft::{RaftCore, Role};
@@ -18,11 +20,16 @@ pub(crate) struct Leader {
     pub(crate) sessions: u64,
     /// Heartbeat rounds begun.
     pub(crate) round: u64,
+    pub(crate) rounds: Rounds,
     pub(crate) heartbeat_due: Instant,
     /// A round is to begin with the next messages.
     pub(crate) beat: bool,
     pub(crate) reads: VecDeque<PendingRead>,
+    /// Those that came in this turn and that the lease is good enough for, with the members that asked.
+    pub(crate) lease_reads: Vec<(ReadId, Option<NodeId>)>,
     pub(crate) transfer: Option<Transfer>,
+    /// Somebody was told to campaign in this term: there is no lease in it any more.
+    pub(crate) yielded: bool,
     pub(crate) uncommitted_bytes: usize,
 }
 
@@ -46,16 +53,19 @@ pub(crate) struct Transfer {
 }
 
 impl Leader {
-    pub(crate) const fn new(first: Index, heartbeat_due: Instant, uncommitted_bytes: usize) -> Self {
+    pub(crate) fn new(first: Index, heartbeat_due: Instant, uncommitted_bytes: usize) -> Self {
         Self {
             first,
             progress: BTreeMap::new(),
             sessions: 0,
             round: 0,
+            rounds: Rounds::default(),
             heartbeat_due,
             beat: true,
             reads: VecDeque::new(),
+            lease_reads: Vec::new(),
             transfer: None,
+            yielded: false,
             uncommitted_bytes,
         }
     }

@@ -15,6 +15,7 @@ mod entry;
 mod ids;
 mod invariants;
 mod leader;
+mod lease;
 mod log;
 mod membership;
 mod message;
@@ -41,6 +42,7 @@ pub use ids::{BadNodeId, ClusterId, EntryId, Incarnation, Index, Instant, NodeId
 pub use membership::{BadMembership, Member, Membership, Target};
 pub use message::{Append, AppendOutcome, AppendReply, Envelope, Message, SnapshotOffer, VoteReply, VoteRequest};
 pub use raft::{FollowerView, RaftCore};
+pub use random::Random;
 pub use step::{
     Breach, Input, ReadOutcome, Ready, Recovered, Rejected, SnapshotFetch, SnapshotNeed, Transition, Write,
 };

@@ -1,6 +1,7 @@
 //! What members say to one another: a variant per message, each with its own fields.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::entry::Entry;
 use crate::ids::{EntryId, Index, NodeId, ReadId, Term};
@@ -33,6 +34,8 @@ pub enum Message {
     /// "What may I read?" (thesis §6.4), asked of the leader by another member.
     Read {
         read: ReadId,
+        /// The leader's lease is good enough, if it holds one.
+        lease: bool,
     },
     /// The index to have applied before serving the read; none if this is not a leader that can tell.
     ReadReply {
@@ -76,6 +79,8 @@ pub struct Append {
 pub struct AppendReply {
     pub session: u64,
     pub round: u64,
+    /// For so long from when it heard this the sender votes for nobody else: its election timeout. Zero promises nothing.
+    pub promise: Duration,
     pub outcome: AppendOutcome,
 }
 

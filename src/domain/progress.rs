@@ -17,6 +17,8 @@ pub(crate) struct Progress {
     pub(crate) round: u64,
     /// When it was last heard.
     pub(crate) contact: Instant,
+    /// It votes for nobody else before, by the leader's clock.
+    pub(crate) leased: Instant,
     /// The commit index it was last told.
     pub(crate) told: Index,
     /// The commit index it was told while its log was, as far as is known, empty. Until it has come so far it votes for nobody,
@@ -47,6 +49,7 @@ impl Progress {
             next,
             round: 0,
             contact: now,
+            leased: Instant(0),
             told: Index::ZERO,
             memory_from: Index::ZERO,
             window: VecDeque::new(),

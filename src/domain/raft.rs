@@ -9,6 +9,7 @@ use crate::durability::Durability;
 use crate::entry::{Entry, Payload};
 use crate::ids::{ClusterId, EntryId, Index, Instant, NodeId, ReadId, Term};
 use crate::leader::Leader;
+use crate::lease::Loyalty;
 use crate::log::Log;
 use crate::membership::Membership;
 use crate::message::{Envelope, Message};
@@ -37,6 +38,8 @@ pub struct RaftCore {
     pub(crate) election_deadline: Instant,
     /// When the leader was last heard.
     pub(crate) leader_contact: Instant,
+    /// What was promised to the leader that was heard last.
+    pub(crate) loyalty: Loyalty,
     /// Reads passed to the leader, by what was asked here.
     pub(crate) forwarded_reads: BTreeMap<ReadId, ForwardedRead>,
     /// No read passed to the leader has waited too long before then.
@@ -86,11 +89,12 @@ impl RaftCore {
             log.append(entry);
         }
         let last = log.last().index;
+        let term = recovered.term.max(log.last().term);
         let commit = recovered.commit.min(last).max(log.base().index);
         let applied = recovered.applied.max(log.base().index);
         let mut core = Self {
             random: Random::new(config.seed),
-            term: recovered.term.max(log.last().term),
+            term,
             vote: if recovered.term < log.last().term { None } else { recovered.vote },
             role: Role::Follower { leader: None },
             commit: commit.max(applied.min(last)),
@@ -100,6 +104,7 @@ impl RaftCore {
             durability: Durability::new(last),
             election_deadline: now,
             leader_contact: now,
+            loyalty: Loyalty::at_start(term, now, config.election_timeout),
             forwarded_reads: BTreeMap::new(),
             reads_expire: Instant::NEVER,
             memory_from: Index::ZERO,
@@ -132,7 +137,7 @@ impl RaftCore {
             Input::Timeout => self.on_timeout(),
             Input::Receive(envelope) => self.on_message(envelope),
             Input::Propose(commands) => return self.propose(commands),
-            Input::Read(read) => self.read(read)?,
+            Input::Read { read, lease } => self.read(read, lease)?,
             Input::ChangeMembership(next) => self.change_membership(next)?,
             Input::TransferLeadership(to) => self.transfer(to)?,
             Input::Persisted { seq } => self.on_persisted(seq),
@@ -148,8 +153,14 @@ impl RaftCore {
     }
 
     /// Everything that the steps since the last call want done.
-    pub fn ready(&mut self) -> Ready {
+    ///
+    /// `now` is read after the last of them had come in: what rests on time (a lease, a promise to a leader) must not be
+    /// judged by a time before that.
+    pub fn ready(&mut self, now: Instant) -> Ready {
+        self.now = self.now.max(now);
+        self.renew_loyalty();
         self.leave_joint();
+        self.judge_lease_reads();
         let snapshots = self.replicate();
         self.dismiss_leavers();
         self.retire();
@@ -180,10 +191,10 @@ impl RaftCore {
         if self.is_leader() {
             return self.on_heartbeat_due();
         }
-        if self.now < self.election_deadline {
-            return;
+        // A leader that was heard in this turn has been heard, however long ago the turn began.
+        if self.now >= self.election_deadline && !self.is_loyal() {
+            self.pre_campaign();
         }
-        self.pre_campaign();
     }
 
     fn on_message(&mut self, envelope: Envelope) {
@@ -213,7 +224,7 @@ impl RaftCore {
             Message::AppendReply(reply) => self.on_append_reply(from, reply),
             Message::Snapshot(offer) => self.on_snapshot_offer(from, offer),
             Message::TimeoutNow => self.on_timeout_now(from),
-            Message::Read { read } => self.on_read(from, read),
+            Message::Read { read, lease } => self.on_read(from, read, lease),
             Message::ReadReply { read, index } => self.on_read_reply(from, read, index),
         }
     }

@@ -1,4 +1,5 @@
-//! Linearizable reads without writing (thesis §6.4): the leader names an index, a quorum confirms that it still leads.
+//! Linearizable reads without writing (thesis §6.4): the leader names an index, a quorum confirms that it still leads, or has
+//! promised that nobody else does.
 
 use alloc::vec::Vec;
 
@@ -18,37 +19,74 @@ pub(crate) struct ForwardedRead {
 
 impl RaftCore {
     /// A read asked for here: confirmed if this is the leader, else passed to it.
-    pub(crate) fn read(&mut self, read: ReadId) -> Result<(), Rejected> {
+    pub(crate) fn read(&mut self, read: ReadId, lease: bool) -> Result<(), Rejected> {
         match self.leader() {
-            Some(leader) if leader == self.config.id => self.confirm(read, None),
+            Some(leader) if leader == self.config.id => self.confirm(read, lease, None),
             Some(_) if self.forwarded_reads.len() >= self.config.reads_max => Err(Rejected::Busy),
             Some(leader) => {
                 self.forwarded_reads.insert(read, ForwardedRead { leader, asked: self.now });
                 self.reads_expire = self.reads_expire.min(self.now + self.config.election_timeout);
-                self.send(leader, Message::Read { read });
+                self.send(leader, Message::Read { read, lease });
                 Ok(())
             }
             None => Err(Rejected::NotLeader { leader: None }),
         }
     }
 
-    /// Queues a read for the next round of heartbeats. All that arrive before it begins share it, and only
-    /// acknowledgements of that round or a later one count: an older one may be of a leader that has been deposed since.
-    fn confirm(&mut self, read: ReadId, from: Option<NodeId>) -> Result<(), Rejected> {
-        let (commit, reads_max) = (self.commit, self.config.reads_max);
+    /// Takes in a read as the leader.
+    fn confirm(&mut self, read: ReadId, lease: bool, from: Option<NodeId>) -> Result<(), Rejected> {
+        let reads_max = self.config.reads_max;
         let Role::Leader(leader) = &mut self.role else { return Err(Rejected::NotLeader { leader: None }) };
-        if leader.reads.len() >= reads_max {
+        if leader.reads.len() + leader.lease_reads.len() >= reads_max {
             return Err(Rejected::Busy);
         }
+        if lease {
+            leader.lease_reads.push((read, from));
+        } else {
+            self.await_round(read, from);
+        }
+        Ok(())
+    }
+
+    /// Queues a read for the next round of heartbeats. All that arrive before it begins share it, and only
+    /// acknowledgements of that round or a later one count: an older one may be of a leader that has been deposed since.
+    fn await_round(&mut self, read: ReadId, from: Option<NodeId>) {
+        let commit = self.commit;
+        let Role::Leader(leader) = &mut self.role else { return };
         leader.beat = true;
         // Before its first entry is committed a leader does not know what is; when that entry is applied, so is all of it.
         let index = commit.max(leader.first);
         leader.reads.push_back(PendingRead { read, from, index, round: leader.round + 1 });
-        Ok(())
     }
 
-    pub(crate) fn on_read(&mut self, from: NodeId, read: ReadId) {
-        if self.confirm(read, Some(from)).is_err() {
+    /// Answers the reads of this turn that the lease is good enough for, if there is one; else they wait for a round. The
+    /// time is one read after they came in: at that time at the latest nobody else led, so what is committed here is all
+    /// that anybody was told of.
+    pub(crate) fn judge_lease_reads(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let reads = core::mem::take(&mut leader.lease_reads);
+        if reads.is_empty() {
+            return;
+        }
+        let holds_lease = self.holds_lease(self.now);
+        for (read, from) in reads {
+            if holds_lease {
+                self.answer(read, from, self.commit);
+            } else {
+                self.await_round(read, from);
+            }
+        }
+    }
+
+    fn answer(&mut self, read: ReadId, from: Option<NodeId>, index: Index) {
+        match from {
+            Some(from) => self.send(from, Message::ReadReply { read, index: Some(index) }),
+            None => self.reads.push(ReadOutcome { read, outcome: Ok(index) }),
+        }
+    }
+
+    pub(crate) fn on_read(&mut self, from: NodeId, read: ReadId, lease: bool) {
+        if self.confirm(read, lease, Some(from)).is_err() {
             self.send(from, Message::ReadReply { read, index: None });
         }
     }
@@ -92,10 +130,7 @@ impl RaftCore {
             released.push(read);
         }
         for PendingRead { read, from, index, .. } in released {
-            match from {
-                Some(from) => self.send(from, Message::ReadReply { read, index: Some(index) }),
-                None => self.reads.push(ReadOutcome { read, outcome: Ok(index) }),
-            }
+            self.answer(read, from, index);
         }
     }
 
@@ -104,6 +139,8 @@ impl RaftCore {
         let mut failed: Vec<ReadId> = core::mem::take(&mut self.forwarded_reads).into_keys().collect();
         if let Role::Leader(own) = &mut self.role {
             failed.extend(core::mem::take(&mut own.reads).iter().filter(|r| r.from.is_none()).map(|r| r.read));
+            let leased = core::mem::take(&mut own.lease_reads);
+            failed.extend(leased.iter().filter(|(_, from)| from.is_none()).map(|(read, _)| *read));
         }
         let outcome = Err(Rejected::NotLeader { leader });
         self.reads.extend(failed.into_iter().map(|read| ReadOutcome { read, outcome }));

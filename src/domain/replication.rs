@@ -15,9 +15,13 @@ impl RaftCore {
     /// Sends each follower what it may have now, once a turn, however many inputs the turn had.
     /// Gives the followers that have begun to need a snapshot.
     pub(crate) fn replicate(&mut self) -> Vec<SnapshotNeed> {
+        let (now, timeout) = (self.now, self.config.election_timeout);
         let Role::Leader(leader) = &mut self.role else { return Vec::new() };
         let beat = core::mem::take(&mut leader.beat);
-        leader.round += u64::from(beat);
+        if beat {
+            leader.round += 1;
+            leader.rounds.begin(leader.round, now, timeout);
+        }
         let followers: Vec<NodeId> = leader.progress.keys().copied().collect();
         followers.iter().filter_map(|to| self.replicate_to(*to, beat)).collect()
     }
@@ -106,6 +110,7 @@ impl RaftCore {
         }
         progress.contact = now;
         progress.round = progress.round.max(reply.round);
+        self.on_promise(from, reply.round, reply.promise);
         match reply.outcome {
             AppendOutcome::Matched(index) if index <= last => self.on_matched(from, index),
             AppendOutcome::Matched(_) => {}
@@ -190,8 +195,7 @@ impl RaftCore {
         if !self.log.covers(prev) {
             let hint = self.log.last_at_most(prev.index.prev(), prev.term);
             let outcome = AppendOutcome::Missing { prev: prev.index, hint };
-            let reply = Message::AppendReply(AppendReply { session, round, outcome });
-            return self.promise(self.durability.seq_of_hard_state(), from, reply);
+            return self.acknowledge(self.durability.seq_of_hard_state(), from, (session, round), outcome);
         }
         let empty = entries.is_empty();
         self.mind_the_gap(commit);
@@ -202,8 +206,13 @@ impl RaftCore {
         // A heartbeat is answered at once with what is durable; entries are acknowledged when they are.
         let matched = if empty { last.min(self.durability.index()) } else { last };
         let seq = self.durability.seq_of_log(matched).max(self.durability.seq_of_hard_state());
-        let reply = AppendReply { session, round, outcome: AppendOutcome::Matched(matched) };
-        self.promise(seq, from, Message::AppendReply(reply));
+        self.acknowledge(seq, from, (session, round), AppendOutcome::Matched(matched));
+    }
+
+    /// Answers a leader that was heard, once write `seq` is durable; it is promised that nobody else gets this vote for a while.
+    pub(crate) fn acknowledge(&mut self, seq: u64, to: NodeId, (session, round): (u64, u64), outcome: AppendOutcome) {
+        let promise = self.config.election_timeout;
+        self.promise(seq, to, Message::AppendReply(AppendReply { session, round, promise, outcome }));
     }
 
     /// A leader of this term was heard. False if that cannot be.
@@ -223,6 +232,7 @@ impl RaftCore {
         }
         self.follow(self.term, Some(from));
         self.leader_contact = self.now;
+        self.stay_loyal();
         self.rest();
         self.expire_reads();
         true
@@ -250,11 +260,13 @@ impl RaftCore {
     }
 }
 
-/// Whether the entries follow on `prev` one by one, with terms that never go back and are not beyond the leader's.
+/// Whether the entries follow on `prev` one by one, with terms that never go back and are not beyond the leader's. Behind the
+/// last index that there is nothing follows.
 fn is_contiguous(prev: EntryId, entries: &[Entry], term: Term) -> bool {
     let mut before = prev;
     entries.iter().all(|entry| {
-        let follows = entry.index == before.index.next() && entry.term >= before.term && entry.term <= term;
+        let is_next = entry.index == before.index.next() && entry.index > before.index;
+        let follows = is_next && entry.term >= before.term && entry.term <= term;
         before = entry.id();
         follows
     })

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use crate::ids::{EntryId, NodeId};
 use crate::membership::Membership;
-use crate::message::{AppendOutcome, AppendReply, Message, SnapshotOffer};
+use crate::message::{AppendOutcome, SnapshotOffer};
 use crate::progress::Mode;
 use crate::raft::{RaftCore, Role};
 use crate::step::{Breach, SnapshotFetch, Transition};
@@ -33,8 +33,7 @@ impl RaftCore {
         } else {
             AppendOutcome::Missing { prev: last.index, hint: self.log.last() }
         };
-        let reply = Message::AppendReply(AppendReply { session, round, outcome });
-        self.promise(self.durability.seq_of_hard_state(), from, reply);
+        self.acknowledge(self.durability.seq_of_hard_state(), from, (session, round), outcome);
     }
 
     /// The snapshot is durable, and the machine is restored from it unless it was past it. A log that leads past it keeps what

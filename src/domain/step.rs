@@ -17,8 +17,12 @@ pub enum Input {
     Receive(Envelope),
     /// Commands to append, in this order; the answer is the index of the first.
     Propose(Vec<Bytes>),
-    /// A read to confirm; it comes back in [`Ready::reads`].
-    Read(ReadId),
+    /// A read to confirm; it comes back in [`Ready::reads`]. With `lease` the leader's lease is good enough, judged with the
+    /// time that [`crate::RaftCore::ready`] is called with; if it holds none, the read is confirmed like any other.
+    Read {
+        read: ReadId,
+        lease: bool,
+    },
     /// Make this the membership. It may give or take one vote, or be joint; a joint one is left by itself once it is
     /// committed. Only a leader that has committed an entry of its term takes it, and only when the last one is committed.
     ChangeMembership(Arc<Membership>),

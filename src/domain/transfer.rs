@@ -59,6 +59,7 @@ impl RaftCore {
         let to = transfer.to;
         if leader.progress.get(&to).is_some_and(|p| p.matched == last && p.mode == Mode::Replicate) {
             transfer.told = true;
+            leader.yielded = true;
             self.send(to, Message::TimeoutNow);
         }
     }

@@ -30,8 +30,14 @@ pub struct NodeConfig {
     pub inflight_max: usize,
     /// Bytes of commands that wait on this node; more are refused as busy. 256 MiB.
     pub inflight_bytes_max: usize,
+    /// Connections of clients to this node, or as many as the limit on open files leaves if that is fewer. Idle ones make
+    /// room for others. 4096.
+    pub clients_max: usize,
     /// One append message is cut here. 1 MiB.
     pub batch_bytes_max: usize,
+    /// A session that is not used for so long, by the stamps of the log, is forgotten, and with it what its commands answered.
+    /// 1 h.
+    pub session_ttl: Duration,
     /// Log kept in memory; commands are refused as busy beyond. 1 GiB.
     pub log_bytes_max: usize,
     /// Bytes of log after which a snapshot is taken, or as many as the last snapshot had, if that is more: a snapshot never
@@ -61,7 +67,9 @@ impl NodeConfig {
             command_bytes_max: 8 << 20,
             inflight_max: 65_536,
             inflight_bytes_max: 256 << 20,
+            clients_max: 4096,
             batch_bytes_max: 1 << 20,
+            session_ttl: Duration::from_hours(1),
             log_bytes_max: 1 << 30,
             snapshot_every_bytes: 64 << 20,
             snapshot_every_entries: 1_000_000,
@@ -88,9 +96,11 @@ impl NodeConfig {
             (self.command_bytes_max > 32 << 20, "command_bytes_max must be at most 32 MiB".to_owned()),
             (self.inflight_max == 0, "inflight_max must be at least 1".to_owned()),
             (self.inflight_bytes_max == 0, "inflight_bytes_max must be at least 1 byte".to_owned()),
+            (self.clients_max == 0, "clients_max must be at least 1".to_owned()),
             (self.batch_bytes_max == 0, "batch_bytes_max must be at least 1 byte".to_owned()),
             (self.batch_bytes_max > 16 << 20, "batch_bytes_max must be at most 16 MiB".to_owned()),
             (self.address.len() > 1024, "address must be at most 1024 characters".to_owned()),
+            (self.session_ttl < Duration::from_secs(1), "session_ttl must be at least 1 s".to_owned()),
             (self.snapshot_every_bytes == 0, "snapshot_every_bytes must be at least 1 byte".to_owned()),
             (
                 self.snapshot_every_bytes > self.log_bytes_max,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use graft_domain::{Index, Instant, Membership, NodeId, Term};
+use graft_domain::{Incarnation, Index, Instant, Membership, NodeId, Term};
 
 use crate::change::{Ask, Change, Stage};
 use crate::error::{Outcome, Refusal};
@@ -25,6 +25,8 @@ pub(crate) struct Open {
     /// The term in which it was last said to a leader, and when it is to be said again.
     said: Term,
     again_at: Instant,
+    /// Whether another member was told, who may do it whatever is known here.
+    told: bool,
     /// The leader it was first said to.
     first: Option<NodeId>,
     accepted: Option<Accepted>,
@@ -51,6 +53,11 @@ impl Asks {
         self.open.len()
     }
 
+    /// Whether somebody waits who would not ask another member instead, as one does that asks to be let in.
+    pub(crate) fn someone_waits(&self) -> bool {
+        self.open.values().any(|open| !open.is_joiners())
+    }
+
     pub(crate) fn drain(&mut self) -> Vec<Open> {
         std::mem::take(&mut self.open).into_values().collect()
     }
@@ -69,6 +76,12 @@ impl Open {
         stale && (now >= self.again_at || self.said < term)
     }
 
+    /// Only who is to be added itself says which life of its directory this is.
+    fn is_joiners(&self) -> bool {
+        let Ask::Change { change: Change::Add { incarnation, .. }, .. } = &self.ask else { return false };
+        *incarnation != Incarnation::UNKNOWN
+    }
+
     fn is_transfer(&self) -> bool {
         matches!(self.ask, Ask::Transfer { .. })
     }
@@ -85,7 +98,17 @@ impl Replica {
         }
         self.asks.sequence += 1;
         let again_at = self.clock.now;
-        let open = Open { request, ask, deadline, said: Term(0), again_at, first: None, accepted: None, times: 0 };
+        let open = Open {
+            request,
+            ask,
+            deadline,
+            said: Term(0),
+            again_at,
+            told: false,
+            first: None,
+            accepted: None,
+            times: 0,
+        };
         self.asks.open.insert(self.asks.sequence, open);
     }
 
@@ -100,6 +123,7 @@ impl Replica {
         for (sequence, open) in &mut self.asks.open {
             if open.is_due(now, term) {
                 (open.said, open.again_at) = (term, now + again);
+                open.told |= leader != self.core.id();
                 open.first.get_or_insert(leader);
                 told.push((*sequence, open.ask.clone()));
             }
@@ -204,20 +228,19 @@ impl Replica {
 
     fn expire_asks(&mut self) {
         let now = self.clock.now;
-        let expired: Vec<Open> =
-            self.asks.open.extract_if(.., |_, open| open.deadline <= now).map(|(_, open)| open).collect();
-        for open in expired {
+        let expired: Vec<_> = self.asks.open.extract_if(.., |_, open| open.deadline <= now).collect();
+        for (sequence, open) in expired {
+            // What this node was asked itself and has not begun is not begun any more.
+            self.drop_pending(Ticket { session: self.config.session, sequence });
             let outcome = match (&open.ask, open.accepted) {
                 (Ask::Change { .. }, Some(_)) => {
                     let change = crate::change::describe(self.core.membership());
-                    Outcome::Unknown(format!("the change goes on without this call ({change}); it can be cancelled"))
+                    Outcome::unknown(format!("the change goes on without this call ({change}); it can be cancelled"))
                 }
                 (Ask::Transfer { .. }, Some(_)) => {
-                    Outcome::Unknown("the leader began to hand over, and nobody else leads yet".to_owned())
+                    Outcome::unknown("the leader began to hand over, and nobody else leads yet")
                 }
-                _ if open.said > Term(0) && self.core.has_quorum() => {
-                    Outcome::Unknown("the leader was asked and has not answered".to_owned())
-                }
+                _ if open.told => Outcome::unknown("the leader was asked and has not answered"),
                 _ => Outcome::Refused(self.why_waiting()),
             };
             self.effects.push(Effect::Answer(open.request, outcome));

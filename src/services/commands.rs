@@ -1,12 +1,12 @@
-//! How a command looks in the log: a header that names its call and its time, then the bytes for the machine.
+//! How a command looks in the log: a header that names its call and its time, then what is to be done.
+
+use std::fmt;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use graft_domain::{BadNodeId, Index, NodeId};
 
 use crate::ports::Ticket;
-
-/// Bytes before a command's body.
-pub const HEADER_BYTES: usize = 25;
-const VERSION: u8 = 1;
 
 /// A command as it stands in the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,46 +14,142 @@ pub struct Logged {
     /// Nanoseconds since the Unix epoch by the leader's clock, never less than that of the command before it.
     pub time: u64,
     pub ticket: Ticket,
-    pub body: Bytes,
+    pub act: Act,
+}
+
+/// What a command does where it is applied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// The user's machine runs it; in a session at most once, however often it stands in the log.
+    Command { slot: Option<Slot>, body: Bytes },
+    /// Opens the session of [`session_id`]. It ends when it was not used for `ttl`, by the stamps of the log. `key` is another
+    /// one in each run of the node that wants it.
+    OpenSession { ttl: Duration, key: u64 },
+    /// Every replica computes its digest as of here, and tells `origin`.
+    Verify { origin: NodeId },
+}
+
+/// The place of one command in a session (thesis §6.3). Whoever sends it again under the same place gets the first answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Slot {
+    /// The session's id.
+    pub session: u64,
+    /// From 1.
+    pub sequence: u64,
+    /// The lowest sequence that the client has no answer for: answers to those below it are not kept.
+    pub unanswered: u64,
 }
 
 /// Why bytes in the log are not a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadCommand {
     Truncated,
-    UnknownVersion(u8),
+    UnknownKind(u8),
+    Origin(BadNodeId),
+}
+
+/// Bytes before what is to be done.
+const HEADER_BYTES: usize = 25;
+/// Bytes of a slot.
+const SLOT_BYTES: usize = 24;
+
+// The first byte of a command, so also the version of its format.
+const COMMAND: u8 = 1;
+const COMMAND_IN_SESSION: u8 = 2;
+const OPEN_SESSION: u8 = 3;
+const VERIFY: u8 = 4;
+
+impl Act {
+    /// What it counts for where bytes are counted.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Command { body, .. } => body.len(),
+            Self::OpenSession { .. } | Self::Verify { .. } => 0,
+        }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Command { slot: None, .. } => COMMAND,
+            Self::Command { slot: Some(_), .. } => COMMAND_IN_SESSION,
+            Self::OpenSession { .. } => OPEN_SESSION,
+            Self::Verify { .. } => VERIFY,
+        }
+    }
+}
+
+/// The id of the session that an entry opens, never zero. An index alone is soon used again where a cluster is wiped and made
+/// anew: whoever has a session of the former one would use a stranger's. Equal ids are as rare as 64 bits make them.
+pub fn session_id(index: Index, key: u64) -> u64 {
+    mix(index.0, key).max(1)
+}
+
+/// Numbers that look alike become numbers that do not (FNV-1a of 128 bits, folded).
+pub(crate) fn mix(one: u64, other: u64) -> u64 {
+    let mut digest = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    for byte in one.to_le_bytes().into_iter().chain(other.to_le_bytes()) {
+        digest = (digest ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    }
+    let halves = digest.to_le_bytes();
+    let (low, high) = halves.split_at(8);
+    low.iter().zip(high).rev().fold(0, |folded, (low, high)| folded << 8 | u64::from(low ^ high))
 }
 
 /// Puts a command down behind what `arena` holds and cuts it off: one allocation serves a batch.
-pub fn encode(arena: &mut BytesMut, time: u64, ticket: Ticket, body: &[u8]) -> Bytes {
-    arena.reserve(HEADER_BYTES + body.len());
-    arena.put_u8(VERSION);
+pub fn encode(arena: &mut BytesMut, time: u64, ticket: Ticket, act: &Act) -> Bytes {
+    arena.reserve(HEADER_BYTES + SLOT_BYTES + act.size());
+    arena.put_u8(act.kind());
     arena.put_u64_le(time);
     arena.put_u64_le(ticket.session);
     arena.put_u64_le(ticket.sequence);
-    arena.put_slice(body);
+    match act {
+        Act::Command { slot, body } => {
+            if let Some(Slot { session, sequence, unanswered }) = slot {
+                arena.put_u64_le(*session);
+                arena.put_u64_le(*sequence);
+                arena.put_u64_le(*unanswered);
+            }
+            arena.put_slice(body);
+        }
+        Act::OpenSession { ttl, key } => {
+            arena.put_u64_le(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
+            arena.put_u64_le(*key);
+        }
+        Act::Verify { origin } => arena.put_slice(origin.as_str().as_bytes()),
+    }
     arena.split().freeze()
 }
 
 /// The reverse of [`encode`]; the body shares the entry's bytes.
 pub fn decode(command: &Bytes) -> Result<Logged, BadCommand> {
-    let mut header = command.get(..HEADER_BYTES).ok_or(BadCommand::Truncated)?;
-    match header.get_u8() {
-        VERSION => {}
-        other => return Err(BadCommand::UnknownVersion(other)),
-    }
-    let time = header.get_u64_le();
-    let ticket = Ticket { session: header.get_u64_le(), sequence: header.get_u64_le() };
-    Ok(Logged { time, ticket, body: command.slice(HEADER_BYTES..) })
+    let mut rest = command.clone();
+    let kind = rest.try_get_u8().map_err(|_| BadCommand::Truncated)?;
+    let mut number = || rest.try_get_u64_le().map_err(|_| BadCommand::Truncated);
+    let (time, ticket) = (number()?, Ticket { session: number()?, sequence: number()? });
+    let act = match kind {
+        COMMAND => Act::Command { slot: None, body: rest },
+        COMMAND_IN_SESSION => {
+            let slot = Slot { session: number()?, sequence: number()?, unanswered: number()? };
+            Act::Command { slot: Some(slot), body: rest }
+        }
+        OPEN_SESSION => Act::OpenSession { ttl: Duration::from_nanos(number()?), key: number()? },
+        VERIFY => {
+            let id = std::str::from_utf8(&rest).map_err(|_| BadCommand::Truncated)?;
+            Act::Verify { origin: NodeId::new(id).map_err(BadCommand::Origin)? }
+        }
+        other => return Err(BadCommand::UnknownKind(other)),
+    };
+    Ok(Logged { time, ticket, act })
 }
 
-impl std::fmt::Display for BadCommand {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for BadCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated => f.write_str("shorter than a command's header"),
-            Self::UnknownVersion(version) => {
-                write!(f, "command format {version}, this program knows {VERSION}: upgrade this node")
+            Self::Truncated => f.write_str("cut short"),
+            Self::UnknownKind(kind) => {
+                write!(f, "kind {kind}, this program knows those up to {VERIFY}: upgrade this node")
             }
+            Self::Origin(bad) => write!(f, "the member that it names: {bad}"),
         }
     }
 }
@@ -62,28 +158,62 @@ impl std::error::Error for BadCommand {}
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    const SESSION_OF_7_AND_9: u64 = 8_054_643_766_867_520_984;
+
+    fn samples() -> Vec<Act> {
+        let slot = Slot { session: 9, sequence: 8, unanswered: 7 };
+        let body = Bytes::from_static(b"body");
+        vec![
+            Act::Command { slot: None, body: body.clone() },
+            Act::Command { slot: Some(slot), body },
+            Act::Command { slot: Some(slot), body: Bytes::new() },
+            Act::OpenSession { ttl: Duration::from_secs(5), key: 6 },
+            Act::Verify { origin: NodeId::new("n1").expect("a good id") },
+        ]
+    }
 
     #[test]
     fn what_is_encoded_is_decoded_and_shares_its_bytes() {
         let mut arena = BytesMut::new();
         let ticket = Ticket { session: u64::MAX, sequence: 3 };
-        let command = encode(&mut arena, 5, ticket, b"body");
-        let other = encode(&mut arena, 6, ticket, b"");
-        let logged = decode(&command).expect("it was encoded here");
-        assert_eq!(logged, Logged { time: 5, ticket, body: Bytes::from_static(b"body") });
-        assert_eq!(logged.body.as_ptr(), command[HEADER_BYTES..].as_ptr());
-        assert_eq!(decode(&other).expect("it was encoded here").body, Bytes::new());
+        let encoded: Vec<Bytes> = samples().iter().map(|act| encode(&mut arena, 5, ticket, act)).collect();
+        for (act, command) in samples().into_iter().zip(encoded) {
+            let logged = decode(&command).expect("it was encoded here");
+            assert_eq!(logged, Logged { time: 5, ticket, act });
+            if let Act::Command { body, .. } = logged.act {
+                let within = command.as_ptr_range();
+                assert!(body.is_empty() || within.contains(&body.as_ptr()), "no copy");
+            }
+        }
+    }
+
+    #[test]
+    fn session_ids_are_not_met_again_under_other_keys_or_indexes() {
+        let ids = (0..200).flat_map(|index| (0..200).map(move |key| session_id(Index(index), key)));
+        let ids: BTreeSet<u64> = ids.collect();
+        assert_eq!(ids.len(), 200 * 200);
+        let far = |id: &&u64| **id > u64::from(u32::MAX);
+        assert!(!ids.contains(&0) && ids.iter().filter(far).count() > 39_990, "they do not look like indexes");
+        assert_eq!(session_id(Index(7), 9), SESSION_OF_7_AND_9, "what stands in logs and snapshots stays what it is");
     }
 
     #[test]
     fn foreign_bytes_are_refused() {
-        let command = encode(&mut BytesMut::new(), 5, Ticket::default(), b"");
-        for cut in 0..HEADER_BYTES {
-            assert_eq!(decode(&command.slice(..cut)), Err(BadCommand::Truncated));
+        for act in samples() {
+            let command = encode(&mut BytesMut::new(), 5, Ticket::default(), &act);
+            let fixed = command.len() - if let Act::Verify { .. } = act { 2 } else { act.size() };
+            for cut in 0..fixed {
+                assert_eq!(decode(&command.slice(..cut)), Err(BadCommand::Truncated), "{act:?} cut at {cut}");
+            }
+            let mut newer = command.to_vec();
+            newer[0] = 99;
+            assert_eq!(decode(&Bytes::from(newer)), Err(BadCommand::UnknownKind(99)));
         }
-        let mut newer = command.to_vec();
-        newer[0] = 9;
-        assert_eq!(decode(&Bytes::from(newer)), Err(BadCommand::UnknownVersion(9)));
+        let nameless = encode(&mut BytesMut::new(), 5, Ticket::default(), &samples()[4]).slice(..HEADER_BYTES);
+        assert!(matches!(decode(&nameless), Err(BadCommand::Origin(_))));
     }
 }

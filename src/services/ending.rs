@@ -7,7 +7,7 @@ use crate::replica::{Effect, Replica};
 use crate::waiting::{RequestId, Stage};
 
 impl Replica {
-    fn answer(&mut self, request: RequestId, outcome: Outcome) {
+    pub(crate) fn answer(&mut self, request: RequestId, outcome: Outcome) {
         self.effects.push(Effect::Answer(request, outcome));
     }
 
@@ -19,17 +19,21 @@ impl Replica {
     pub(crate) fn expire(&mut self) {
         let now = self.clock.now;
         for call in self.calls.expired(now) {
-            let outcome = match call.stage {
-                Stage::Parked => Outcome::Refused(self.why_waiting()),
-                Stage::Sent { leader, term } => Outcome::Unknown(format!(
-                    "it was handed to leader {leader} of term {term} and is not known to be committed"
-                )),
-                Stage::Applying { index } => {
-                    Outcome::Unknown(format!("it is committed at index {index} and still being applied here"))
+            match call.stage {
+                _ if call.request.is_none() => self.expire_opening(),
+                Stage::Parked => self.refuse_call(&call, self.why_waiting()),
+                Stage::Sent { leader, term } => {
+                    let why =
+                        format!("it was handed to leader {leader} of term {term} and is not known to be committed");
+                    self.leave_unknown(&call, &why);
                 }
-            };
-            self.answer(call.request, outcome);
+                Stage::Applying { index } => {
+                    let why = format!("it is committed at index {index} and still being applied here");
+                    self.leave_unknown(&call, &why);
+                }
+            }
         }
+        self.end_verifies();
         for (request, serving) in self.reads.expired(now) {
             let refusal = if serving { Refusal::Timeout } else { self.why_waiting() };
             self.answer_refused(request, refusal);
@@ -60,12 +64,12 @@ impl Replica {
     /// Answers everyone who waits: what was not handed to a leader is refused, of the rest nothing is known.
     pub(crate) fn dismiss(&mut self, refusal: &Refusal, unknown: &str) {
         for call in self.calls.drain() {
-            let outcome = match call.stage {
-                Stage::Parked => Outcome::Refused(refusal.clone()),
-                Stage::Sent { .. } | Stage::Applying { .. } => Outcome::Unknown(unknown.to_owned()),
-            };
-            self.answer(call.request, outcome);
+            match call.stage {
+                Stage::Parked => self.refuse_call(&call, refusal.clone()),
+                Stage::Sent { .. } | Stage::Applying { .. } => self.leave_unknown(&call, unknown),
+            }
         }
+        self.dismiss_verifies(unknown);
         for (request, _) in self.reads.drain() {
             self.answer_refused(request, refusal.clone());
         }
@@ -75,16 +79,25 @@ impl Replica {
 
     pub(crate) fn dismiss_asks(&mut self, refusal: &Refusal, unknown: &str) {
         for open in self.asks.drain() {
-            let unknown = || Outcome::Unknown(unknown.to_owned());
+            let unknown = || Outcome::unknown(unknown);
             let outcome = if open.is_said() { unknown() } else { Outcome::Refused(refusal.clone()) };
             self.answer(open.request, outcome);
+        }
+    }
+
+    /// Nothing that waits here is handed to anyone.
+    pub(crate) fn refuse_parked(&mut self, refusal: &Refusal) {
+        let mut parked = self.calls.take_parked();
+        parked.extend(self.calls.take_unplaced());
+        for call in parked {
+            self.refuse_call(&call, refusal.clone());
         }
     }
 
     /// Of calls that were handed to a leader and not seen since nothing will be known here.
     pub(crate) fn forget_sent(&mut self, why: &str) {
         for call in self.calls.take_all_sent() {
-            self.answer(call.request, Outcome::Unknown(why.to_owned()));
+            self.leave_unknown(&call, why);
         }
     }
 
@@ -114,8 +127,9 @@ impl Replica {
     pub(crate) fn finish_stop(&mut self) {
         let Some(deadline) = self.stopping else { return };
         let alone = self.core.membership().voters().all(|id| id == self.core.id());
-        let served =
-            (alone || !self.core.is_leader()) && self.calls.len() == 0 && self.reads.len() == 0 && self.asks.len() == 0;
+        let waiting = self.calls.len() + self.reads.len() + self.verifies.len();
+        let idle = waiting == 0 && !self.asks.someone_waits();
+        let served = (alone || !self.core.is_leader()) && idle;
         // Without a majority there is nobody to hand over to and nothing to wait for.
         let hopeless = !self.core.is_leader() && matches!(self.why_waiting(), Refusal::NoQuorum { .. });
         if served || hopeless || self.failure.is_some() || self.clock.now >= deadline {

@@ -1,9 +1,12 @@
 //! Why a call was not done, and what is known of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use bytes::Bytes;
 use graft_domain::{Index, NodeId, Term};
 
+use crate::commands::Slot;
 use crate::ports::Reply;
 
 /// Certainly not applied, and will not be.
@@ -14,6 +17,8 @@ pub enum Refusal {
     },
     /// Nobody leads, as far as this member knows.
     NoLeader,
+    /// A client reaches no member; the text names the endpoints and what is wrong with each.
+    Unreachable(String),
     /// Nobody can lead: fewer members than a majority can be reached from here, this node counted.
     NoQuorum {
         reachable: usize,
@@ -37,6 +42,11 @@ pub enum Refusal {
     Stopped,
     /// The machine or the store of this node failed; the text is what happened.
     Halted(String),
+    /// The session that the command names does not exist any more. The command was not applied by this attempt; an earlier
+    /// one under the same place in the session may have been.
+    SessionExpired,
+    /// No replica could make anything of the call: an unknown name, wrong types; the text says what is wrong.
+    Invalid(String),
 }
 
 /// How a call ended. There are no other ways.
@@ -49,8 +59,25 @@ pub enum Outcome {
         reply: Reply,
     },
     Refused(Refusal),
-    /// It may or may not be applied, now or later; the text says why that is not known.
-    Unknown(String),
+    /// It may or may not be applied, now or later.
+    Unknown {
+        /// Why that is not known.
+        why: String,
+        /// The command's place in its session: made again under it, it is applied once and gets the first answer.
+        slot: Option<Slot>,
+    },
+    /// The replicas' digests as of `index`: those that came in time, or why there is none.
+    Compared {
+        index: Index,
+        digests: BTreeMap<NodeId, Result<Bytes, String>>,
+    },
+}
+
+impl Outcome {
+    /// Not known, and there is no way to ask again.
+    pub fn unknown(why: impl Into<String>) -> Self {
+        Self::Unknown { why: why.into(), slot: None }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -65,11 +92,13 @@ impl fmt::Display for Refusal {
             Self::Busy(what) => write!(f, "busy: {what}"),
             Self::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the limit of {limit}"),
             Self::Timeout => f.write_str("the deadline came first; nothing was applied"),
-            Self::Membership(why) => f.write_str(why),
+            Self::Membership(why) | Self::Unreachable(why) => f.write_str(why),
             Self::Snapshot(why) => write!(f, "no snapshot was taken: {why}"),
             Self::Removed => f.write_str("this node was removed from the cluster"),
             Self::Stopped => f.write_str("the node is stopped"),
             Self::Halted(why) => write!(f, "this node halted: {why}"),
+            Self::SessionExpired => f.write_str("the session has expired: it was not used for its time to live"),
+            Self::Invalid(what) => f.write_str(what),
         }
     }
 }

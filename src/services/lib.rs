@@ -1,8 +1,12 @@
 //! What users can do: the use-cases around the core. No IO, no clock, no luck: the same events give the same effects.
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod applier;
+mod applying;
 mod asks;
 pub mod change;
+pub mod client;
 pub mod commands;
 mod ending;
 pub mod error;
@@ -10,14 +14,18 @@ mod heard;
 mod links;
 mod membership;
 mod notice;
+mod own_session;
 pub mod ports;
 mod reads;
 mod replica;
 mod routing;
+pub mod sessions;
+pub mod sessions_format;
 pub mod snapshot_meta;
 mod snapshots;
 mod status;
 mod telling;
+mod verifying;
 mod waiting;
 mod why;
 
@@ -25,7 +33,7 @@ mod why;
 mod tests;
 
 pub use notice::Notice;
-pub use replica::{Batch, Clock, Consistency, Effect, Event, Replica, ReplicaConfig, Restored};
+pub use replica::{Batch, Clock, Committed, Consistency, Effect, Event, Read, Replica, ReplicaConfig, Restored};
 pub use status::{MemberStatus, Status};
 pub use waiting::RequestId;
 pub use why::WhatIf;

@@ -294,6 +294,12 @@ impl Replica {
         self.advance_membership();
     }
 
+    /// Nobody here waits any more for a change that was asked for here.
+    pub(crate) fn drop_pending(&mut self, ticket: Ticket) {
+        let own = self.core.id();
+        self.reform.pending.retain(|pending| (pending.from, pending.ticket) != (own, ticket));
+    }
+
     fn turn_pending_down(&mut self) {
         for pending in std::mem::take(&mut self.reform.pending) {
             let refusal = Refusal::NotLeader { leader: self.core.leader() };

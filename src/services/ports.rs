@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use graft_domain::{ClusterId, EntryId, Envelope, Incarnation, Index, NodeId, Recovered, Term, Write};
 
 use crate::change::Ask;
+use crate::commands::Act;
 use crate::error::Refusal;
 use crate::snapshot_meta::SnapshotMeta;
 
@@ -118,9 +120,9 @@ pub trait Machine: Send {
     /// Called once before anything else. Answers the last index that the machine has on its own disk, 0 without one.
     fn open(&mut self, directory: &str) -> Result<Index, Halt>;
 
-    /// Applies commands in log order and pushes one reply for each. On `Err` the replies pushed so far count,
-    /// and the machine is never called again.
-    fn apply(&mut self, commands: &[Command], replies: &mut Vec<Reply>) -> Result<(), Halt>;
+    /// Applies commands in log order and pushes one reply for each, and what they emit. On `Err` the replies pushed so far
+    /// count, and the machine is never called again.
+    fn apply(&mut self, commands: &[Command], made: &mut Made) -> Result<(), Halt>;
 
     /// The state as it is now, to be written by another thread while commands go on. The text says why there is none; the
     /// machine goes on all the same.
@@ -131,6 +133,53 @@ pub trait Machine: Send {
 
     /// Answers questions about the state as it is; one reply for each.
     fn query(&mut self, queries: &[Bytes], replies: &mut Vec<Reply>);
+
+    /// A few bytes that are equal on two replicas exactly if their states are. The text says why there are none.
+    fn digest(&mut self) -> Result<Bytes, String>;
+
+    /// What checks calls that come from outside before they are replicated; none if the machine takes any bytes.
+    fn door(&self) -> Option<Arc<dyn Door>> {
+        None
+    }
+}
+
+/// Checks calls that come over the network, from programs of any age and in any language: what the log holds and a machine
+/// cannot read would halt every replica.
+pub trait Door: fmt::Debug + Send + Sync {
+    /// Wraps the whole life of the door's thread, as [`Machine::stay`] does that of the machine's.
+    fn stay(&self) -> fn(&mut (dyn FnMut() + Send)) {
+        |body| body()
+    }
+
+    /// For each of the calls why it would not do, if so. May block on the interpreter, say, but on nothing else.
+    fn check(&self, kind: Called, bodies: &[Bytes]) -> Vec<Option<String>>;
+}
+
+/// What kind of call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Called {
+    Command,
+    Query,
+}
+
+/// What came of applying commands.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Made {
+    /// One for each command, in order.
+    pub replies: Vec<Reply>,
+    /// In order.
+    pub emitted: Vec<Emitted>,
+}
+
+/// Something that a command told the world.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Emitted {
+    /// Of the command that emitted it.
+    pub index: Index,
+    /// Which of the things that this command emitted, from 0.
+    pub number: u32,
+    pub topic: String,
+    pub value: Bytes,
 }
 
 /// One command as the machine sees it.
@@ -175,7 +224,7 @@ pub enum PeerMessage {
         from: NodeId,
         term: Term,
         ticket: Ticket,
-        body: Bytes,
+        act: Act,
     },
     /// "I did not propose it, and never will."
     Refused {
@@ -200,6 +249,13 @@ pub enum PeerMessage {
     Links {
         from: NodeId,
         connected: Vec<NodeId>,
+    },
+    /// "This is the digest of my state as of that entry, which you asked for in the log", or why there is none.
+    Digest {
+        from: NodeId,
+        to: NodeId,
+        index: Index,
+        digest: Result<Bytes, String>,
     },
 }
 

@@ -1,4 +1,5 @@
-//! Queries on their way: one read-index round for all that wait, then in line with the commands.
+//! Queries on their way: one read-index round for all that wait, one question to the lease for those that it is good enough
+//! for, then in line with the commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use graft_domain::{Index, Instant, ReadId};
 
+use crate::replica::{Consistency, Read};
 use crate::waiting::RequestId;
 
 /// A question about the state.
@@ -14,6 +16,7 @@ pub(crate) struct Question {
     pub(crate) request: RequestId,
     pub(crate) deadline: Instant,
     pub(crate) body: Bytes,
+    pub(crate) read: Read,
 }
 
 /// One that is not answered yet.
@@ -21,8 +24,20 @@ pub(crate) struct Question {
 struct Open {
     deadline: Instant,
     body: Bytes,
+    /// The state must have this.
+    at_least: Index,
+    /// Which was not committed when it came.
+    is_ahead: bool,
     /// With the machine.
     serving: bool,
+}
+
+/// A round without an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Round {
+    asked: Instant,
+    lease: bool,
+    requests: Vec<RequestId>,
 }
 
 /// Every question that is not answered. The lists name the questions in the order they came; one that is gone is passed over.
@@ -30,13 +45,21 @@ struct Open {
 pub(crate) struct Reads {
     open: BTreeMap<RequestId, Open>,
     deadlines: BTreeSet<(Instant, RequestId)>,
-    /// Not yet asked for an index.
+    /// Content with a state of at most this age; the time to judge it by is that of the end of the turn.
+    bounded: Vec<(RequestId, Duration)>,
+    /// Not yet asked for an index: those that a lease is good enough for, and all others.
+    waiting_lease: Vec<RequestId>,
     waiting: Vec<RequestId>,
-    /// Rounds without an answer, and when each was asked.
-    asked: BTreeMap<u64, (Instant, Vec<RequestId>)>,
+    asked: BTreeMap<u64, Round>,
     /// May be served once the index is handed to the machine.
     indexed: BTreeMap<Index, Vec<RequestId>>,
+    /// When the newest of the rounds was asked whose index was handed to the machine: the state is as of then, or newer.
+    fresh: Option<Instant>,
+    /// The same of one whose index is still to be handed over. There is one at a time, lest a machine that is always a
+    /// little behind never gets to any.
+    next_fresh: Option<(Index, Instant)>,
     bytes: usize,
+    ahead: usize,
     /// Rounds so far.
     rounds: u64,
     /// The name of the round before the first: no round of another run of this node may have the name of one of this run.
@@ -48,10 +71,15 @@ impl Reads {
         Self {
             open: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            bounded: Vec::new(),
+            waiting_lease: Vec::new(),
             waiting: Vec::new(),
             asked: BTreeMap::new(),
             indexed: BTreeMap::new(),
+            fresh: None,
+            next_fresh: None,
             bytes: 0,
+            ahead: 0,
             rounds: 0,
             base: session,
         }
@@ -61,78 +89,110 @@ impl Reads {
         self.open.len()
     }
 
+    /// Those that came for an entry of the future.
+    pub(crate) fn ahead(&self) -> usize {
+        self.ahead
+    }
+
     /// Bytes of questions that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Waits for an index.
-    pub(crate) fn push(&mut self, question: Question) {
-        self.waiting.push(question.request);
-        self.put(question);
-    }
-
-    /// Wants the state as it is.
-    pub(crate) fn push_stale(&mut self, question: Question) {
-        self.indexed.entry(Index::ZERO).or_default().push(question.request);
-        self.put(question);
-    }
-
-    fn put(&mut self, Question { request, deadline, body }: Question) {
+    /// With `is_ahead` it wants an entry that is not committed yet.
+    pub(crate) fn push(&mut self, Question { request, deadline, body, read }: Question, is_ahead: bool) {
+        let Read { consistency, at_least } = read;
+        match consistency {
+            Consistency::Linearizable => self.waiting.push(request),
+            Consistency::Lease => self.waiting_lease.push(request),
+            Consistency::Stale { max_age: Some(max_age) } => self.bounded.push((request, max_age)),
+            Consistency::Stale { max_age: None } => self.indexed.entry(at_least).or_default().push(request),
+        }
         self.bytes += body.len();
         self.deadlines.insert((deadline, request));
-        self.open.insert(request, Open { deadline, body, serving: false });
+        self.ahead += usize::from(is_ahead);
+        self.open.insert(request, Open { deadline, body, at_least, is_ahead, serving: false });
+    }
+
+    /// Sorts out those that came with a bound on the age of the state: what is here will do, or they wait for a round. On the
+    /// leader its lease tells that what is here is new.
+    pub(crate) fn judge_ages(&mut self, now: Instant, leads: bool) {
+        for (request, max_age) in std::mem::take(&mut self.bounded) {
+            let Some(at_least) = self.open.get(&request).map(|open| open.at_least) else { continue };
+            // A round that was asked before the age began proves nothing, one in that very moment either.
+            if self.fresh.is_some_and(|asked| now.since(asked) < max_age) {
+                self.indexed.entry(at_least).or_default().push(request);
+            } else if leads {
+                self.waiting_lease.push(request);
+            } else {
+                self.waiting.push(request);
+            }
+        }
+    }
+
+    fn list(&mut self, lease: bool) -> &mut Vec<RequestId> {
+        if lease { &mut self.waiting_lease } else { &mut self.waiting }
     }
 
     pub(crate) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.waiting_lease.is_empty()
     }
 
-    /// One name for all that wait, if any do.
-    pub(crate) fn ask(&mut self, now: Instant) -> Option<ReadId> {
-        if self.waiting.is_empty() {
+    /// One name for all that wait, by lease or not, if any do.
+    pub(crate) fn ask(&mut self, asked: Instant, lease: bool) -> Option<ReadId> {
+        let requests = std::mem::take(self.list(lease));
+        if requests.is_empty() {
             return None;
         }
         self.rounds += 1;
-        self.asked.insert(self.rounds, (now, std::mem::take(&mut self.waiting)));
+        self.asked.insert(self.rounds, Round { asked, lease, requests });
         Some(ReadId(self.base.wrapping_add(self.rounds)))
     }
 
-    /// The questions of this round, if it has no answer yet: it has one now.
-    fn take_round(&mut self, read: ReadId) -> Option<Vec<RequestId>> {
-        self.asked.remove(&read.0.wrapping_sub(self.base)).map(|(_, requests)| requests)
+    /// This round, if it has no answer yet: it has one now.
+    fn take_round(&mut self, read: ReadId) -> Option<Round> {
+        self.asked.remove(&read.0.wrapping_sub(self.base))
     }
 
-    /// These may be served once `index` is handed to the machine.
+    /// The questions of this round may be served once `index` is handed to the machine.
     pub(crate) fn index(&mut self, read: ReadId, index: Index) {
-        if let Some(requests) = self.take_round(read) {
-            self.indexed.entry(index).or_default().extend(requests);
+        let Some(Round { asked, requests, .. }) = self.take_round(read) else { return };
+        for request in requests {
+            if let Some(open) = self.open.get(&request) {
+                self.indexed.entry(index.max(open.at_least)).or_default().push(request);
+            }
+        }
+        if self.next_fresh.is_none_or(|(next, at)| index <= next && asked > at) {
+            self.next_fresh = Some((index, asked));
         }
     }
 
     /// No index was given: they wait again. False if nobody asks.
     pub(crate) fn again(&mut self, read: ReadId) -> bool {
-        let Some(requests) = self.take_round(read) else { return false };
-        self.waiting.extend(requests);
+        let Some(Round { lease, requests, .. }) = self.take_round(read) else { return false };
+        self.list(lease).extend(requests);
         true
     }
 
     /// Those that have waited so long for an answer wait to be asked again: the question or the answer was lost.
     pub(crate) fn again_after(&mut self, now: Instant, patience: Duration) {
-        while let Some(round) = self.asked.first_entry().filter(|round| round.get().0 + patience <= now) {
-            let (_, requests) = round.remove();
-            self.waiting.extend(requests);
+        while let Some(round) = self.asked.first_entry().filter(|round| round.get().asked + patience <= now) {
+            let Round { lease, requests, .. } = round.remove();
+            self.list(lease).extend(requests);
         }
     }
 
     /// When the oldest round without an answer was asked; never if there is none.
     pub(crate) fn oldest_asked(&self) -> Instant {
         // Rounds are counted as time passes.
-        self.asked.first_key_value().map_or(Instant::NEVER, |(_, (at, _))| *at)
+        self.asked.first_key_value().map_or(Instant::NEVER, |(_, round)| round.asked)
     }
 
     /// Gives the machine those that it can answer once it has been handed everything up to `handed`.
     pub(crate) fn take_ready(&mut self, handed: Index) -> Vec<(RequestId, Bytes)> {
+        if let Some((_, asked)) = self.next_fresh.take_if(|(index, _)| *index <= handed) {
+            self.fresh = self.fresh.max(Some(asked));
+        }
         let mut ready = Vec::new();
         while let Some(at) = self.indexed.first_entry().filter(|at| *at.key() <= handed) {
             for request in at.remove() {
@@ -154,6 +214,7 @@ impl Reads {
         let open = self.open.remove(&request)?;
         self.deadlines.remove(&(open.deadline, request));
         self.bytes -= open.body.len();
+        self.ahead -= usize::from(open.is_ahead);
         Some(open)
     }
 
@@ -177,10 +238,11 @@ impl Reads {
 
     /// Keeps those that are gone from outnumbering those that are there, where both wait for a leader or for the machine.
     fn forget_gone(&mut self) {
-        let Self { open, waiting, indexed, .. } = self;
-        let listed = waiting.len() + indexed.values().map(Vec::len).sum::<usize>();
+        let Self { open, waiting, waiting_lease, indexed, .. } = self;
+        let listed = waiting.len() + waiting_lease.len() + indexed.values().map(Vec::len).sum::<usize>();
         if listed > 2 * open.len() {
             waiting.retain(|request| open.contains_key(request));
+            waiting_lease.retain(|request| open.contains_key(request));
             indexed.retain(|_, requests| {
                 requests.retain(|request| open.contains_key(request));
                 !requests.is_empty()
@@ -202,20 +264,73 @@ impl Reads {
 mod tests {
     use super::*;
 
+    fn question(request: u64, deadline: u64, consistency: Consistency) -> Question {
+        let (request, deadline) = (RequestId(request), Instant(deadline));
+        Question { request, deadline, body: Bytes::new(), read: Read::of(consistency) }
+    }
+
     #[test]
     fn what_is_gone_does_not_pile_up_in_the_lists() {
         let mut reads = Reads::new(7);
         for n in 0..1_000 {
-            let question = |request| Question { request: RequestId(request), deadline: Instant(n), body: Bytes::new() };
-            reads.push(question(3 * n));
-            reads.push(question(3 * n + 1));
-            let read = reads.ask(Instant(n)).expect("two wait");
+            reads.push(question(4 * n, n, Consistency::Linearizable), false);
+            reads.push(question(4 * n + 1, n, Consistency::Linearizable), false);
+            let read = reads.ask(Instant(n), false).expect("two wait");
             reads.index(read, Index(n + 1));
-            reads.push(question(3 * n + 2));
-            assert_eq!(reads.expired(Instant(n)).len(), 3);
-            assert!(reads.waiting.len() + reads.indexed.len() < 10);
+            reads.push(question(4 * n + 2, n, Consistency::Linearizable), false);
+            reads.push(question(4 * n + 3, n, Consistency::Lease), false);
+            assert_eq!(reads.expired(Instant(n)).len(), 4);
+            assert!(reads.waiting.len() + reads.waiting_lease.len() + reads.indexed.len() < 10);
         }
         assert!(reads.take_ready(Index(1_000)).is_empty());
         assert_eq!((reads.len(), reads.deadline()), (0, Instant::NEVER));
+    }
+
+    /// Asks a round at a time, and answers it with an index.
+    fn round(reads: &mut Reads, at: u64, index: u64) {
+        reads.push(question(1_000 + at, u64::MAX, Consistency::Linearizable), false);
+        let read = reads.ask(Instant(at), false).expect("one waits");
+        reads.index(read, Index(index));
+    }
+
+    /// Whether a question with this bound is answered from what is here.
+    fn is_local(reads: &mut Reads, now: u64, max_age: u64) -> bool {
+        let max_age = Some(Duration::from_nanos(max_age));
+        reads.push(question(1, u64::MAX, Consistency::Stale { max_age }), false);
+        reads.judge_ages(Instant(now), false);
+        let local = reads.take_ready(Index(10)).iter().any(|(request, _)| *request == RequestId(1));
+        reads.remove(RequestId(1));
+        reads.waiting.clear();
+        local
+    }
+
+    #[test]
+    fn the_age_of_a_state_counts_from_when_its_round_was_asked() {
+        let mut reads = Reads::new(7);
+        assert!(!is_local(&mut reads, 0, u64::MAX), "nothing was asked yet");
+        round(&mut reads, 100, 10);
+        reads.take_ready(Index(10));
+        assert!(is_local(&mut reads, 150, 51) && !is_local(&mut reads, 150, 50));
+        assert!(!is_local(&mut reads, 100, 0), "in no time at all nothing is fresh");
+        assert!(is_local(&mut reads, 100, 1));
+    }
+
+    #[test]
+    fn a_round_makes_the_state_fresh_when_the_machine_has_its_index() {
+        let mut reads = Reads::new(7);
+        round(&mut reads, 100, 10);
+        reads.take_ready(Index(10));
+        round(&mut reads, 200, 11);
+        round(&mut reads, 300, 12);
+        reads.take_ready(Index(10));
+        assert!(!is_local(&mut reads, 310, 200), "the machine has not come to 11");
+        reads.take_ready(Index(11));
+        assert!(is_local(&mut reads, 310, 111) && !is_local(&mut reads, 310, 110));
+        // An answer that comes late, of a round that was asked early, makes nothing older.
+        reads.push(question(7, u64::MAX, Consistency::Linearizable), false);
+        let early = reads.ask(Instant(150), false).expect("one waits");
+        reads.index(early, Index(1));
+        reads.take_ready(Index(11));
+        assert!(is_local(&mut reads, 310, 111));
     }
 }

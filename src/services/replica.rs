@@ -2,26 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use graft_domain::{
-    Entry, EntryId, Incarnation, Index, Input, Instant, NodeId, Payload, RaftCore, ReadOutcome, Ready, Term,
-    Transition, Write,
+    EntryId, Incarnation, Index, Input, Instant, NodeId, Payload, RaftCore, ReadOutcome, Ready, Term, Transition, Write,
 };
 
 use crate::asks::Asks;
 use crate::change::Ask;
-use crate::commands;
+use crate::commands::{self, Act, Slot};
 use crate::error::Outcome;
 use crate::heard::Heard;
 use crate::links::Links;
 use crate::membership::Reform;
 use crate::notice::Notice;
-use crate::ports::{Command, Halt, PeerMessage};
+use crate::own_session::OwnSession;
+use crate::ports::{Halt, PeerMessage};
 use crate::reads::{Question, Reads};
 use crate::routing::Forwarded;
 use crate::snapshot_meta::SnapshotMeta;
 use crate::snapshots::Snapshots;
+use crate::verifying::Verifies;
 use crate::waiting::{Calls, RequestId};
 
 /// The time, as the caller of the replica tells it.
@@ -38,8 +40,26 @@ pub struct Clock {
 pub enum Consistency {
     /// As of a moment between question and answer, confirmed by a quorum (thesis §6.4).
     Linearizable,
-    /// What this replica has applied, however old.
-    Stale,
+    /// The same, on the word of a leader whose lease tells it that nobody else can lead (thesis §6.4.1): no round to the
+    /// others, but it holds only as long as the members' monotonic clocks run alike within a tenth.
+    Lease,
+    /// What this replica has applied, if it is known to be younger than `max_age`, which is so if a round that was asked within
+    /// it has been served here; else as of a round made for it. However old without a `max_age`.
+    Stale { max_age: Option<Duration> },
+}
+
+/// What a query wants to see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Read {
+    pub consistency: Consistency,
+    /// The state must have at least this entry: what its caller has written or seen before.
+    pub at_least: Index,
+}
+
+impl Read {
+    pub fn of(consistency: Consistency) -> Self {
+        Self { consistency, at_least: Index::ZERO }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,15 +73,17 @@ pub struct ReplicaConfig {
     /// Bytes of commands and queries that wait here; at the cap further ones are refused as busy.
     pub inflight_bytes_max: usize,
     /// How long to wait before handing a refused call to a leader again.
-    pub retry: std::time::Duration,
+    pub retry: Duration,
     /// How long to wait for a read's index before asking again.
-    pub read_retry: std::time::Duration,
+    pub read_retry: Duration,
     /// The core's: the measure for how long members may be silent.
-    pub election_timeout: std::time::Duration,
+    pub election_timeout: Duration,
     /// Where others dial this node.
     pub address: String,
     /// Which life of its data directory this is.
     pub incarnation: Incarnation,
+    /// How long the session of this node, and one that a client opens without saying, lasts without being used.
+    pub session_ttl: Duration,
     /// Bytes of log after which a snapshot is taken, or as many as the last one had if that is more.
     pub snapshot_every_bytes: usize,
     /// Entries after which a snapshot is taken.
@@ -90,13 +112,26 @@ pub enum Event {
     Trouble(NodeId, String),
     Execute {
         request: RequestId,
+        /// Of a client that has a session of its own. Without, it is made in the session of this node.
+        slot: Option<Slot>,
         body: Bytes,
+        deadline: Instant,
+    },
+    /// Open a session for a client. The outcome's `index` is the session's id, and no place in the log.
+    OpenSession {
+        request: RequestId,
+        ttl: Duration,
         deadline: Instant,
     },
     Query {
         request: RequestId,
         body: Bytes,
-        consistency: Consistency,
+        read: Read,
+        deadline: Instant,
+    },
+    /// Compare the replicas' digests; answered with [`Outcome::Compared`].
+    Verify {
+        request: RequestId,
         deadline: Instant,
     },
     /// Something that only the leader can do.
@@ -169,9 +204,17 @@ pub enum Event {
     /// No space is left; the write is tried again until there is.
     StorageFull,
     StorageFailed(String),
-    /// The machine is done with everything up to here, and its callers are answered.
+    /// The machine is done with everything up to here, and its callers are answered; but for those of `expired`, whose
+    /// session does not exist any more.
     Applied {
         index: Index,
+        expired: Vec<RequestId>,
+    },
+    /// The digest as of an entry that asked for it, for the member that asked.
+    Digested {
+        index: Index,
+        origin: NodeId,
+        digest: Result<Bytes, String>,
     },
     /// The machine has answered these queries.
     Queried(Vec<RequestId>),
@@ -218,11 +261,21 @@ pub enum Effect {
 /// Committed commands for the machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Batch {
-    pub commands: Vec<Command>,
+    pub commands: Vec<Committed>,
     /// Whom to answer: the place in `commands`, and the request.
     pub callers: Vec<(usize, RequestId)>,
     /// Everything up to here is applied when the commands are.
     pub upto: Index,
+}
+
+/// A committed command as the applier gets it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Committed {
+    pub index: Index,
+    pub term: Term,
+    /// Nanoseconds since the Unix epoch, stamped by the leader; never goes back along the log.
+    pub time: u64,
+    pub act: Act,
 }
 
 /// One member: the core and what users do with it.
@@ -232,6 +285,8 @@ pub struct Replica {
     pub(crate) config: ReplicaConfig,
     pub(crate) clock: Clock,
     pub(crate) calls: Calls,
+    pub(crate) own: OwnSession,
+    pub(crate) verifies: Verifies,
     pub(crate) reads: Reads,
     pub(crate) heard: Heard,
     /// Commands of other members that are to be proposed with this turn.
@@ -279,6 +334,8 @@ impl Replica {
             config,
             clock,
             calls: Calls::default(),
+            own: OwnSession::default(),
+            verifies: Verifies::default(),
             heard: Heard::default(),
             forwarded: Vec::new(),
             time: 0,
@@ -341,8 +398,8 @@ impl Replica {
         match event {
             Event::Timeout => self.step(Input::Timeout),
             Event::Peer(PeerMessage::Raft(envelope)) => self.step(Input::Receive(envelope)),
-            Event::Peer(PeerMessage::Forward { from, term, ticket, body }) => {
-                self.on_forward(term, Forwarded { from, ticket, body });
+            Event::Peer(PeerMessage::Forward { from, term, ticket, act }) => {
+                self.on_forward(term, Forwarded { from, ticket, act });
             }
             Event::Peer(PeerMessage::Refused { to, ticket, refusal }) => self.on_refused(to, ticket, refusal),
             Event::Peer(PeerMessage::Ask { from, ticket, ask }) => self.on_asked(from, ticket, ask),
@@ -356,10 +413,15 @@ impl Replica {
             Event::Trouble(peer, why) if self.core.membership().contains(&peer) => {
                 self.troubles.insert(peer, why);
             }
-            Event::Peer(PeerMessage::Answered { .. }) | Event::Trouble(..) => {}
-            Event::Execute { request, body, deadline } => self.on_execute(request, body, deadline),
-            Event::Query { request, body, consistency, deadline } => {
-                self.on_query(consistency, Question { request, deadline, body });
+            Event::Peer(PeerMessage::Digest { from, to, index, digest }) if to == self.core.id() => {
+                self.on_digest(from, index, digest);
+            }
+            Event::Peer(PeerMessage::Answered { .. } | PeerMessage::Digest { .. }) | Event::Trouble(..) => {}
+            Event::Execute { request, slot, body, deadline } => self.on_execute(request, slot, body, deadline),
+            Event::OpenSession { request, ttl, deadline } => self.on_open_session(request, ttl, deadline),
+            Event::Verify { request, deadline } => self.on_verify(request, deadline),
+            Event::Query { request, body, read, deadline } => {
+                self.on_query(Question { request, deadline, body, read });
             }
             Event::Persisted { seq } => {
                 self.storage_full = false;
@@ -367,10 +429,8 @@ impl Replica {
             }
             Event::StorageFull => self.on_storage_full(),
             Event::StorageFailed(why) => self.fail(why, Input::StorageFailed),
-            Event::Applied { index } => {
-                self.calls.applied(index);
-                self.step(Input::Applied { index });
-            }
+            Event::Applied { index, expired } => self.on_applied(index, expired),
+            Event::Digested { index, origin, digest } => self.on_digested(index, origin, digest),
             Event::Queried(requests) => requests.into_iter().for_each(|request| self.reads.served(request)),
             Event::Halted(halt) => self.fail(halt.why, Input::Unfit),
             Event::Stop { deadline } => self.on_stop(deadline),
@@ -399,8 +459,10 @@ impl Replica {
         }
     }
 
-    /// Everything that the events since the last call want done, in order.
-    pub fn effects(&mut self) -> Vec<Effect> {
+    /// Everything that the events since the last call want done, in order. The clock is read after the last of them came:
+    /// a process may be paused between taking events, and a lease must not be judged by a time before the question.
+    pub fn effects(&mut self, clock: Clock) -> Vec<Effect> {
+        self.clock = clock;
         self.expire();
         self.hand_over();
         self.route();
@@ -408,7 +470,7 @@ impl Replica {
         self.ask_leader();
         self.reform();
         self.mind_links();
-        let ready = self.core.ready();
+        let ready = self.core.ready(self.clock.now);
         self.perform(ready);
         self.snapshot();
         self.serve_reads();
@@ -429,6 +491,7 @@ impl Replica {
             self.reform_deadline(),
             self.links_deadline(),
             self.snapshots_deadline(),
+            self.verifies.deadline(),
             self.stop_deadline(),
         ];
         all.into_iter().min().unwrap_or(Instant::NEVER)
@@ -488,41 +551,5 @@ impl Replica {
             }
             _ => {}
         }
-    }
-
-    fn apply(&mut self, entries: Vec<Entry>) {
-        if self.failure.is_some() {
-            return;
-        }
-        let mut batch = Batch { upto: self.handed, ..Batch::default() };
-        for entry in entries {
-            if let Err(why) = self.put_into(&mut batch, &entry) {
-                let why = format!("entry {} is not a command: {why}", entry.id());
-                self.fail(why, Input::Unfit);
-                break;
-            }
-            batch.upto = entry.index;
-        }
-        self.handed = batch.upto;
-        self.effects.push(Effect::Apply(batch));
-    }
-
-    fn put_into(&mut self, batch: &mut Batch, entry: &Entry) -> Result<(), commands::BadCommand> {
-        self.snapshots.count(entry);
-        if let Payload::Command(command) = &entry.payload {
-            let commands::Logged { time, ticket, body } = commands::decode(command)?;
-            self.time = self.time.max(time);
-            if ticket.session == self.config.session
-                && let Some(request) = self.calls.applying(ticket.sequence, entry.index)
-            {
-                batch.callers.push((batch.commands.len(), request));
-            }
-            (self.command, self.applied_time) = (entry.index, time);
-            batch.commands.push(Command { index: entry.index, term: entry.term, time, body });
-        } else {
-            // A leader's first entry: everything of earlier terms that will ever be is before it.
-            self.calls.park_overtaken(entry.term);
-        }
-        Ok(())
     }
 }

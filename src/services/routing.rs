@@ -5,36 +5,62 @@ use std::time::Duration;
 use bytes::Bytes;
 use graft_domain::{Input, Instant, NodeId, Payload, Rejected, Term};
 
-use crate::commands;
-use crate::error::Refusal;
+use crate::commands::{self, Act, Slot};
+use crate::error::{Outcome, Refusal};
 use crate::ports::{PeerMessage, Ticket};
 use crate::reads::Question;
-use crate::replica::{Consistency, Effect, Replica};
-use crate::waiting::RequestId;
+use crate::replica::{Effect, Replica};
+use crate::waiting::{Call, RequestId, Want};
+
+/// Of the calls that may wait on a node, one in so many may be a query that waits for an entry of the future.
+const AHEAD_SHARE: usize = 8;
+
+/// With the run of a node: the key of sessions that it opens for clients. That of its own is another one.
+const FOR_CLIENTS: u64 = 1;
 
 /// A command that another member made and asks this one to propose.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Forwarded {
     pub(crate) from: NodeId,
     pub(crate) ticket: Ticket,
-    pub(crate) body: Bytes,
+    pub(crate) act: Act,
 }
 
 /// At the door.
 impl Replica {
     /// A command made here: it waits for the end of the turn, so that all of a turn are proposed together.
-    pub(crate) fn on_execute(&mut self, request: RequestId, body: Bytes, deadline: Instant) {
-        match self.door(body.len()) {
-            Ok(()) => self.calls.park(request, body, deadline),
+    pub(crate) fn on_execute(&mut self, request: RequestId, slot: Option<Slot>, body: Bytes, deadline: Instant) {
+        match (self.door(body.len()), slot) {
+            (Ok(()), _) => self.take_in(request, slot, body, deadline),
+            (Err(refusal), Some(slot)) if self.is_unresolved(slot) => {
+                let why = format!("it was not made again: {refusal}");
+                self.answer(request, Outcome::Unknown { why, slot: Some(slot) });
+            }
+            (Err(refusal), _) => self.answer_refused(request, refusal),
+        }
+    }
+
+    /// A session for a client.
+    pub(crate) fn on_open_session(&mut self, request: RequestId, ttl: Duration, deadline: Instant) {
+        match self.door(0) {
+            Ok(()) => {
+                let want = Want::OpenSession { ttl, key: commands::mix(self.config.session, FOR_CLIENTS) };
+                self.calls.park(Call::new(Some(request), want, deadline));
+            }
             Err(refusal) => self.answer_refused(request, refusal),
         }
     }
 
-    pub(crate) fn on_query(&mut self, consistency: Consistency, question: Question) {
-        match (self.door(question.body.len()), consistency) {
-            (Err(refusal), _) => self.answer_refused(question.request, refusal),
-            (Ok(()), Consistency::Stale) => self.reads.push_stale(question),
-            (Ok(()), Consistency::Linearizable) => self.reads.push(question),
+    pub(crate) fn on_query(&mut self, question: Question) {
+        let is_ahead = question.read.at_least > self.core.commit();
+        match self.door(question.body.len()) {
+            // An index that does not come is waited for until the deadline: what waits so leaves room for all else.
+            Ok(()) if is_ahead && self.reads.ahead() >= (self.config.inflight_max / AHEAD_SHARE).max(1) => {
+                let why = format!("{} queries wait for entries that are not committed yet", self.reads.ahead());
+                self.answer_refused(question.request, Refusal::Busy(why));
+            }
+            Ok(()) => self.reads.push(question, is_ahead),
+            Err(refusal) => self.answer_refused(question.request, refusal),
         }
     }
 
@@ -64,6 +90,8 @@ impl Replica {
 impl Replica {
     /// Hands what waits to the leader: proposes it here, or passes it on.
     pub(crate) fn route(&mut self) {
+        self.give_places();
+        self.calls.let_go_on(self.core.is_leader());
         if self.core.is_leader() {
             self.begin_to_lead();
             self.propose_turn();
@@ -86,16 +114,26 @@ impl Replica {
         let Some(leader) = self.leader_at_hand().filter(|_| self.clock.now >= self.route_at) else { return };
         let term = self.core.term();
         while self.calls.may_forward()
-            && let Some((sequence, body)) = self.calls.send_next(leader, term)
+            && let Some((sequence, want)) = self.calls.send_next(leader, term)
         {
-            self.forward(leader, term, sequence, body);
+            self.forward(leader, term, sequence, want);
         }
     }
 
-    fn forward(&mut self, leader: NodeId, term: Term, sequence: u64, body: Bytes) {
+    fn forward(&mut self, leader: NodeId, term: Term, sequence: u64, want: Want) {
         let ticket = Ticket { session: self.config.session, sequence };
         let from = self.core.id();
-        self.effects.push(Effect::Send(leader, PeerMessage::Forward { from, term, ticket, body }));
+        let act = self.act(want);
+        self.effects.push(Effect::Send(leader, PeerMessage::Forward { from, term, ticket, act }));
+    }
+
+    /// What the log is to say.
+    fn act(&self, want: Want) -> Act {
+        match want {
+            Want::Command { body, place } => Act::Command { slot: self.own.slot(place), body },
+            Want::OpenSession { ttl, key } => Act::OpenSession { ttl, key },
+            Want::Verify => Act::Verify { origin: self.core.id() },
+        }
     }
 
     /// What was handed to a leader over an earlier connection may be lost with it. It hears each ticket once, so it can be
@@ -106,9 +144,9 @@ impl Replica {
         self.ask_again();
         self.tell_link(peer, None);
         let term = self.core.term();
-        let sent: Vec<(u64, Bytes)> = self.calls.sent_to(peer, term).collect();
-        for (sequence, body) in sent {
-            self.forward(peer, term, sequence, body);
+        let sent: Vec<(u64, Want)> = self.calls.sent_to(peer, term).collect();
+        for (sequence, want) in sent {
+            self.forward(peer, term, sequence, want);
         }
     }
 
@@ -128,13 +166,14 @@ impl Replica {
         }
         match refusal {
             Refusal::NotLeader { .. } | Refusal::NoLeader | Refusal::Stopped | Refusal::Halted(_) => {
-                if self.calls.park_again(ticket.sequence) {
+                if let Some(call) = self.calls.take_sent(ticket.sequence) {
+                    self.park(call);
                     self.retry_later();
                 }
             }
             final_refusal => {
                 if let Some(call) = self.calls.take_sent(ticket.sequence) {
-                    self.answer_refused(call.request, final_refusal);
+                    self.refuse_call(&call, final_refusal);
                 }
             }
         }
@@ -158,7 +197,7 @@ impl Replica {
 impl Replica {
     /// Another member asks this one to propose, in the term that it takes it to lead.
     pub(crate) fn on_forward(&mut self, term: Term, forwarded: Forwarded) {
-        let (bytes, limit) = (forwarded.body.len(), self.config.command_bytes_max);
+        let (bytes, limit) = (forwarded.act.size(), self.config.command_bytes_max);
         let is_member = self.core.membership().contains(&forwarded.from);
         if !is_member || !self.heard.is_first(forwarded.from, term, forwarded.ticket) {
             return;
@@ -231,11 +270,12 @@ impl Replica {
         self.time = self.time.max(self.clock.wall);
         let (leader, term, session) = (self.core.id(), self.core.term(), self.config.session);
         let mut batch = Vec::new();
-        while own && let Some((sequence, body)) = self.calls.send_next(leader, term) {
-            batch.push(commands::encode(&mut self.arena, self.time, Ticket { session, sequence }, &body));
+        while own && let Some((sequence, want)) = self.calls.send_next(leader, term) {
+            let act = self.act(want);
+            batch.push(commands::encode(&mut self.arena, self.time, Ticket { session, sequence }, &act));
         }
-        for Forwarded { ticket, body, .. } in std::mem::take(&mut self.forwarded) {
-            batch.push(commands::encode(&mut self.arena, self.time, ticket, &body));
+        for Forwarded { ticket, act, .. } in std::mem::take(&mut self.forwarded) {
+            batch.push(commands::encode(&mut self.arena, self.time, ticket, &act));
         }
         self.step(Input::Propose(batch));
     }
@@ -243,9 +283,7 @@ impl Replica {
     fn turn_down(&mut self, own: bool, refusal: &Refusal) {
         // Others than the busy may do better with the next leader.
         if own && matches!(refusal, Refusal::Busy(_)) {
-            for call in self.calls.take_parked() {
-                self.answer_refused(call.request, refusal.clone());
-            }
+            self.refuse_parked(refusal);
         }
         self.turn_forwarded_down(refusal);
         self.retry_later();
@@ -268,17 +306,20 @@ impl Replica {
 
 /// Reads.
 impl Replica {
-    /// Asks for one index for all queries that wait.
+    /// Asks for one index for all queries that wait, and for one by lease for those that this is good enough for.
     pub(crate) fn ask_reads(&mut self) {
         let now = self.clock.now;
+        self.reads.judge_ages(now, self.core.is_leader());
         self.reads.again_after(now, self.config.read_retry);
-        if self.leader_at_hand().is_none() || now < self.route_at {
-            return;
-        }
-        let Some(read) = self.reads.ask(now) else { return };
-        if self.core.step(now, Input::Read(read)).is_err() {
-            self.reads.again(read);
-            self.retry_later();
+        for lease in [true, false] {
+            if self.leader_at_hand().is_none() || now < self.route_at {
+                return;
+            }
+            let Some(read) = self.reads.ask(now, lease) else { continue };
+            if self.core.step(now, Input::Read { read, lease }).is_err() {
+                self.reads.again(read);
+                self.retry_later();
+            }
         }
     }
 

@@ -28,7 +28,8 @@ pub enum BadSnapshotMeta {
     Membership(BadMembership),
 }
 
-const VERSION: u8 = 1;
+/// Of what a snapshot says of itself and of what follows it.
+const VERSION: u8 = 2;
 
 impl SnapshotMeta {
     pub fn encode(&self) -> Bytes {
@@ -63,6 +64,9 @@ impl fmt::Display for BadSnapshotMeta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Truncated => f.write_str("cut short"),
+            Self::UnknownVersion(version) if *version < VERSION => {
+                write!(f, "snapshot format {version} of an older program, this one reads {VERSION} only")
+            }
             Self::UnknownVersion(version) => {
                 write!(f, "snapshot format {version}, this program knows {VERSION}: upgrade this node")
             }

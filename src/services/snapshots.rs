@@ -51,7 +51,8 @@ pub(crate) struct Snapshots {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Fetching {
-    last: EntryId,
+    /// The newest that was asked for. What comes may be an older one, until the leader has told which it has.
+    wanted: EntryId,
     bytes: u64,
     total: u64,
 }
@@ -198,7 +199,7 @@ impl Replica {
             .collect();
         for request in expired {
             let why = "the snapshot is not written yet; it goes on without this call".to_owned();
-            self.effects.push(Effect::Answer(request, Outcome::Unknown(why)));
+            self.effects.push(Effect::Answer(request, Outcome::unknown(why)));
         }
     }
 
@@ -221,12 +222,17 @@ impl Replica {
     /// The leader has what this node lacks.
     pub(crate) fn on_fetch(&mut self, fetch: SnapshotFetch) {
         let SnapshotFetch { leader, last } = fetch;
-        let is_coming = self.snapshots.fetching.is_some_and(|fetching| fetching.last >= last);
+        let is_coming = self.snapshots.fetching.is_some_and(|fetching| fetching.wanted >= last);
         if is_coming || self.snapshots.restoring.is_some() || self.clock.now < self.snapshots.fetch_at {
             return;
         }
-        self.snapshots.fetching = Some(Fetching { last, bytes: 0, total: 0 });
-        self.notice_snapshot("fetching", last.index, 0, 0, Some(leader), None);
+        if let Some(fetching) = &mut self.snapshots.fetching {
+            // It goes on from where it is, as far as can be told.
+            fetching.wanted = last;
+        } else {
+            self.snapshots.fetching = Some(Fetching { wanted: last, bytes: 0, total: 0 });
+            self.notice_snapshot("fetching", last.index, 0, 0, Some(leader), None);
+        }
         self.effects.push(Effect::Fetch { leader, last });
     }
 
@@ -237,7 +243,7 @@ impl Replica {
 
     pub(crate) fn on_snapshot_fetching(&mut self, last: EntryId, bytes: u64, total: u64) {
         if let Some(fetching) = &mut self.snapshots.fetching {
-            *fetching = Fetching { last, bytes, total };
+            (fetching.wanted, fetching.bytes, fetching.total) = (fetching.wanted.max(last), bytes, total);
             let leader = self.core.leader();
             self.notice_snapshot("fetching", last.index, bytes, total, leader, None);
         }
@@ -266,8 +272,8 @@ impl Replica {
     /// The machine has the state of the snapshot: the log may go on from there.
     pub(crate) fn on_snapshot_restored(&mut self, last: EntryId) {
         let Some((meta, bytes)) = self.snapshots.restoring.take_if(|(meta, _)| meta.last == last) else { return };
-        // It may cover calls that were handed over: they would not be seen any more, and must not be handed over again.
-        self.forget_sent("a snapshot took the place of the part of the log that it may be in");
+        // It may cover calls that were handed over: they would not be seen any more.
+        self.hand_over_again();
         self.step(Input::SnapshotInstalled { last, membership: Arc::clone(&meta.membership) });
         self.handed = self.handed.max(last.index);
         self.command = self.command.max(meta.command);
@@ -275,6 +281,8 @@ impl Replica {
         self.time = self.time.max(meta.time);
         let Snapshots { bytes: counted, entries, size, .. } = &mut self.snapshots;
         (*counted, *entries, *size) = (0, 0, bytes);
+        // Whatever kept this node from taking one of its own, it has one now.
+        (self.snapshots.error, self.snapshots.failures) = (None, 0);
         self.notice_snapshot("installed", last.index, bytes, bytes, None, None);
     }
 

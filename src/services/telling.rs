@@ -96,14 +96,13 @@ impl Replica {
         self.step(Input::Unfit);
         self.follow_asks();
         // What is with the machine is answered by it; of what others hold nothing will be heard here.
-        for call in self.calls.take_parked() {
-            self.answer_refused(call.request, Refusal::Removed);
-        }
+        self.refuse_parked(&Refusal::Removed);
         self.forget_sent("this node was removed from the cluster before the answer came");
         for (request, _) in self.reads.drain() {
             self.answer_refused(request, Refusal::Removed);
         }
         self.end_own_removal();
+        self.dismiss_verifies("this node was removed from the cluster before all had answered");
         self.dismiss_asks(&Refusal::Removed, "this node was removed from the cluster before the answer came");
         self.dismiss_snapshots(&Refusal::Removed);
     }

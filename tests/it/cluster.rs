@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use graft::domain::{Index, NodeId};
 use graft::infrastructure::config::NodeConfig;
-use graft::infrastructure::runtime::{Caller, Kind, Node, StartError, Waiting};
+use graft::infrastructure::runtime::{Node, StartError, Waiting};
+use graft::services::api::{Api, Call, Caller};
 use graft::services::error::{Outcome, Refusal};
-use graft::services::ports::{Command, Halt, Machine, Raised, Reply, StoreError, WriteSnapshot};
-use graft::services::{Consistency, Status};
+use graft::services::ports::{Command, Emitted, Halt, Machine, Made, Raised, Reply, StoreError, WriteSnapshot};
+use graft::services::{self, Consistency, Status};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Keeps every command; `raise`, `halt`, `panic` and `block` do as they say.
+/// Keeps every command; `raise`, `halt`, `panic` and `block` do as they say, and `emit a b` emits itself on topics a and b.
 #[derive(Clone, Default)]
 pub(crate) struct Lines {
     pub(crate) kept: Arc<Mutex<Vec<Bytes>>>,
@@ -36,7 +37,8 @@ impl Machine for Lines {
         Ok(Index::ZERO)
     }
 
-    fn apply(&mut self, commands: &[Command], replies: &mut Vec<Reply>) -> Result<(), Halt> {
+    fn apply(&mut self, commands: &[Command], made: &mut Made) -> Result<(), Halt> {
+        let replies = &mut made.replies;
         for command in commands {
             match &command.body[..] {
                 b"raise" => replies.push(Reply::Raised(Box::new(Raised {
@@ -49,6 +51,11 @@ impl Machine for Lines {
                 body => {
                     while body == b"block" && self.blocked.load(Ordering::Relaxed) {
                         std::thread::yield_now();
+                    }
+                    let topics = body.strip_prefix(b"emit ").map(|topics| std::str::from_utf8(topics).unwrap());
+                    for (topic, number) in topics.into_iter().flat_map(|topics| topics.split(' ')).zip(0..) {
+                        let (index, topic, value) = (command.index, topic.to_owned(), command.body.clone());
+                        made.emitted.push(Emitted { index, number, topic, value });
                     }
                     let mut lines = self.kept.lock().unwrap();
                     lines.push(command.body.clone());
@@ -84,25 +91,34 @@ impl Machine for Lines {
         Ok(())
     }
 
+    fn digest(&mut self) -> Result<Bytes, String> {
+        Ok(Bytes::new())
+    }
+
     fn query(&mut self, queries: &[Bytes], replies: &mut Vec<Reply>) {
         let count = self.kept.lock().unwrap().len().to_string();
         replies.extend(queries.iter().map(|_| Reply::Value(Bytes::from(count.clone()))));
     }
 }
 
-struct Cluster {
+pub(crate) struct Cluster {
     directory: tempfile::TempDir,
-    configs: Vec<NodeConfig>,
-    machines: Vec<Lines>,
+    pub(crate) configs: Vec<NodeConfig>,
+    pub(crate) machines: Vec<Lines>,
     nodes: Vec<Option<Node>>,
 }
 
 impl Cluster {
-    fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         Self::with(size, |_| Lines::default())
     }
 
-    fn with(size: usize, machine: impl Fn(usize) -> Lines) -> Self {
+    pub(crate) fn with(size: usize, machine: impl Fn(usize) -> Lines) -> Self {
+        Self::tuned(size, machine, |_, _| {})
+    }
+
+    /// `tune` may change what each member is told.
+    pub(crate) fn tuned(size: usize, machine: impl Fn(usize) -> Lines, tune: impl Fn(usize, &mut NodeConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let free: Vec<_> = (0..size).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let members: BTreeMap<NodeId, String> =
@@ -112,26 +128,27 @@ impl Cluster {
             members: Some(members.clone()),
             ..NodeConfig::new(id(n), members[&id(n)].clone(), directory.path().join(id(n).as_str()))
         };
-        let configs: Vec<NodeConfig> = (0..size).map(config).collect();
+        let mut configs: Vec<NodeConfig> = (0..size).map(config).collect();
+        configs.iter_mut().enumerate().for_each(|(n, config)| tune(n, config));
         let machines: Vec<Lines> = (0..size).map(machine).collect();
         let mut cluster = Self { directory, configs, machines, nodes: (0..size).map(|_| None).collect() };
         (0..size).for_each(|n| cluster.start(n));
         cluster
     }
 
-    fn start(&mut self, n: usize) {
+    pub(crate) fn start(&mut self, n: usize) {
         self.nodes[n] = Some(Node::start(&self.configs[n], Box::new(self.machines[n].clone())).unwrap());
     }
 
     /// Takes it down without a word to the others.
-    fn crash(&mut self, n: usize) {
+    pub(crate) fn crash(&mut self, n: usize) {
         let node = self.nodes[n].take().unwrap();
         assert!(node.kill(PATIENCE), "a killed node's threads end");
         let machine = Lines { fragile: self.machines[n].fragile, ..Lines::default() };
         self.machines[n] = machine;
     }
 
-    fn node(&self, n: usize) -> &Node {
+    pub(crate) fn node(&self, n: usize) -> &Node {
         self.nodes[n].as_ref().unwrap()
     }
 
@@ -140,7 +157,7 @@ impl Cluster {
     }
 
     /// Waits until all that run agree on a leader that has a quorum.
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         wait("a leader that all follow", || {
             let all: Vec<Status> = self.running().map(|n| self.node(n).status()).collect();
             let leader = all[0].leader?;
@@ -152,7 +169,7 @@ impl Cluster {
         })
     }
 
-    fn converged(&self) -> Vec<Bytes> {
+    pub(crate) fn converged(&self) -> Vec<Bytes> {
         wait("the same state everywhere", || {
             let all: Vec<Vec<Bytes>> = self.running().map(|n| self.machines[n].seen()).collect();
             let last: Vec<Status> = self.running().map(|n| self.node(n).status()).collect();
@@ -177,11 +194,35 @@ pub(crate) fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T
     }
 }
 
-pub(crate) fn call(node: &Node, kind: Kind, bodies: &[&str], timeout: Duration) -> Vec<Outcome> {
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Execute,
+    Query(Consistency),
+}
+
+/// Asks for all of it at once.
+pub(crate) fn hand_over(
+    node: &dyn Api,
+    kind: Kind,
+    bodies: impl IntoIterator<Item = Bytes>,
+    timeout: Duration,
+) -> Arc<Waiting> {
+    let bodies: Vec<Bytes> = bodies.into_iter().collect();
     let waiting = Waiting::new(bodies.len());
-    let caller = |token: usize| Caller { sink: Arc::<Waiting>::clone(&waiting), token: token as u64 };
-    let calls = bodies.iter().enumerate().map(|(n, body)| (Bytes::from((*body).to_owned()), caller(n))).collect();
-    node.submit(kind, calls, Instant::now() + timeout);
+    let caller = |token| Caller { sink: Arc::<Waiting>::clone(&waiting), token };
+    let calls = (0..).zip(bodies).map(|(token, body)| (body, caller(token)));
+    match kind {
+        Kind::Execute => {
+            let call = |(body, caller)| Call { body, slot: None, caller };
+            node.execute(calls.map(call).collect(), timeout);
+        }
+        Kind::Query(consistency) => node.query(calls.collect(), services::Read::of(consistency), timeout),
+    }
+    waiting
+}
+
+pub(crate) fn call(node: &dyn Api, kind: Kind, bodies: &[&str], timeout: Duration) -> Vec<Outcome> {
+    let waiting = hand_over(node, kind, bodies.iter().map(|body| Bytes::from((*body).to_owned())), timeout);
     assert!(waiting.wait(timeout + PATIENCE), "every call is answered by its deadline");
     waiting.take()
 }
@@ -224,7 +265,7 @@ fn any_member_takes_any_call() {
         assert_eq!(count(cluster.node((n + 1) % 3), Consistency::Linearizable), (n + 1).to_string());
     }
     assert_eq!(cluster.converged().len(), 9);
-    assert_eq!(count(cluster.node(0), Consistency::Stale), "9");
+    assert_eq!(count(cluster.node(0), Consistency::Stale { max_age: None }), "9");
     let clusters: Vec<_> = (0..3).map(|n| cluster.node(n).status().cluster).collect();
     assert!(clusters.iter().all(|cluster| *cluster == clusters[0]) && clusters[0].0 != 0);
 }
@@ -317,7 +358,7 @@ fn a_machine_that_blocks_causes_no_election() {
     let term = cluster.node(leader).status().term;
     cluster.machines[leader].blocked.store(true, Ordering::Relaxed);
     let outcome = call(cluster.node(leader), Kind::Execute, &["block"], Duration::from_secs(3)).remove(0);
-    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
     assert_eq!((cluster.leader(), cluster.node(leader).status().term), (leader, term));
     cluster.machines[leader].blocked.store(false, Ordering::Relaxed);
     assert_eq!(value(execute(cluster.node(leader), "on")), "2");
@@ -463,7 +504,7 @@ fn a_directory_is_not_free_while_its_machine_works() {
     let node = Node::start(&config, Box::new(stuck.clone())).unwrap();
     wait("a leader", || node.status().leader);
     let outcomes = call(&node, Kind::Execute, &["block", "x", "y"], Duration::from_millis(300));
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Unknown(_))), "{outcomes:?}");
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Unknown { .. })), "{outcomes:?}");
     assert!(!node.stop(Duration::from_millis(100)), "the machine does not end");
     let second = Lines::default();
     let again = Node::start(&config, Box::new(second.clone()));

@@ -3,5 +3,12 @@
 
 mod architecture;
 mod calls;
+mod client;
 mod cluster;
+mod door;
 mod membership;
+mod proxy;
+mod sessions;
+mod shutdown;
+mod strangers;
+mod watch;

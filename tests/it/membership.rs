@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use graft::domain::{Incarnation, NodeId};
 use graft::infrastructure::config::NodeConfig;
-use graft::infrastructure::runtime::{Caller, Node, Waiting};
+use graft::infrastructure::runtime::{Node, Waiting};
+use graft::services::api::{Api, Caller};
 use graft::services::change::{Ask, Change};
 use graft::services::error::{Outcome, Refusal};
 
@@ -98,7 +99,7 @@ impl Crowd {
 
 fn ask(node: &Node, ask: Ask, timeout: Duration) -> Outcome {
     let waiting = Waiting::new(1);
-    node.ask(ask, Caller { sink: Arc::<Waiting>::clone(&waiting), token: 0 }, Instant::now() + timeout);
+    node.ask(ask, Caller { sink: Arc::<Waiting>::clone(&waiting), token: 0 }, timeout);
     assert!(waiting.wait(timeout + PATIENCE), "every ask is answered by its deadline");
     waiting.take().remove(0)
 }

@@ -183,25 +183,14 @@ class Token:
         return False
 
 
-class Process:
+class Answering:
     """Answers its parent."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self._directory: str = told["directory"]
-        self._node = graft.Node(
-            Tokens(),
-            id=told["id"],
-            address=told["address"],
-            data_dir=told["data_dir"],
-            members=told["members"],
-            join=told["join"],
-            **told["settings"],
-        )
-        self._run = told["run"]
-        self._load: Load | None = None
+    def __init__(self) -> None:
         self._lock = threading.Lock()
 
     def serve(self) -> None:
+        """Starts, and does what it is told until the input ends."""
         if not self._answer(0, self._start):
             return
         for line in sys.stdin:
@@ -209,6 +198,9 @@ class Process:
             call, do = request.pop("call"), request.pop("do")
             verb = getattr(self, f"do_{do}")
             threading.Thread(target=self._answer, args=(call, verb), kwargs=request, daemon=True).start()
+
+    def _start(self) -> int:
+        return os.getpid()
 
     def _answer(self, call: int, verb: Any, **arguments: Any) -> bool:
         try:
@@ -221,9 +213,32 @@ class Process:
             sys.stdout.flush()
         return "error" not in answer
 
+
+class Process(Answering):
+    """A process with a node."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__()
+        self._directory: str = told["directory"]
+        self._node = graft.Node(
+            self._machine(),
+            id=told["id"],
+            address=told["address"],
+            bind=told.get("bind"),
+            data_dir=told["data_dir"],
+            members=told["members"],
+            join=told["join"],
+            **told["settings"],
+        )
+        self._run = told["run"]
+        self._load: Load | None = None
+
+    def _machine(self) -> Any:
+        return Tokens()
+
     def _start(self) -> int:
         self._node.start()
-        return os.getpid()
+        return super()._start()
 
     def do_status(self) -> dict[str, Any]:
         return dataclasses.asdict(self._node.status())

@@ -15,15 +15,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import graft
 
 DEADLINE_SECONDS = 30.0
-_SCRIPT = Path(__file__).with_name("process_node.py")
+_NODE = (sys.executable, "-W", "error", str(Path(__file__).with_name("process_node.py")))
 _LOG_BYTES_SHOWN = 6000
 _ATTEMPTS = 5
 
@@ -86,7 +86,8 @@ class Answer:
 class Proc:
     """One process."""
 
-    def __init__(self, id_: str, told: dict[str, Any], log: Path) -> None:
+    def __init__(self, id_: str, told: dict[str, Any], log: Path, command: Sequence[str] = _NODE) -> None:
+        """Starts it: `command` and what it is told, as JSON, in the last argument."""
         self.id = id_
         self.paused = False
         self._calls = 0
@@ -95,8 +96,8 @@ class Proc:
         self._ended = False
         self._news = threading.Condition()
         with log.open("ab") as file:
-            command = [sys.executable, "-W", "error", str(_SCRIPT), json.dumps(told)]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file)
+            whole = [*command, json.dumps(told)]
+            self._process = subprocess.Popen(whole, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.started = Answer(self, 0)
@@ -138,7 +139,8 @@ class Proc:
 
     def status(self) -> dict[str, Any]:
         """The node's status."""
-        return self.call("status")
+        found: dict[str, Any] = self.call("status")
+        return found
 
     def execute(self, name: str, *args: Any, seconds: float = 10.0) -> Any:
         """Executes a command from within that process."""
@@ -248,20 +250,25 @@ class Cluster:
         for id_ in ids:
             self.home(id_).mkdir(parents=True, exist_ok=True)
             self._runs += 1
-            told = {
-                "id": id_,
-                "address": self.members[id_],
-                "members": None if id_ in self.joins else self.members,
-                "join": self.joins.get(id_) or None,
-                "data_dir": str(self.data_dirs.get(id_, self.home(id_) / "data")),
-                "directory": str(self.home(id_)),
-                "settings": self.settings,
-                "run": self._runs * 1000,
-            }
-            self.procs[id_] = Proc(id_, told, self.home(id_) / "log")
+            self.procs[id_] = self._launched(id_, self._told(id_))
         for id_ in ids:
             self.procs[id_].started.value()
         return self
+
+    def _told(self, id_: str) -> dict[str, Any]:
+        return {
+            "id": id_,
+            "address": self.members[id_],
+            "members": None if id_ in self.joins else self.members,
+            "join": self.joins.get(id_) or None,
+            "data_dir": str(self.data_dirs.get(id_, self.home(id_) / "data")),
+            "directory": str(self.home(id_)),
+            "settings": self.settings,
+            "run": self._runs * 1000,
+        }
+
+    def _launched(self, id_: str, told: dict[str, Any]) -> Proc:
+        return Proc(id_, told, self.home(id_) / "log")
 
     def enlist(self, id_: str, *join: str) -> str:
         """One more node, which enters by those addresses, or, without any, founds a cluster of its own. Gives its
@@ -271,7 +278,7 @@ class Cluster:
         self.joins[id_] = list(join)
         return self.members[id_]
 
-    def ready(self) -> Cluster:
+    def ready(self) -> Self:
         """Waits until all that run are ready."""
         answers = [self.procs[id_].send("wait_ready", seconds=DEADLINE_SECONDS) for id_ in self.running()]
         for answer in answers:
@@ -297,7 +304,8 @@ class Cluster:
             leader, _ = found.pop()
             return leader if not found and leader in (among or self.running()) else None
 
-        return until(agreed, "a leader that all agree on")
+        found: str = until(agreed, "a leader that all agree on")
+        return found
 
     def statuses(self, *among: str) -> dict[str, dict[str, Any]]:
         """The status of each."""
@@ -326,7 +334,8 @@ class Cluster:
             last, commit, applied, _ = next(iter(places))
             return found[0] if len(places) == 1 and last == commit == applied else None
 
-        return until(same, "all replicas at the same index")
+        found: dict[str, Any] = until(same, "all replicas at the same index")
+        return found
 
     def logs(self) -> str:
         """The end of what each process wrote, for whoever looks for the reason of a failure."""

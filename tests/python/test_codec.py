@@ -8,15 +8,14 @@ import graft
 import msgspec
 import pytest
 from graft._codec import split_call
-from graft._host import Host
 from graft._plan import COMMAND, QUERY, Catalog
 from hypothesis import given
 from hypothesis import strategies as st
 from machines import Bank, Colour, Everything, Lines, Money, Order, Point, SavingsBank
 
-BANK = Catalog(Host(Bank()))
-ALL = Catalog(Host(Everything()))
-RAW = Catalog(Host(Lines()))
+BANK = Catalog(Bank)
+ALL = Catalog(Everything)
+RAW = Catalog(Lines)
 
 
 def sent(catalog, what, *args, **kwargs):
@@ -42,7 +41,7 @@ def test_by_name_is_the_same_as_by_method():
 
 
 def test_a_command_of_the_base_class_works_on_a_subclass():
-    savings = Catalog(Host(SavingsBank()))
+    savings = Catalog(SavingsBank)
     assert sent(savings, Bank.deposit, "ann", 5) == sent(savings, SavingsBank.deposit, "ann", 5)
     with pytest.raises(TypeError, match="is not of this node's machine, Bank"):
         sent(BANK, SavingsBank.interest, 5)
@@ -54,7 +53,7 @@ def test_an_override_is_checked_by_its_own_annotations():
         def deposit(self, who: str, amount: int, note: str = "") -> int:
             return 0
 
-    assert b"note" in sent(Catalog(Host(Wide())), Bank.deposit, "ann", 5)
+    assert b"note" in sent(Catalog(Wide), Bank.deposit, "ann", 5)
 
 
 @pytest.mark.parametrize(

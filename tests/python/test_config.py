@@ -90,7 +90,9 @@ def test_every_setting_says_its_unit_default_and_reason():
     fields = [field.name for field in dataclasses.fields(graft.Config)]
     assert set(texts) == set(fields) == set(_config._PARSERS) == set(_config.Settings.__annotations__)
     for name in fields:
-        assert texts[name].split(";")[0] in ("Seconds", "Bytes", "Calls", "Entries", "Bytes a second"), name
+        assert texts[name].split(";")[0] in ("Seconds", "Bytes", "Calls", "Connections", "Entries", "Bytes a second"), (
+            name
+        )
         assert "default" in texts[name], name
         assert len(texts[name]) > 100, f"{name} gives no reason"
 

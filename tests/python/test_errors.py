@@ -16,6 +16,8 @@ BASES = {
     "NoQuorum": ("NO_QUORUM", ConnectionError, True),
     "Timeout": ("TIMEOUT", TimeoutError, True),
     "UnknownOutcome": ("UNKNOWN_OUTCOME", TimeoutError, False),
+    "SessionExpired": ("SESSION_EXPIRED", RuntimeError, False),
+    "InvalidCall": ("INVALID_CALL", TypeError, False),
     "ApplyError": ("APPLY", RuntimeError, False),
     "Busy": ("BUSY", ConnectionError, True),
     "TooLarge": ("TOO_LARGE", ValueError, False),

@@ -61,9 +61,9 @@ def test_every_kind_in_words(event, words):
 def cursor(since, *answers):
     """A cursor over recorded answers of an engine."""
     recorded = list(answers)
-    native = SimpleNamespace(events=lambda _since, _timeout: recorded.pop(0))
-    node = SimpleNamespace(_running=native, _engine=lambda _verb: native)
-    return _events.Cursor(node, since)
+    reader = SimpleNamespace(next=lambda _timeout: recorded.pop(0))
+    native = SimpleNamespace(events=lambda _since: reader)
+    return _events.Cursor(SimpleNamespace(_engine=lambda _verb: native), since)
 
 
 def raw(*numbers, kind="role"):
@@ -71,20 +71,33 @@ def raw(*numbers, kind="role"):
 
 
 def test_a_gap_is_told_where_it_is():
-    found = cursor(3, (raw(8, 9), 8, 9), ([], 8, 9)).read(0)
+    reader = cursor(3, (raw(8, 9), None), (raw(10, 12), None))
+    found = reader.read(0)
     assert [(event.sequence, event.kind) for event in found] == [(7, "gap"), (8, "role"), (9, "role")]
     assert found[0].data == {"missed": 4}
-    assert cursor(7, (raw(8), 8, 8)).read(0)[0].kind == "role"
+    assert [event.kind for event in reader.read(0)] == ["role", "gap", "role"], "also in the middle"
+    assert cursor(7, (raw(8), None)).read(0)[0].kind == "role"
+    assert cursor(None, (raw(8), None)).read(0)[0].kind == "role", "from now on nothing is missing"
 
 
 def test_a_number_of_another_run_is_a_gap():
-    reader = cursor(500, ([], 1, 2), (raw(1, 2), 1, 2))
-    assert [(event.kind, event.data["missed"]) for event in reader.read(0)] == [("gap", None)]
-    assert [event.sequence for event in reader.read(0)] == [1, 2], "all of this run is new"
+    found = cursor(500, (raw(1, 2), None)).read(0)
+    assert [(event.kind, event.data.get("missed")) for event in found] == [
+        ("gap", None),
+        ("role", None),
+        ("role", None),
+    ]
+    assert [event.sequence for event in found] == [0, 1, 2], "all of this run is new"
 
 
 def test_nothing_kept_is_no_gap():
-    assert cursor(0, ([], 1, 0)).read(0) == []
+    assert cursor(0, ([], None)).read(0) == []
+
+
+def test_a_number_of_another_run_begins_anew(node):
+    found = list(node.events(since=1 << 40, timeout=0))
+    assert found[0].kind == "gap"
+    assert found[1:] == list(node.events(since=0, timeout=0))
 
 
 def idle():

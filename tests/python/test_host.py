@@ -16,7 +16,7 @@ TIME = 1_700_000_000_000_000_000
 
 
 def entry(machine, index, what, *args):
-    return index, 1, TIME + index, Catalog(Host(machine)).plan(COMMAND, what, args, {}).body
+    return index, 1, TIME + index, Catalog(type(machine)).plan(COMMAND, what, args, {}).body
 
 
 def apply(machine, *calls):
@@ -25,12 +25,12 @@ def apply(machine, *calls):
 
 
 def ask(machine, what, *args):
-    return Host(machine).query([Catalog(Host(machine)).plan(QUERY, what, args, {}).body])[0]
+    return Host(machine).query([Catalog(type(machine)).plan(QUERY, what, args, {}).body])[0]
 
 
 def test_commands_run_in_order_and_answer():
     bank = Bank()
-    replies, halt = apply(bank, (Bank.deposit, "ann", 5), (Bank.deposit, "ann", 2), (Bank.transfer, "ann", "bob", 3))
+    replies, halt, _ = apply(bank, (Bank.deposit, "ann", 5), (Bank.deposit, "ann", 2), (Bank.transfer, "ann", "bob", 3))
     assert halt is None
     assert [msgspec.msgpack.decode(reply) for reply in replies] == [5, 7, True]
     assert bank.accounts == {"ann": 4, "bob": 3}
@@ -38,7 +38,7 @@ def test_commands_run_in_order_and_answer():
 
 def test_an_exception_is_an_answer_and_the_next_command_runs():
     bank = Bank()
-    replies, halt = apply(bank, (Bank.deposit, "ann", -1), (Bank.deposit, "ann", 1))
+    replies, halt, _ = apply(bank, (Bank.deposit, "ann", -1), (Bank.deposit, "ann", 1))
     assert halt is None
     type_name, message, trace = replies[0]
     assert (type_name, message) == ("ValueError", "amount must be positive")
@@ -50,7 +50,7 @@ def test_an_exception_is_an_answer_and_the_next_command_runs():
 @pytest.mark.parametrize("what", ["OSError", "MemoryError", "SystemExit", "Halt"])
 def test_trouble_of_this_replica_halts_it(what):
     machine = Everything()
-    replies, halt = apply(machine, ("echo", 1), ("raise_this", what), ("raise_this", "ValueError"))
+    replies, halt, _ = apply(machine, ("echo", 1), ("raise_this", what), ("raise_this", "ValueError"))
     assert replies == [msgspec.msgpack.encode(1)]
     assert f"Everything.raise_this() at index 2 raised {what}: told so" in halt
     assert "Traceback" in halt
@@ -59,7 +59,7 @@ def test_trouble_of_this_replica_halts_it(what):
 
 @pytest.mark.parametrize("what", ["ValueError", "KeyError", "RecursionError"])
 def test_other_exceptions_do_not(what):
-    replies, halt = apply(Everything(), ("raise_this", what), ("echo", 1))
+    replies, halt, _ = apply(Everything(), ("raise_this", what), ("echo", 1))
     assert halt is None
     assert replies[0][0] == what
 
@@ -75,7 +75,7 @@ def test_an_exception_that_cannot_be_shown_is_an_answer_all_the_same(kind):
         def go(self) -> None:
             raise Broken
 
-    replies, halt = apply(Machine(), (Machine.go,))
+    replies, halt, _ = apply(Machine(), (Machine.go,))
     assert halt is None
     assert replies[0][:2] == ("Broken", f"(its __str__ raised {kind.__name__})")
 
@@ -90,22 +90,22 @@ def test_a_class_that_was_defined_again_is_told_so():
 
     old, new = define(), define()
     with pytest.raises(TypeError, match="defined again since: make a new node from the new class"):
-        Catalog(Host(old())).plan(COMMAND, new.go, (), {})
+        Catalog(old).plan(COMMAND, new.go, (), {})
     with pytest.raises(TypeError, match=r"not of this node's machine, Again$"):
-        Catalog(Host(old())).plan(COMMAND, Bank.deposit, (), {})
+        Catalog(old).plan(COMMAND, Bank.deposit, (), {})
 
 
 def test_an_option_among_the_arguments_is_told_apart():
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'timeout'.*node\.options\(timeout=\.\.\.\)"):
-        Catalog(Host(Bank())).plan(COMMAND, Bank.deposit, ("ann", 1), {"timeout": 3})
+        Catalog(Bank).plan(COMMAND, Bank.deposit, ("ann", 1), {"timeout": 3})
     with pytest.raises(TypeError) as caught:
-        Catalog(Host(Bank())).plan(COMMAND, Bank.deposit, ("ann", 1), {"who_else": 3})
+        Catalog(Bank).plan(COMMAND, Bank.deposit, ("ann", 1), {"who_else": 3})
     assert "options" not in str(caught.value)
 
 
 def test_a_command_that_this_code_does_not_know_halts():
     bank = Bank()
-    replies, halt = Host(bank).apply([(9, 1, TIME, msgspec.msgpack.encode(["withdraw", {}]))])
+    replies, halt, _ = Host(bank).apply([(9, 1, TIME, msgspec.msgpack.encode(["withdraw", {}]))])
     assert replies == []
     assert "the command 'withdraw' at index 9, which this code of Bank does not know" in halt
 
@@ -115,7 +115,7 @@ def test_a_command_that_this_code_does_not_know_halts():
 )
 def test_arguments_that_this_code_does_not_take_halt(arguments):
     bank = Bank()
-    _, halt = Host(bank).apply([(9, 1, TIME, msgspec.msgpack.encode(["deposit", arguments]))])
+    _, halt, _ = Host(bank).apply([(9, 1, TIME, msgspec.msgpack.encode(["deposit", arguments]))])
     assert "does not take" in halt
     assert bank.accounts == {}
 
@@ -124,13 +124,13 @@ def test_arguments_that_this_code_does_not_take_halt(arguments):
     "body", [b"", b"\xc1", b"hello", msgspec.msgpack.encode(["deposit"]), msgspec.msgpack.encode([1, {}])]
 )
 def test_a_body_that_is_no_call_halts(body):
-    _, halt = Host(Bank()).apply([(9, 1, TIME, body)])
+    _, halt, _ = Host(Bank()).apply([(9, 1, TIME, body)])
     assert "at index 9 that is no command of a typed machine" in halt
 
 
 def test_a_result_that_cannot_be_encoded_is_an_answer_for_the_command_has_run():
     machine = Everything()
-    replies, halt = apply(machine, ("unencodable",), ("unencodable",))
+    replies, halt, _ = apply(machine, ("unencodable",), ("unencodable",))
     assert halt is None
     assert [reply[0] for reply in replies] == ["EncodeError", "EncodeError"]
     assert "Everything.unencodable() ran, but its result, a object, cannot be returned" in replies[0][1]
@@ -144,7 +144,7 @@ def test_no_result_is_a_surprise(value):
         def go(self):
             return value
 
-    replies, halt = apply(Odd(), ("go",))
+    replies, halt, _ = apply(Odd(), ("go",))
     assert halt is None
     assert replies[0][0] == "EncodeError"
 
@@ -170,7 +170,7 @@ def test_an_exception_whose_str_raises_is_still_an_answer():
         def go(self):
             raise Nasty
 
-    replies, halt = apply(Odd(), ("go",), ("go",))
+    replies, halt, _ = apply(Odd(), ("go",), ("go",))
     assert halt is None
     assert replies[0][:2] == ("Nasty", "(its __str__ raised RuntimeError)")
 
@@ -190,8 +190,8 @@ def test_long_and_unencodable_words_are_bounded():
 
 def test_the_context_is_the_entrys_and_ends_with_it():
     machine = Everything()
-    first, _ = apply(machine, ("lucky",), ("lucky",))
-    again, _ = apply(Everything(), ("lucky",), ("lucky",))
+    first, *_ = apply(machine, ("lucky",), ("lucky",))
+    again, *_ = apply(Everything(), ("lucky",), ("lucky",))
     assert first == again
     assert first[0] != first[1]
     assert msgspec.msgpack.decode(first[1])[:3] == [2, 1, (TIME + 2) / 1e9]
@@ -230,7 +230,7 @@ def test_queries_answer_one_by_one():
 def test_a_raw_machine():
     machine = Lines()
     host = Host(machine)
-    replies, halt = host.apply([(1, 1, TIME, b"a"), (2, 1, TIME, b"boom"), (3, 1, TIME, b"b")])
+    replies, halt, _ = host.apply([(1, 1, TIME, b"a"), (2, 1, TIME, b"boom"), (3, 1, TIME, b"b")])
     assert halt is None
     assert (replies[0], replies[1][:2], replies[2]) == (b"\x01", ("ValueError", "boom it is"), b"\x02")
     assert host.query([b"0", b"9"])[0] == msgspec.msgpack.encode(b"a")

@@ -383,18 +383,21 @@ def test_what_is_no_step(event):
 
 
 def test_a_watcher_tells_each_step_once():
-    recorded = [([], 1, 3), ([{"sequence": 4, **STEPS[0][0]}, {"sequence": 5, "kind": "leader"}], 1, 5), ([], 1, 5), ([{"sequence": 6, **STEPS[3][0]}], 1, 6)]  # fmt: skip
-    asked = []
-
-    def events(since, timeout):
-        asked.append(since)
-        return recorded.pop(0)
-
+    recorded = [
+        ([{"sequence": 4, **STEPS[0][0]}, {"sequence": 5, "kind": "leader"}], None),
+        ([], None),
+        ([], None),
+        ([{"sequence": 6, **STEPS[3][0]}], None),
+        ([], None),
+    ]
+    closed = []
+    reader = SimpleNamespace(next=lambda _timeout: recorded.pop(0), close=lambda: closed.append(True))
     told = []
-    native = SimpleNamespace(events=events, status=lambda: {"change": "n4 gets the log"})
+    native = SimpleNamespace(events=lambda since: reader if since is None else None)
     watcher = _progress.Watcher(_changes.addition("n4", GOOD), native, lambda step: told.append(step.words))
-    watcher.look(), watcher.look(), watcher.end()
-    assert asked == [0, 3, 5, 5]
+    busy = status(change="n4 gets the log")
+    watcher.look(busy), watcher.look(busy), watcher.end(None)
+    assert (recorded, closed) == ([], [True])
     assert told == ["asked for", "n4 gets the log", "n4 gets the log", "n4 has 5 of 20 entries", "done"]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import graft
 import pytest
+from graft._plan import COMMAND, QUERY
 from machines import Bank, Everything, Lines, Point, SavingsBank
 from nodes import DEADLINE_SECONDS, until
 
@@ -53,7 +54,7 @@ def test_wrong_calls_are_refused_here(node):
         node.execute(Bank.deposit, "ann", "5")
     with pytest.raises(graft.ConfigError, match="timeout"):
         node.options(timeout=-1)
-    with pytest.raises(graft.ConfigError, match="'linearizable', 'stale'"):
+    with pytest.raises(graft.ConfigError, match="'linearizable', 'lease', 'stale'"):
         node.options(consistency="strong")
     assert node.status().last_index == last
 
@@ -67,6 +68,16 @@ def test_submit(node):
     assert node.submit(Bank.balance, "ann").result(DEADLINE_SECONDS).value == 200
     with pytest.raises(graft.ApplyError, match="positive"):
         node.submit("deposit", "ann", 0).result(DEADLINE_SECONDS)
+
+
+def test_what_is_submitted_while_the_node_closes_is_answered(node):
+    # As by a thread that is held up between asking for the way to the engine and using it.
+    plans = [node._catalog.plan(COMMAND, Bank.deposit, ("ann", 1), {}), node._catalog.plan(QUERY, Bank.total, (), {})]
+    native, notifier = node._engine("submit"), node._notifier()
+    node.stop()
+    for plan in plans:
+        future = notifier.submit(native, plan, 5.0, node._reading)
+        assert isinstance(future.exception(DEADLINE_SECONDS), graft.GraftError)
 
 
 def test_a_cancelled_future_disturbs_nobody(node):
@@ -84,7 +95,8 @@ def test_execute_many(node):
     calls = [(Bank.deposit, "ann", 1), ("deposit", "ann", -1), (Bank.transfer, "bob", "ann")]
     with pytest.raises(graft.ApplyError, match="positive") as caught:
         node.execute_many(calls)
-    assert any("2 of 3 commands failed" in note for note in caught.value.__notes__)
+    *_, note = caught.value.__notes__
+    assert "2 of 3 commands failed, this one first, and none of them with an unknown outcome" in note
     results = node.execute_many(calls, return_errors=True)
     assert results[0] == 52
     assert [type(result) for result in results[1:]] == [graft.ApplyError] * 2

@@ -8,7 +8,7 @@ import weakref
 
 import graft
 import pytest
-from graft import _aio
+from graft import _loops
 from machines import Bank, Everything
 from nodes import DEADLINE_SECONDS
 
@@ -182,13 +182,13 @@ def test_uvloop(node):
 
 def test_one_wake_up_delivers_many(node, monkeypatch):
     drains: list[int] = []
-    settle = _aio.LoopCalls.settle
+    settle = _loops.LoopCalls.settle
 
     def counting(self, outcomes):
         drains.append(len(outcomes))
         settle(self, outcomes)
 
-    monkeypatch.setattr(_aio.LoopCalls, "settle", counting)
+    monkeypatch.setattr(_loops.LoopCalls, "settle", counting)
 
     async def main():
         await asyncio.gather(*(node.aio.execute(Bank.deposit, "ann", 1) for _ in range(1000)))

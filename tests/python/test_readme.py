@@ -37,9 +37,22 @@ def test_the_twenty_lines_run_as_printed(tmp_path: Path) -> None:
     assert run(first, tmp_path) == ["10"], "the second time it finds what the first has left"
 
 
+def test_a_client_calls_as_printed(tmp_path: Path) -> None:
+    twenty_lines, calling, _ = blocks(free_ports(4))
+    for times in (1, 2):  # the second time the state is there, and what was emitted comes again
+        first, balance, stale, *rest = run(f"{twenty_lines}\n{calling}", tmp_path)
+        assert (first, balance, stale) == (str(5 * times), str(7 * times), str(7 * times))
+        told = [line.split(maxsplit=1)[1] for line in rest[: 2 * times]]
+        assert told == ["deposits ['ann', 5]", "deposits ['bob', 7]"] * times
+        digests = rest[2 * times :]
+        assert digests[0].endswith("all that answered agree")
+        assert [line.split()[0] for line in digests[1:]] == ["n1", "n2", "n3"]
+        assert digests[2].split(maxsplit=1)[1] == "did not answer in time"
+
+
 def test_the_cluster_grows_as_printed(tmp_path: Path) -> None:
     ports = free_ports(4)
-    twenty_lines, growing = blocks(ports)
+    twenty_lines, _, growing = blocks(ports)
     for balance in ("5", "10"):  # the second time everything is so already
         printed, *table = run(f"{twenty_lines}\n{growing}", tmp_path)
         assert printed == balance

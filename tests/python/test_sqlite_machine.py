@@ -25,12 +25,12 @@ class Replica:
         self.host = Host(SQLite())
         self.host.prepare()
         self.index = self.host.open(str(directory))
-        self.catalog = Catalog(self.host)
+        self.catalog = Catalog(type(self.host.machine))
 
     def run(self, script: str):
         self.index += 1
         body = self.catalog.plan(COMMAND, SQLite.execute, (script,), {}).body
-        replies, halt = self.host.apply([(self.index, 1, self.index, body)])
+        replies, halt, _ = self.host.apply([(self.index, 1, self.index, body)])
         return halt or (msgspec.msgpack.decode(replies[0]) if isinstance(replies[0], bytes) else replies[0][:2])
 
     def ask(self, sql: str, parameters=None):
@@ -324,7 +324,7 @@ def test_trouble_with_the_disk_halts(users):
 
 def test_a_machine_that_is_not_open_halts():
     host = Host(SQLite())
-    body = Catalog(host).plan(COMMAND, SQLite.execute, ("SELECT 1",), {}).body
+    body = Catalog(type(host.machine)).plan(COMMAND, SQLite.execute, ("SELECT 1",), {}).body
     assert "the database is not open" in host.apply([(1, 1, 1, body)])[1]
 
 

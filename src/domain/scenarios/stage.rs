@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
+use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -50,6 +51,7 @@ impl Stage {
             if !(self.set_up(verb, &mut words)
                 || self.network(verb, &mut words)
                 || self.node(verb, &mut words)
+                || self.clocks(verb, &mut words)
                 || self.membership(verb, &mut words)
                 || self.disk_and_machine(verb, &mut words))
             {
@@ -218,7 +220,9 @@ impl Stage {
         let message = match kind {
             "vote" | "pre-vote" => {
                 assert!(words.take("last"), "vote t5 last 1/4");
-                let request = VoteRequest { term, last: entry_id(words.word()), commit: Index(1), transfer: false };
+                let last = entry_id(words.word());
+                let commit = if words.take("commit") { words.index() } else { Index(1) };
+                let request = VoteRequest { term, last, commit, transfer: words.take("asked") };
                 if kind == "vote" { Message::Vote(request) } else { Message::PreVote(request) }
             }
             "append-reply" => {
@@ -226,7 +230,8 @@ impl Stage {
                 let outcome = AppendOutcome::Matched(words.index());
                 let round = if words.take("round") { words.number() } else { 0 };
                 let session = if words.take("session") { words.number() } else { 0 };
-                Message::AppendReply(AppendReply { session, round, outcome })
+                let promise = if words.take("promise") { words.duration() } else { Duration::ZERO };
+                Message::AppendReply(AppendReply { session, round, promise, outcome })
             }
             "heartbeat" => {
                 assert!(words.take("prev"), "heartbeat t2 prev 1/1 commit 3");
@@ -274,7 +279,7 @@ impl Stage {
             // As `timeout`, but everybody else's life goes on until then.
             "await" => {
                 let id = words.id();
-                let deadline = self.world.node(&id).core.as_ref().map_or(Instant::NEVER, RaftCore::deadline);
+                let deadline = self.deadline(&id);
                 self.world.run(deadline.since(self.world.now));
                 self.world.trace.clear();
                 self.strike(id);
@@ -295,11 +300,12 @@ impl Stage {
             }
             "read" => {
                 let (id, read) = (words.id(), ReadId(words.number()));
-                if let Err(rejected) = self.world.read(&id, read) {
+                let lease = words.take("by") && words.word() == "lease";
+                if let Err(rejected) = self.world.read(&id, read, lease) {
                     self.world.note(|| format!("{id} turns r{read} down: {}", Shown(&rejected)));
                 }
             }
-            "gather" => self.world.node_mut(&words.id()).gathering = true,
+            "gather" => self.world.begin_turn(&words.id()),
             "act" => {
                 let id = words.id();
                 self.world.node_mut(&id).gathering = false;
@@ -310,12 +316,6 @@ impl Stage {
                 self.tell(id, Input::Unreachable(to));
             }
             "unfit" => self.tell(words.id(), Input::Unfit),
-            "timer" => {
-                let (id, now) = (words.id(), self.world.now);
-                let core = self.world.node(&id).core.as_ref();
-                let left = core.map_or_else(|| panic!("{id} is down"), |core| core.deadline().since(now).as_millis());
-                self.world.note(|| format!("{id}'s timer strikes in {left} ms"));
-            }
             "members" => {
                 let id = words.id();
                 let core = self.world.node(&id).core.as_ref().unwrap_or_else(|| panic!("{id} is down"));
@@ -332,13 +332,47 @@ impl Stage {
         true
     }
 
+    fn clocks(&mut self, verb: &str, words: &mut Words<'_>) -> bool {
+        match verb {
+            "timer" => {
+                let id = words.id();
+                let now = self.world.clock(&id);
+                let core = self.world.node(&id).core.as_ref();
+                let left = core.map_or_else(|| panic!("{id} is down"), |core| core.deadline().since(now).as_millis());
+                self.world.note(|| format!("{id}'s timer strikes in {left} ms"));
+            }
+            "lease" => {
+                let id = words.id();
+                let (now, node) = (self.world.clock(&id), self.world.node(&id));
+                let until = node.core.as_ref().map_or_else(|| panic!("{id} is down"), RaftCore::lease_until);
+                self.world.note(|| match until {
+                    Instant::NEVER => format!("{id} holds a lease for ever"),
+                    _ if until <= now => format!("{id} holds no lease"),
+                    _ => format!("{id} holds a lease for {:?}", until.since(now)),
+                });
+            }
+            "clock" => {
+                let (id, rate, now) = (words.id(), words.number(), self.world.now);
+                self.world.node_mut(&id).clock.set_rate(now, rate);
+            }
+            _ => return false,
+        }
+        true
+    }
+
     /// Lets time pass until this node's timer strikes, and no other.
     fn strike(&mut self, id: NodeId) {
-        let core = self.world.node(&id).core.as_ref();
-        let deadline = core.map_or_else(|| panic!("{id} is down"), RaftCore::deadline);
+        let deadline = self.deadline(&id);
         assert!(deadline < Instant::NEVER, "{id} waits for nothing any more");
         self.world.now = self.world.now.max(deadline);
         self.world.fire(&id);
+    }
+
+    /// When this node's timer strikes, by the world's clock.
+    fn deadline(&self, id: &NodeId) -> Instant {
+        let node = self.world.node(id);
+        let deadline = node.core.as_ref().map_or_else(|| panic!("{id} is down"), RaftCore::deadline);
+        node.clock.when(deadline)
     }
 
     /// Steps a core and notes if it will not.

@@ -43,6 +43,8 @@ pub(super) struct Luck {
     /// Leaders go before what they append is committed (thesis figure 3.7).
     dethrone: u64,
     hang: u64,
+    /// Clocks run fast, slow, and otherwise than before.
+    clocks: u64,
     pub(super) churn: u64,
 }
 
@@ -70,6 +72,7 @@ pub(super) struct Seen {
     terms: u64,
     crashes: u64,
     reads: u64,
+    leased: u64,
     transfers: u64,
     installs: u64,
     pub(super) changes: u64,
@@ -118,6 +121,7 @@ impl Chaos {
             dethrone: rare(900),
             hang: rare(60),
             churn: rare(900),
+            clocks: rare(200),
         };
         let mut world = World { name: format!("seed {seed}"), ..World::default() };
         world.recording = env::var("CHAOS_SEED").is_ok();
@@ -193,6 +197,15 @@ impl Chaos {
         let config = Config { id, cluster: ClusterId(u128::from(n)), seed, ..self.pattern.clone() };
         self.world.add(config, disk);
         self.world.node_mut(&id).machine.keeps = self.chance(500);
+        if self.luck.clocks > 0 {
+            let (now, rate) = (self.world.now, self.rate());
+            self.world.node_mut(&id).clock.set_rate(now, rate);
+        }
+    }
+
+    /// No two clocks differ by more than a tenth in how fast they run.
+    fn rate(&mut self) -> u64 {
+        [953, 1_000, 1_048][self.some(3)]
     }
 
     fn misfortune(&mut self) {
@@ -235,8 +248,12 @@ impl Chaos {
     fn clock(&mut self) {
         let most = if self.chance(200) { 400_000 } else { 30_000 };
         self.world.now = self.world.now + Duration::from_micros(self.below(most));
+        if self.chance(self.luck.clocks) {
+            let (id, now, rate) = (self.any(), self.world.now, self.rate());
+            self.world.node_mut(&id).clock.set_rate(now, rate);
+        }
         for id in self.world.ids() {
-            // Some clocks are slow.
+            // Some are slow to notice.
             if self.chance(800) {
                 self.world.fire(&id);
             }
@@ -256,13 +273,22 @@ impl Chaos {
             let _ = self.world.step(&leader, Input::Propose(commands));
         }
         if self.chance(200) && self.world.node(&id).core.is_some() {
-            self.reads += 1;
-            self.seen.reads += u64::from(self.world.read(&id, ReadId(self.reads)).is_ok());
+            self.seen.reads += u64::from(self.read(&id));
         }
         if self.chance(20) {
             let to = if self.chance(500) { Some(id) } else { None };
             self.seen.transfers += u64::from(self.world.step(&leader, Input::TransferLeadership(to)).is_ok());
         }
+    }
+
+    fn read(&mut self, id: &NodeId) -> bool {
+        self.reads += 1;
+        let lease = self.chance(500);
+        // On this very node, as far as it knows itself.
+        let core = self.world.node(id).core.as_ref();
+        let leased = lease && core.is_some_and(|core| core.holds_lease(self.world.clock(id)));
+        self.seen.leased += u64::from(leased);
+        self.world.read(id, ReadId(self.reads), lease).is_ok()
     }
 
     fn disks(&mut self) {
@@ -387,9 +413,13 @@ impl Chaos {
     fn turns(&mut self) {
         let id = self.any();
         let gathering = self.chance(self.luck.gather);
-        self.world.node_mut(&id).gathering = gathering && self.world.node(&id).core.is_some();
         if !gathering {
+            self.world.node_mut(&id).gathering = false;
             self.world.act(&id);
+        } else if self.world.node(&id).core.is_some() && self.chance(500) {
+            self.world.begin_turn(&id);
+        } else {
+            self.world.node_mut(&id).gathering = self.world.node(&id).core.is_some();
         }
     }
 
@@ -401,7 +431,7 @@ impl Chaos {
         self.hung.clear();
         for id in world.ids() {
             let node = world.node_mut(&id);
-            (node.disk.held, node.machine.held, node.gathering) = (false, false, false);
+            (node.disk.held, node.machine.held, node.gathering, node.clock.turn) = (false, false, false, None);
             // Whoever can serve no more is started again.
             if node.core.as_ref().is_some_and(|core| core.role() == "silenced") || self.unfit.remove(&id) {
                 world.crash(&id, 0);
@@ -429,7 +459,8 @@ impl Chaos {
             .unwrap_or_else(|rejected| panic!("{}: the leader turns a command down: {rejected:?}", world.name));
         for id in membership.members.keys() {
             self.reads += 1;
-            let asked = world.read(id, ReadId(self.reads)).map_err(|r| format!("{id} turns a read down: {r:?}"));
+            let lease = self.reads.is_multiple_of(2);
+            let asked = world.read(id, ReadId(self.reads), lease).map_err(|r| format!("{id} turns a read down: {r:?}"));
             world.must(asked);
         }
         world.run(Duration::from_secs(1));
@@ -471,7 +502,7 @@ fn run(seed: u64) -> Chaos {
     chaos
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(super) fn number(name: &str) -> Option<u64> {
     env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
@@ -488,6 +519,7 @@ fn nothing_breaks_and_everything_heals() {
         total.terms += seen.terms;
         total.crashes += seen.crashes;
         total.reads += seen.reads;
+        total.leased += seen.leased;
         total.transfers += seen.transfers;
         total.installs += seen.installs;
         total.changes += seen.changes;
@@ -499,7 +531,7 @@ fn nothing_breaks_and_everything_heals() {
         total.steps += seen.steps;
     }
     println!("{count} runs: {total:?}");
-    let protocol = [total.commits, total.terms, total.crashes, total.reads, total.transfers];
+    let protocol = [total.commits, total.terms, total.crashes, total.reads, total.leased, total.transfers];
     let shape = [total.installs, total.changes, total.joint, total.retired * 4, total.wiped * 4, total.cut, total.hung];
     assert!(
         count < SEEDS || protocol.iter().chain(&shape).all(|n| *n > count / 10),

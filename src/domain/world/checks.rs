@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::cluster::Node;
 use crate::message::{AppendOutcome, Envelope, Message};
-use crate::{ClusterId, Entry, EntryId, Index, Membership, NodeId, Payload, RaftCore, ReadId, Term};
+use crate::{ClusterId, Entry, EntryId, Index, Instant, Membership, NodeId, Payload, RaftCore, ReadId, Term};
 
 /// Everything that was ever true and must stay so.
 #[derive(Clone, Debug, Default)]
@@ -161,6 +161,15 @@ impl Checks {
             must(has || *committed_in >= term, || format!("{id} leads term {term} without committed {}", entry.id()))?;
         }
         Ok(())
+    }
+
+    /// No leader holds a lease once there is another of a later term. `now` is by its own clock.
+    pub(crate) fn leases(&self, core: Option<&RaftCore>, now: Instant) -> Verdict {
+        let Some((later, other)) = self.leaders.last_key_value() else { return Ok(()) };
+        let Some(core) = core.filter(|core| core.is_leader() && core.term() < *later) else { return Ok(()) };
+        must(!core.holds_lease(now), || {
+            format!("{} holds a lease in term {} though {other} leads term {later}", core.id(), core.term())
+        })
     }
 
     /// A message leaves: whatever it promises is on its sender's disk.

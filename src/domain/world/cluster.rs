@@ -1,4 +1,4 @@
-//! Cores, the network between them, their disks and machines, and the one clock they share.
+//! Cores, the network between them, their disks, machines and clocks.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
@@ -10,6 +10,7 @@ use core::time::Duration;
 use std::panic;
 
 use super::checks::Checks;
+use super::clock::Clock;
 use super::disk::{Disk, Operation};
 use super::show::Shown;
 use crate::{
@@ -29,6 +30,7 @@ pub(crate) struct Node {
     pub(crate) machine: Machine,
     /// Inputs are stepped, but nothing they want done is carried out: a turn of the loop that takes in many.
     pub(crate) gathering: bool,
+    pub(crate) clock: Clock,
     /// A snapshot that a leader has offered.
     pub(crate) fetch: Option<SnapshotFetch>,
     /// A leader's snapshot that is durable here; the machine is to be restored from it.
@@ -102,6 +104,7 @@ impl World {
             disk,
             machine: Machine::default(),
             gathering: false,
+            clock: Clock::default(),
             fetch: None,
             fetched: None,
             told: Index::ZERO,
@@ -111,7 +114,7 @@ impl World {
 
     /// Starts a node from its disk. `first` takes what it finds there as history.
     pub(crate) fn start(&mut self, id: &NodeId, first: bool) {
-        let now = self.now;
+        let now = self.clock(id);
         let node = self.node_mut(id);
         let machine = &mut node.machine;
         machine.applied =
@@ -133,14 +136,34 @@ impl World {
     pub(crate) fn crash(&mut self, id: &NodeId, kept: usize) {
         let node = self.node_mut(id);
         (node.core, node.fetch, node.fetched, node.gathering) = (None, None, None, false);
+        node.clock.turn = None;
         let done = node.disk.crash(kept);
         self.must(done);
         self.checks.forget_reads(id);
     }
 
+    /// What a node takes for the time.
+    pub(crate) fn clock(&self, id: &NodeId) -> Instant {
+        let clock = self.node(id).clock;
+        clock.turn.unwrap_or_else(|| clock.shows(self.now))
+    }
+
+    /// A node begins a turn that takes in many inputs; it takes them all to come at the time it is now.
+    pub(crate) fn begin_turn(&mut self, id: &NodeId) {
+        let now = self.clock(id);
+        let node = self.node_mut(id);
+        (node.gathering, node.clock.turn) = (true, Some(now));
+    }
+
+    /// When the next timer strikes, by the world's clock.
+    fn next_timer(&self) -> Instant {
+        let timers = self.nodes.values().filter_map(|n| n.core.as_ref().map(|core| n.clock.when(core.deadline())));
+        timers.min().unwrap_or(Instant::NEVER)
+    }
+
     /// Steps one core and, unless it gathers, does what it wants done.
     pub(crate) fn step(&mut self, id: &NodeId, input: Input) -> Result<Index, Rejected> {
-        let now = self.now;
+        let now = self.clock(id);
         let Some(core) = &mut self.node_mut(id).core else { return Err(Rejected::Silenced) };
         let answer = core.step(now, input);
         self.observe(id);
@@ -153,14 +176,21 @@ impl World {
     pub(crate) fn observe(&mut self, id: &NodeId) {
         let verdict = self.checks.observe(id, &self.nodes);
         self.must(verdict);
+        // Who holds a lease could serve a read by it at this moment.
+        for node in self.nodes.values() {
+            let verdict = self.checks.leases(node.core.as_ref(), node.clock.shows(self.now));
+            self.must(verdict);
+        }
     }
 
     /// Does what a core wants done until it wants nothing more.
     pub(crate) fn act(&mut self, id: &NodeId) {
+        self.node_mut(id).clock.turn = None;
+        let now = self.clock(id);
         for turn in 0.. {
             self.must(if turn < 10_000 { Ok(()) } else { Err(format!("{id} is never done")) });
             let Some(core) = &mut self.node_mut(id).core else { return };
-            let ready = core.ready();
+            let ready = core.ready(now);
             let idle = ready == Ready::default();
             self.observe(id);
             self.carry_out(id, ready);
@@ -273,9 +303,9 @@ impl World {
     }
 
     /// Asks for a read; gives why it was turned down at once.
-    pub(crate) fn read(&mut self, id: &NodeId, read: ReadId) -> Result<(), Rejected> {
+    pub(crate) fn read(&mut self, id: &NodeId, read: ReadId, lease: bool) -> Result<(), Rejected> {
         self.checks.asks(*id, read);
-        let answer = self.step(id, Input::Read(read));
+        let answer = self.step(id, Input::Read { read, lease });
         if let Err(rejected) = answer {
             let verdict = self.checks.answers(*id, read, None);
             self.must(verdict);
@@ -376,16 +406,18 @@ impl World {
                 self.fire(&id);
             }
             let quiet = self.wire.is_empty();
-            let next = self.cores().map(RaftCore::deadline).min().unwrap_or(Instant::NEVER);
+            let next = self.next_timer();
             self.now = if quiet { next.max(self.now + HOP).min(end) } else { self.now + HOP };
         }
     }
 
     /// Lets a timer strike if it is due.
     pub(crate) fn fire(&mut self, id: &NodeId) {
-        if self.node(id).core.as_ref().is_some_and(|core| core.deadline() <= self.now) {
+        if self.node(id).core.as_ref().is_some_and(|core| core.deadline() <= self.clock(id)) {
             let _ = self.step(id, Input::Timeout);
-            let waits = self.node(id).core.as_ref().is_none_or(|core| core.deadline() > self.now);
+            let waits = self.node(id).core.as_ref().is_none_or(|core| core.deadline() > self.clock(id));
+            // Before its turn is over a leader that it has heard may be news to its timer.
+            let waits = waits || self.node(id).gathering;
             self.must(if waits { Ok(()) } else { Err(format!("{id} wants to be woken at once, for ever")) });
         }
     }

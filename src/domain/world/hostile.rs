@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -58,7 +59,8 @@ fn message(random: &mut Random, term: Term) -> Message {
     let prev = entry_id(random);
     let request = VoteRequest { term, last: entry_id(random), commit: Index(number(random)), transfer: round % 2 == 0 };
     let reply = VoteReply { term, granted: round % 2 == 0 };
-    match random.next() % 11 {
+    let promise = Duration::new(number(random), 0);
+    match random.next() % 12 {
         0 => Message::PreVote(request),
         1 => Message::Vote(request),
         2 => Message::PreVoteReply(reply),
@@ -67,13 +69,14 @@ fn message(random: &mut Random, term: Term) -> Message {
             let entries = entries(random, prev, term);
             Message::Append(Append { session, round, prev, entries, commit: Index(number(random)) })
         }
-        6 => Message::AppendReply(AppendReply { session, round, outcome: AppendOutcome::Matched(prev.index) }),
+        6 => Message::AppendReply(AppendReply { session, round, promise, outcome: AppendOutcome::Matched(prev.index) }),
         7 => {
             let outcome = AppendOutcome::Missing { prev: Index(number(random)), hint: prev };
-            Message::AppendReply(AppendReply { session, round, outcome })
+            Message::AppendReply(AppendReply { session, round, promise, outcome })
         }
         8 => Message::Snapshot(SnapshotOffer { session, round, last: prev }),
         9 => Message::TimeoutNow,
+        10 => Message::Read { read: ReadId(round), lease: session == 0 },
         _ => Message::ReadReply { read: ReadId(round), index: Some(prev.index) },
     }
 }
@@ -113,7 +116,7 @@ fn member(random: &mut Random, ids: &[NodeId], leads: bool) -> RaftCore {
         let reply = VoteReply { term: Term(2), granted: true };
         for message in [Message::PreVoteReply(reply), Message::VoteReply(reply)] {
             let _ = core.step(Instant(0), Input::Receive(Envelope { from, to: ids[0], term: core.term(), message }));
-            let _ = core.ready();
+            let _ = core.ready(Instant(0));
             let _ = core.step(Instant(0), Input::Persisted { seq: 1 });
         }
         assert!(core.is_leader(), "the election that was set up took place");
@@ -136,7 +139,7 @@ fn no_message_makes_a_core_panic_or_contradict_itself() {
             let input = match random.next() % 16 {
                 0 => Input::Timeout,
                 1 => Input::Propose(vec![Bytes::from_static(b"y")]),
-                2 => Input::Read(ReadId(random.next())),
+                2 => Input::Read { read: ReadId(random.next()), lease: run % 3 == 0 },
                 3 => Input::SnapshotTaken { last: entry_id(&mut random) },
                 4 => Input::Applied { index: Index(number(&mut random)) },
                 5 => Input::Persisted { seq: written },
@@ -150,7 +153,8 @@ fn no_message_makes_a_core_panic_or_contradict_itself() {
             };
             let now = core.deadline().min(Instant(random.next() % (1 << 40)));
             let _ = core.step(now, input.clone());
-            written = core.ready().write.map_or(written, |write| write.seq);
+            let later = if run % 5 == 0 { Instant(number(&mut random)) } else { now };
+            written = core.ready(later).write.map_or(written, |write| write.seq);
             assert_eq!(core.broken_invariant(), None, "run {run}: {input:?}");
         }
     }

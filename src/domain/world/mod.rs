@@ -4,9 +4,11 @@
 mod chaos;
 mod checks;
 mod churn;
+mod clock;
 mod cluster;
 mod disk;
 mod hostile;
+mod leases;
 mod show;
 
 pub(crate) use checks::quorums_meet;

@@ -82,7 +82,7 @@ impl fmt::Display for Shown<'_, Envelope> {
             },
             Message::Snapshot(offer) => write!(f, "t{term} upto {} round {}", offer.last, offer.round),
             Message::TimeoutNow => write!(f, "t{term}"),
-            Message::Read { read } => write!(f, "t{term} r{read}"),
+            Message::Read { read, lease } => write!(f, "t{term} r{read}{}", if *lease { ", by lease" } else { "" }),
             Message::ReadReply { read, index: Some(index) } => write!(f, "t{term} r{read} at {index}"),
             Message::ReadReply { read, index: None } => write!(f, "t{term} r{read} refused"),
         }

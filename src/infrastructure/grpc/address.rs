@@ -65,6 +65,11 @@ fn split(address: &str) -> Option<(&str, u16)> {
     if digits && printable { Some((bare, port.parse().ok()?)) } else { None }
 }
 
+/// Whether this can be dialled: `host:port`, with a port.
+pub fn is_address(text: &str) -> bool {
+    split(text).is_some_and(|(_, port)| port > 0)
+}
+
 /// How many addresses of one name are tried.
 const RESOLVED_MAX: usize = 8;
 

@@ -2,17 +2,21 @@
 //! error.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use graft_domain::{
     Append, AppendOutcome, AppendReply, BadNodeId, BadPayload, Entry, EntryId, Envelope, Index, Message, NodeId,
     Payload, ReadId, SnapshotOffer, Term, VoteReply, VoteRequest,
 };
+use graft_services::commands::{Act, Slot};
 use graft_services::error::Refusal;
 use graft_services::ports::{PeerMessage, Ticket};
 
 use super::wire::answered::Answer;
 use super::wire::append_reply::Outcome;
+use super::wire::digest::Digest as Made;
+use super::wire::forward::Act as WireAct;
 use super::wire::frame::Message as Wire;
 use super::wire::refusal::{self, Why};
 use super::{convert_ask, wire};
@@ -60,7 +64,8 @@ pub(super) fn wire_bytes_max(message: &PeerMessage) -> usize {
                 Message::Append(append) => append.entries.iter().map(entry_bytes_max).sum(),
                 _ => 0,
             },
-            PeerMessage::Forward { body, .. } => body.len(),
+            PeerMessage::Forward { act, .. } => act.size() + NodeId::BYTES_MAX,
+            PeerMessage::Digest { digest, .. } => digest.as_ref().map_or_else(String::len, Bytes::len),
             PeerMessage::Refused { refusal, .. } | PeerMessage::Answered { answer: Err(refusal), .. } => {
                 refusal_bytes_max(refusal)
             }
@@ -72,7 +77,11 @@ pub(super) fn wire_bytes_max(message: &PeerMessage) -> usize {
 
 fn refusal_bytes_max(refusal: &Refusal) -> usize {
     match refusal {
-        Refusal::Busy(text) | Refusal::Halted(text) | Refusal::Membership(text) => text.len(),
+        Refusal::Busy(text)
+        | Refusal::Halted(text)
+        | Refusal::Invalid(text)
+        | Refusal::Membership(text)
+        | Refusal::Snapshot(text) => text.len(),
         _ => NodeId::BYTES_MAX,
     }
 }
@@ -95,8 +104,13 @@ fn entry_bytes_max(entry: &Entry) -> usize {
 pub(super) fn encode(message: PeerMessage) -> wire::Frame {
     let (term, message) = match message {
         PeerMessage::Raft(envelope) => (envelope.term.0, encode_raft(envelope.message)),
-        PeerMessage::Forward { from: _, term, ticket, body } => {
-            (term.0, Wire::Forward(wire::Forward { session: ticket.session, sequence: ticket.sequence, body }))
+        PeerMessage::Forward { from: _, term, ticket, act } => (term.0, Wire::Forward(encode_forward(ticket, act))),
+        PeerMessage::Digest { from: _, to: _, index, digest } => {
+            let digest = Some(match digest {
+                Ok(bytes) => Made::Bytes(bytes),
+                Err(why) => Made::Why(clipped(why)),
+            });
+            (0, Wire::Digest(wire::Digest { index: index.0, digest }))
         }
         PeerMessage::Refused { to: _, ticket, refusal } => {
             let refusal = Some(encode_refusal(refusal));
@@ -118,6 +132,33 @@ pub(super) fn encode(message: PeerMessage) -> wire::Frame {
     wire::Frame { term, message: Some(message) }
 }
 
+fn encode_forward(ticket: Ticket, act: Act) -> wire::Forward {
+    let act = match act {
+        Act::Command { slot, body } => {
+            let slot = slot.map(|Slot { session, sequence, unanswered }| wire::Slot { session, sequence, unanswered });
+            WireAct::Command(wire::Command { slot, body })
+        }
+        Act::OpenSession { ttl, key } => {
+            WireAct::OpenSession(wire::OpenSession { ttl: u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX), key })
+        }
+        Act::Verify { origin } => WireAct::Verify(wire::Verify { origin: origin.as_str().to_owned() }),
+    };
+    wire::Forward { session: ticket.session, sequence: ticket.sequence, act: Some(act) }
+}
+
+fn decode_act(act: Option<WireAct>) -> Result<Act, BadFrame> {
+    Ok(match act.ok_or(BadFrame::Empty("act"))? {
+        WireAct::Command(wire::Command { slot, body }) => {
+            let slot = slot.map(|wire::Slot { session, sequence, unanswered }| Slot { session, sequence, unanswered });
+            Act::Command { slot, body }
+        }
+        WireAct::OpenSession(wire::OpenSession { ttl, key }) => {
+            Act::OpenSession { ttl: Duration::from_nanos(ttl), key }
+        }
+        WireAct::Verify(wire::Verify { origin }) => Act::Verify { origin: node_id(&origin)? },
+    })
+}
+
 fn encode_raft(message: Message) -> Wire {
     match message {
         Message::PreVote(request) => Wire::PreVote(encode_vote(request)),
@@ -135,6 +176,7 @@ fn encode_raft(message: Message) -> Wire {
         Message::AppendReply(reply) => Wire::AppendReply(wire::AppendReply {
             session: reply.session,
             round: reply.round,
+            promise: u64::try_from(reply.promise.as_nanos()).unwrap_or(u64::MAX),
             outcome: Some(match reply.outcome {
                 AppendOutcome::Matched(index) => Outcome::Matched(index.0),
                 AppendOutcome::Missing { prev, hint } => Outcome::Missing(wire::append_reply::Missing {
@@ -151,7 +193,7 @@ fn encode_raft(message: Message) -> Wire {
             last_index: offer.last.index.0,
         }),
         Message::TimeoutNow => Wire::TimeoutNow(wire::TimeoutNow {}),
-        Message::Read { read } => Wire::Read(wire::Read { read: read.0 }),
+        Message::Read { read, lease } => Wire::Read(wire::Read { read: read.0, lease }),
         Message::ReadReply { read, index } => {
             Wire::ReadReply(wire::ReadReply { read: read.0, index: index.map(|index| index.0) })
         }
@@ -186,7 +228,8 @@ fn encode_refusal(refusal: Refusal) -> wire::Refusal {
         Refusal::NotLeader { leader } => Why::NotLeader(refusal::NotLeader {
             leader: leader.map(|leader| leader.as_str().to_owned()).unwrap_or_default(),
         }),
-        Refusal::NoLeader => Why::NoLeader(refusal::NoLeader {}),
+        // Only clients say this, and never to members.
+        Refusal::NoLeader | Refusal::Unreachable(_) => Why::NoLeader(refusal::NoLeader {}),
         Refusal::NoQuorum { reachable, needed } => {
             Why::NoQuorum(refusal::NoQuorum { reachable: reachable as u64, needed: needed as u64 })
         }
@@ -199,6 +242,8 @@ fn encode_refusal(refusal: Refusal) -> wire::Refusal {
         Refusal::Removed => Why::Removed(refusal::Removed {}),
         Refusal::Stopped => Why::Stopped(refusal::Stopped {}),
         Refusal::Halted(why) => Why::Halted(clipped(why)),
+        Refusal::SessionExpired => Why::SessionExpired(refusal::SessionExpired {}),
+        Refusal::Invalid(what) => Why::Invalid(clipped(what)),
     };
     wire::Refusal { why: Some(why) }
 }
@@ -233,13 +278,20 @@ fn decode(frame: wire::Frame, from: NodeId, to: NodeId) -> Result<PeerMessage, B
             last: EntryId::new(offer.last_term, offer.last_index),
         })),
         Wire::TimeoutNow(wire::TimeoutNow {}) => raft(Message::TimeoutNow),
-        Wire::Read(read) => raft(Message::Read { read: ReadId(read.read) }),
+        Wire::Read(read) => raft(Message::Read { read: ReadId(read.read), lease: read.lease }),
         Wire::ReadReply(reply) => raft(Message::ReadReply { read: ReadId(reply.read), index: reply.index.map(Index) }),
-        Wire::Forward(forward) => PeerMessage::Forward {
+        Wire::Forward(forward) => {
+            let ticket = Ticket { session: forward.session, sequence: forward.sequence };
+            PeerMessage::Forward { from, term: Term(frame.term), ticket, act: decode_act(forward.act)? }
+        }
+        Wire::Digest(digest) => PeerMessage::Digest {
             from,
-            term: Term(frame.term),
-            ticket: Ticket { session: forward.session, sequence: forward.sequence },
-            body: forward.body,
+            to,
+            index: Index(digest.index),
+            digest: match digest.digest.ok_or(BadFrame::Empty("digest"))? {
+                Made::Bytes(bytes) => Ok(bytes),
+                Made::Why(why) => Err(within("a reason", why, TEXT_BYTES_MAX)?),
+            },
         },
         Wire::Refused(refused) => PeerMessage::Refused {
             to,
@@ -299,7 +351,8 @@ fn decode_append_reply(reply: wire::AppendReply) -> Result<AppendReply, BadFrame
             hint: EntryId::new(missing.hint_term, missing.hint_index),
         },
     };
-    Ok(AppendReply { session: reply.session, round: reply.round, outcome })
+    let promise = Duration::from_nanos(reply.promise);
+    Ok(AppendReply { session: reply.session, round: reply.round, promise, outcome })
 }
 
 fn decode_refusal(refusal: Option<wire::Refusal>) -> Result<Refusal, BadFrame> {
@@ -319,6 +372,8 @@ fn decode_refusal(refusal: Option<wire::Refusal>) -> Result<Refusal, BadFrame> {
         Why::Removed(refusal::Removed {}) => Refusal::Removed,
         Why::Stopped(refusal::Stopped {}) => Refusal::Stopped,
         Why::Halted(why) => Refusal::Halted(within("a reason", why, TEXT_BYTES_MAX)?),
+        Why::SessionExpired(refusal::SessionExpired {}) => Refusal::SessionExpired,
+        Why::Invalid(what) => Refusal::Invalid(within("a reason", what, TEXT_BYTES_MAX)?),
     })
 }
 
@@ -365,7 +420,9 @@ fn payloads(frames: &mut [wire::Frame]) -> impl Iterator<Item = &mut Bytes> {
     frames.iter_mut().flat_map(|frame| {
         let (entries, body): (&mut [wire::Entry], _) = match &mut frame.message {
             Some(Wire::Append(append)) => (&mut append.entries, None),
-            Some(Wire::Forward(forward)) => (&mut [], Some(&mut forward.body)),
+            Some(Wire::Forward(wire::Forward { act: Some(WireAct::Command(command)), .. })) => {
+                (&mut [], Some(&mut command.body))
+            }
             _ => (&mut [], None),
         };
         entries.iter_mut().map(|entry| &mut entry.data).chain(body)

@@ -42,24 +42,8 @@ pub(super) fn is_sendable(ask: &Ask) -> bool {
 }
 
 pub(super) fn encode(ticket: Ticket, ask: Ask) -> wire::Ask {
-    let text = |id: NodeId| id.as_str().to_owned();
     let ask = match ask {
-        Ask::Change { change, guard } => WireAsk::Change(wire::Change {
-            guard: guard.map(|index| index.0),
-            change: Some(match change {
-                Change::Add { id, address, voter, incarnation } => {
-                    WireChange::Add(change::Add { id: text(id), address, voter, incarnation: incarnation.0 })
-                }
-                Change::Remove { id } => WireChange::Remove(text(id)),
-                Change::Promote { id } => WireChange::Promote(text(id)),
-                Change::Demote { id } => WireChange::Demote(text(id)),
-                Change::Replace { old, new, address } => {
-                    WireChange::Replace(change::Replace { old: text(old), new: text(new), address })
-                }
-                Change::Apply { members } => WireChange::Apply(change::Apply { members: encode_members(members) }),
-                Change::Cancel => WireChange::Cancel(change::Cancel {}),
-            }),
-        }),
+        Ask::Change { change, guard } => WireAsk::Change(encode_change(change, guard)),
         Ask::Transfer { to } => WireAsk::Transfer(wire::ask::Transfer { to: to.map(text).unwrap_or_default() }),
     };
     wire::Ask { session: ticket.session, sequence: ticket.sequence, ask: Some(ask) }
@@ -68,18 +52,37 @@ pub(super) fn encode(ticket: Ticket, ask: Ask) -> wire::Ask {
 pub(super) fn decode(ask: wire::Ask) -> Result<(Ticket, Ask), BadFrame> {
     let ticket = Ticket { session: ask.session, sequence: ask.sequence };
     let ask = match ask.ask.ok_or(BadFrame::Empty("request"))? {
-        WireAsk::Change(change) => Ask::Change {
-            guard: change.guard.map(Index),
-            change: decode_change(change.change.ok_or(BadFrame::Empty("change"))?)?,
-        },
+        WireAsk::Change(change) => {
+            let (change, guard) = decode_change(change)?;
+            Ask::Change { change, guard }
+        }
         WireAsk::Transfer(wire::ask::Transfer { to }) if to.is_empty() => Ask::Transfer { to: None },
         WireAsk::Transfer(wire::ask::Transfer { to }) => Ask::Transfer { to: Some(node_id(&to)?) },
     };
     Ok((ticket, ask))
 }
 
-fn decode_change(change: WireChange) -> Result<Change, BadFrame> {
-    Ok(match change {
+pub(super) fn encode_change(change: Change, guard: Option<Index>) -> wire::Change {
+    let change = match change {
+        Change::Add { id, address, voter, incarnation } => {
+            WireChange::Add(change::Add { id: text(id), address, voter, incarnation: incarnation.0 })
+        }
+        Change::Remove { id } => WireChange::Remove(text(id)),
+        Change::Promote { id } => WireChange::Promote(text(id)),
+        Change::Demote { id } => WireChange::Demote(text(id)),
+        Change::Replace { old, new, address } => {
+            WireChange::Replace(change::Replace { old: text(old), new: text(new), address })
+        }
+        Change::Apply { members } => WireChange::Apply(change::Apply { members: encode_members(members) }),
+        Change::Cancel => WireChange::Cancel(change::Cancel {}),
+    };
+    wire::Change { guard: guard.map(|index| index.0), change: Some(change) }
+}
+
+/// The change, and the index that the last one must stand at for it to be made.
+pub(super) fn decode_change(said: wire::Change) -> Result<(Change, Option<Index>), BadFrame> {
+    let change = said.change.ok_or(BadFrame::Empty("change"))?;
+    let change = match change {
         WireChange::Add(change::Add { id, address, voter, incarnation }) => Change::Add {
             id: node_id(&id)?,
             address: decode_address(address)?,
@@ -94,11 +97,16 @@ fn decode_change(change: WireChange) -> Result<Change, BadFrame> {
         }
         WireChange::Apply(change::Apply { members }) => Change::Apply { members: decode_members(members)? },
         WireChange::Cancel(change::Cancel {}) => Change::Cancel,
-    })
+    };
+    Ok((change, said.guard.map(Index)))
+}
+
+fn text(id: NodeId) -> String {
+    id.as_str().to_owned()
 }
 
 pub(super) fn encode_members(members: impl IntoIterator<Item = (NodeId, String)>) -> Vec<wire::Member> {
-    let member = |(id, address): (NodeId, String)| wire::Member { id: id.as_str().to_owned(), address };
+    let member = |(id, address)| wire::Member { id: text(id), address };
     members.into_iter().map(member).collect()
 }
 

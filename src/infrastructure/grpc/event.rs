@@ -5,10 +5,36 @@ use std::fmt;
 use std::sync::Arc;
 
 use graft_domain::{ClusterId, EntryId, Incarnation, NodeId};
-use graft_services::ports::PeerMessage;
+use graft_services::api::Api;
+use graft_services::ports::{PeerMessage, SnapshotFiles};
 use graft_services::snapshot_meta::SnapshotMeta;
 
 use super::join_reply::JoinReply;
+
+/// What this node gives to others than members' messages.
+#[derive(Default)]
+pub struct Offers {
+    /// Its snapshots, to other members; without, it does not fetch theirs either.
+    pub files: Option<Arc<dyn SnapshotFiles>>,
+    /// What clients and operators may ask of it.
+    pub api: Option<Arc<dyn Api>>,
+}
+
+impl fmt::Debug for Offers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offers").field("files", &self.files).field("api", &self.api.is_some()).finish()
+    }
+}
+
+/// How a node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Health {
+    /// It runs, and has not failed.
+    pub alive: bool,
+    /// It knows a leader and has applied what was committed when it last asked: it can serve.
+    pub ready: bool,
+    pub leads: bool,
+}
 
 /// How this node introduces itself.
 #[derive(Clone, PartialEq, Eq, Debug)]

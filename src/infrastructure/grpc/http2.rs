@@ -94,7 +94,7 @@ pub(super) async fn http2(stream: TcpStream, config: &PeerConfig, tasks: &Tasks)
 }
 
 /// One HTTP/2 connection as tonic's client wants it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Http2(http2::SendRequest<Body>);
 
 impl Service<http::Request<Body>> for Http2 {

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::admission::Full;
 use super::event::RefusedCode;
 use super::handshake::{self, Introduction, View};
 use super::inbound::{self, Standing};
@@ -60,26 +61,19 @@ impl Service {
             To::ThisNode => Introduction::parse(hello),
             To::Anyone => Introduction::parse_open(hello, self.shared.me),
         };
-        let peer = parsed.map_err(|refusal| self.refuse(claimed, &remote, refusal))?;
-        if connection.is_some_and(|connection| connection.surplus) {
-            let limit = self.shared.config.connections_max;
-            let why = format!(
-                "{} has {limit} connections, which is as many as it may. Close clients, or raise `connections_max`.",
-                peer.to
-            );
-            return Err(self.refuse(claimed, &peer.address, Refusal::new(RefusedCode::TooMany, why)));
-        }
-        Ok(peer)
+        parsed.map_err(|refusal| self.refuse(claimed, &remote, refusal))
     }
 
-    /// Judges a peer that says whom it calls.
-    fn accept(&self, peer: Introduction) -> Result<Accepted, Status> {
+    /// Judges a peer that says whom it calls. What it calls on is a member's connection from then on.
+    fn accept<T>(&self, request: &Request<T>) -> Result<Accepted, Status> {
+        let peer = self.introduced(request, To::ThisNode)?;
         let mut view = self.shared.view.subscribe();
         let judged = {
             let view = view.borrow_and_update();
             view.judge(&peer).map(|()| view.hello(&peer.id))
         };
-        let hello = judged.map_err(|refusal| self.refuse(Some(peer.id), &peer.address, refusal))?;
+        let placed = judged.and_then(|hello| placed(request, &peer).map(|()| hello));
+        let hello = placed.map_err(|refusal| self.refuse(Some(peer.id), &peer.address, refusal))?;
         Ok(Accepted { peer, hello, view })
     }
 
@@ -90,13 +84,26 @@ impl Service {
     }
 }
 
+fn placed<T>(request: &Request<T>, peer: &Introduction) -> Result<(), Refusal> {
+    let connection = request.extensions().get::<Connection>();
+    let placed = connection.map_or(Ok(()), |connection| connection.place.become_member());
+    placed.map_err(|Full { max }| {
+        let why = format!(
+            "{} has {max} connections of members, which is as many as it may. Stop what connects as a member and is \
+             none, or raise `connections_max`.",
+            peer.to
+        );
+        Refusal::new(RefusedCode::TooMany, why)
+    })
+}
+
 #[tonic::async_trait]
 impl Peer for Service {
     type LinkStream = ReceiverStream<Result<wire::Hello, Status>>;
     type FetchSnapshotStream = ReceiverStream<Result<wire::SnapshotPart, Status>>;
 
     async fn link(&self, request: Request<Streaming<wire::Frames>>) -> Result<Response<Self::LinkStream>, Status> {
-        let accepted = self.accept(self.introduced(&request, To::ThisNode)?)?;
+        let accepted = self.accept(&request)?;
         inbound::begin(&self.shared, &self.standing, accepted, request.into_inner()).map(Response::new)
     }
 
@@ -116,7 +123,7 @@ impl Peer for Service {
         &self,
         request: Request<wire::FetchSnapshotRequest>,
     ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
-        let accepted = self.accept(self.introduced(&request, To::ThisNode)?)?;
+        let accepted = self.accept(&request)?;
         self.sending.begin(&self.shared, accepted, *request.get_ref()).await.map(Response::new)
     }
 }

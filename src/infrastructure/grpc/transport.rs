@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use graft_domain::{ClusterId, NodeId};
+use graft_services::api::Api;
 use graft_services::ports::{PeerMessage, SnapshotFiles};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -17,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::address::Connector;
 use super::config::PeerConfig;
 use super::dial::Dial;
-use super::event::{LinkStatus, LocalHello, Peer, PeerEvent, PeerSink, RefusedCode};
+use super::event::{Health, LinkStatus, LocalHello, Offers, Peer, PeerEvent, PeerSink, RefusedCode};
 use super::fetching::Fetches;
 use super::handshake::{Introduction, View};
 use super::joining::Joining;
@@ -48,6 +49,9 @@ pub(super) struct Shared {
     /// Why each peer was refused when that was last logged.
     told: Mutex<BTreeMap<Option<NodeId>, RefusedCode>>,
     pub(super) me: NodeId,
+    /// What clients and operators are served by; none if they are not.
+    pub(super) api: Option<Arc<dyn Api>>,
+    pub(super) health: watch::Sender<Health>,
     /// This node's snapshots; none if it keeps none.
     pub(super) files: Option<Arc<dyn SnapshotFiles>>,
     pub(super) joining: Joining,
@@ -70,16 +74,17 @@ const TOLD_MAX: usize = 1024;
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Transport {
-    /// Serves `listener` on the runtime of `handle`. Peers are dialled once they are set. Without `files` this node
-    /// neither gives snapshots to others nor fetches theirs.
+    /// Serves `listener` on the runtime of `handle`. Peers are dialled once they are set. What is not offered
+    /// is refused.
     pub fn start(
         handle: Handle,
         listener: TcpListener,
         hello: LocalHello,
         config: PeerConfig,
-        files: Option<Arc<dyn SnapshotFiles>>,
+        offers: Offers,
         sink: PeerSink,
     ) -> Result<Self, io::Error> {
+        let Offers { files, api } = offers;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let listener = {
@@ -96,6 +101,8 @@ impl Transport {
             links: RwLock::default(),
             told: Mutex::default(),
             me,
+            api,
+            health: watch::Sender::new(Health::default()),
             files,
             joining: Joining::default(),
             probes: Arc::new(Semaphore::new(PROBES_MAX)),
@@ -103,6 +110,11 @@ impl Transport {
         });
         shared.tasks.spawn(server::accept(listener, Arc::clone(&shared)));
         Ok(Self { shared, address })
+    }
+
+    /// How this node is, for those who ask the health service.
+    pub fn set_health(&self, health: Health) {
+        self.shared.health.send_if_modified(|known| std::mem::replace(known, health) != health);
     }
 
     /// Where it listens, with the port that was taken for port 0.
@@ -287,9 +299,10 @@ impl fmt::Debug for Shared {
 fn addressed(message: &PeerMessage, me: NodeId, to: NodeId) -> bool {
     let right = match message {
         PeerMessage::Raft(envelope) => envelope.from == me && envelope.to == to,
-        PeerMessage::Forward { from, .. } | PeerMessage::Ask { from, .. } | PeerMessage::Links { from, .. } => {
-            *from == me
-        }
+        PeerMessage::Forward { from, .. }
+        | PeerMessage::Digest { from, .. }
+        | PeerMessage::Ask { from, .. }
+        | PeerMessage::Links { from, .. } => *from == me,
         PeerMessage::Refused { to: recipient, .. } | PeerMessage::Answered { to: recipient, .. } => *recipient == to,
     };
     if !right {

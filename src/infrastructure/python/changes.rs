@@ -1,16 +1,16 @@
 //! Changes of the cluster, its events and its prospects, between Python's dicts and the engine's types.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use graft_domain::{ClusterId, Incarnation, Index, NodeId, Target};
+use graft_services::api::{Happening, View};
 use graft_services::change::{Ask, Change};
 use graft_services::{MemberStatus, Notice, Status, WhatIf};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyDict;
 
 use super::convert::{members, node_id};
 use super::errors;
-use crate::infrastructure::runtime::Happening;
 
 /// What is to be changed: `what` names it, the other keys are its arguments.
 pub(super) fn ask(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<Ask> {
@@ -64,24 +64,16 @@ fn required<'py, T: for<'a> FromPyObject<'a, 'py>>(
     dict.get_item(key)?.ok_or_else(missing)?.extract().map_err(Into::into)
 }
 
-/// Events as dicts: `sequence`, `time`, `kind`, and what belongs to the kind.
-pub(super) fn events<'py>(py: Python<'py>, events: &[Happening]) -> PyResult<Bound<'py, PyList>> {
-    let list = PyList::empty(py);
-    for event in events {
-        let dict = PyDict::new(py);
-        dict.set_item("sequence", event.sequence)?;
-        dict.set_item("time", epoch_seconds(event.at))?;
-        match &event.notice {
-            Some(notice) => put_notice(&dict, notice)?,
-            None => dict.set_item("kind", "stopped")?,
-        }
-        list.append(dict)?;
+/// An event as a dict: `sequence`, `time`, `kind`, and what belongs to the kind.
+pub(super) fn event<'py>(py: Python<'py>, event: &Happening) -> PyResult<Bound<'py, PyAny>> {
+    let dict = PyDict::new(py);
+    dict.set_item("sequence", event.sequence)?;
+    dict.set_item("time", Duration::from_nanos(event.at).as_secs_f64())?;
+    match &event.notice {
+        Some(notice) => put_notice(&dict, notice)?,
+        None => dict.set_item("kind", "stopped")?,
     }
-    Ok(list)
-}
-
-fn epoch_seconds(at: SystemTime) -> f64 {
-    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    Ok(dict.into_any())
 }
 
 fn put_notice(dict: &Bound<'_, PyDict>, notice: &Notice) -> PyResult<()> {
@@ -141,8 +133,13 @@ pub(super) fn what_if<'py>(py: Python<'py>, outlook: &WhatIf) -> PyResult<Bound<
     Ok(dict)
 }
 
-/// What a node says of itself, as a dict; what is not known is None.
-pub(super) fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
+/// What a node says of itself: a dict, and what stands in the way of work, in sentences.
+pub(super) fn view<'py>(py: Python<'py>, view: &View) -> PyResult<Bound<'py, PyAny>> {
+    Ok((status(py, &view.status)?, &view.why).into_pyobject(py)?.into_any())
+}
+
+/// What is not known is None.
+fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let find = |id| status.members.iter().find(|member| Some(member.id) == id).map(|member| member.address.as_str());
     dict.set_item("id", status.id.as_str())?;

@@ -3,13 +3,23 @@
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use graft_services::error::Outcome;
+use graft_services::WhatIf;
+use graft_services::api::{Caller, Sink, View};
+use graft_services::error::{Outcome, Refusal};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::convert::seconds;
-use super::errors;
-use crate::infrastructure::runtime::Sink;
+use super::{changes, errors};
+
+/// What somebody waits for.
+pub(super) enum Answer {
+    Outcome(Outcome),
+    View(Result<Box<View>, Refusal>),
+    WhatIf(Result<WhatIf, Refusal>),
+    /// There may be more to read.
+    Woken,
+}
 
 /// Answers that nobody has taken yet.
 ///
@@ -20,7 +30,7 @@ pub(super) struct Queue {
 }
 
 struct State {
-    answers: Vec<(u64, Outcome)>,
+    answers: Vec<(u64, Answer)>,
     signalled: bool,
     /// None once closed.
     pipe: Option<(PipeReader, PipeWriter)>,
@@ -28,20 +38,25 @@ struct State {
 
 impl Sink for Queue {
     fn complete(&self, token: u64, outcome: Outcome) {
+        self.push(token, Answer::Outcome(outcome));
+    }
+}
+
+impl Queue {
+    /// Never blocks, and needs no interpreter.
+    pub(super) fn push(&self, token: u64, answer: Answer) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
         let Some((_, writer)) = &mut state.pipe else { return };
-        state.answers.push((token, outcome));
+        state.answers.push((token, answer));
         if !state.signalled {
             // One byte at a time is in the pipe, so this neither blocks nor fails; should it fail, the next answer tries again.
             state.signalled = writer.write_all(&[1]).is_ok();
             self.some.notify_all();
         }
     }
-}
 
-impl Queue {
-    fn take(&self) -> Vec<(u64, Outcome)> {
+    fn take(&self) -> Vec<(u64, Answer)> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
         if state.signalled
@@ -55,10 +70,29 @@ impl Queue {
     }
 }
 
+impl Answer {
+    fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        let answer = match self {
+            Self::Outcome(outcome) => return Ok(errors::outcome(py, outcome)?.unwrap_or_else(|exception| exception)),
+            Self::View(view) => view.map(|view| changes::view(py, &view)),
+            Self::WhatIf(outlook) => outlook.map(|outlook| Ok(changes::what_if(py, &outlook)?.into_any())),
+            Self::Woken => Ok(Ok(py.None().into_bound(py))),
+        };
+        answer.unwrap_or_else(|refusal| errors::refusal(py, &refusal))
+    }
+}
+
 /// Where the answers of submitted calls gather.
 #[pyclass(frozen, module = "graft._graft")]
 pub(super) struct Completions {
     pub(super) queue: Arc<Queue>,
+}
+
+impl Completions {
+    /// Who is answered here, under this token.
+    pub(super) fn caller(&self, token: u64) -> Caller {
+        Caller { sink: Arc::<Queue>::clone(&self.queue), token }
+    }
 }
 
 #[pymethods]
@@ -82,12 +116,12 @@ impl Completions {
         Err(pyo3::exceptions::PyOSError::new_err("there is no file descriptor to watch"))
     }
 
-    /// Takes all answers: `(token, answer)` each, the answer being `(reply, index, term)` or an exception. Never blocks.
+    /// Takes all answers: `(token, answer)` each, the answer being an exception, or what the call of the same name without
+    /// `submit_` returns; for a call `(reply, index, term)`. Never blocks.
     fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
         for (token, answer) in self.queue.take() {
-            let answer = errors::outcome(py, answer)?.unwrap_or_else(|exception| exception);
-            list.append((token, answer))?;
+            list.append((token, answer.into_python(py)?))?;
         }
         Ok(list)
     }

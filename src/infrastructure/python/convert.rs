@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use graft_domain::NodeId;
-use graft_services::Consistency;
+use graft_domain::{Index, NodeId};
+use graft_services::commands::Slot;
 use graft_services::ports::{Raised, Reply};
+use graft_services::{Consistency, Read};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
@@ -19,15 +20,27 @@ pub(super) fn seconds(seconds: f64) -> Duration {
     if seconds > 0.0 { Duration::from_secs_f64(seconds.min(DAY)) } else { Duration::ZERO }
 }
 
-pub(super) fn consistency(py: Python<'_>, name: &str) -> PyResult<Consistency> {
-    match name {
-        "linearizable" => Ok(Consistency::Linearizable),
-        "stale" => Ok(Consistency::Stale),
+/// How fresh an answer must be: the name of a consistency, its `max_age` in seconds, the index that it must have seen.
+pub(super) type ReadTuple = (String, Option<f64>, u64);
+
+pub(super) fn read(py: Python<'_>, (consistency, max_age, at_least): &ReadTuple) -> PyResult<Read> {
+    let consistency = match consistency.as_str() {
+        "linearizable" => Consistency::Linearizable,
+        "lease" => Consistency::Lease,
+        "stale" => Consistency::Stale { max_age: max_age.map(seconds) },
         other => {
-            let words = format!("consistency must be \"linearizable\" or \"stale\", not {other:?}");
-            Err(errors::raise(py, "CONFIG", &words, &[]))
+            let words = format!("consistency must be \"linearizable\", \"lease\" or \"stale\", not {other:?}");
+            return Err(errors::raise(py, "CONFIG", &words, &[]));
         }
-    }
+    };
+    Ok(Read { consistency, at_least: Index(*at_least) })
+}
+
+/// A command's place in a session: the session, its number in there, the lowest number without an answer.
+pub(super) type SlotTuple = (u64, u64, u64);
+
+pub(super) fn slot(slot: Option<SlotTuple>) -> Option<Slot> {
+    slot.map(|(session, sequence, unanswered)| Slot { session, sequence, unanswered })
 }
 
 /// Bytes are a value, a triple of texts is what was raised.
@@ -74,9 +87,11 @@ pub(super) fn config(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<NodeC
             "heartbeat" => config.heartbeat = seconds(value.extract()?),
             "command_bytes_max" => config.command_bytes_max = value.extract()?,
             "inflight_max" => config.inflight_max = value.extract()?,
+            "clients_max" => config.clients_max = value.extract()?,
             "inflight_bytes_max" => config.inflight_bytes_max = value.extract()?,
             "batch_bytes_max" => config.batch_bytes_max = value.extract()?,
             "log_bytes_max" => config.log_bytes_max = value.extract()?,
+            "session_ttl" => config.session_ttl = seconds(value.extract()?),
             other => return Err(errors::raise(py, "CONFIG", &format!("the engine knows no setting {other}"), &[])),
         }
     }

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 use graft_services::error::{Outcome, Refusal};
 use graft_services::ports::{Raised, Reply, StoreError};
@@ -45,7 +45,7 @@ pub(super) fn refusal<'py>(py: Python<'py>, refusal: &Refusal) -> PyResult<Bound
         Refusal::NotLeader { leader } => {
             ("NOT_LEADER", leader.iter().map(|id| ("leader", Detail::Text(id.to_string()))).collect())
         }
-        Refusal::NoLeader => ("NO_LEADER", vec![]),
+        Refusal::NoLeader | Refusal::Unreachable(_) => ("NO_LEADER", vec![]),
         Refusal::NoQuorum { reachable, needed } => {
             ("NO_QUORUM", vec![("reachable", number(*reachable)), ("needed", number(*needed))])
         }
@@ -59,6 +59,8 @@ pub(super) fn refusal<'py>(py: Python<'py>, refusal: &Refusal) -> PyResult<Bound
         Refusal::Removed => ("REMOVED", vec![]),
         Refusal::Stopped => ("STOPPED", vec![]),
         Refusal::Halted(_) => ("HALTED", vec![]),
+        Refusal::SessionExpired => ("SESSION_EXPIRED", vec![]),
+        Refusal::Invalid(_) => ("INVALID_CALL", vec![]),
     };
     object(py, code, &refusal.to_string(), &details)
 }
@@ -71,8 +73,24 @@ pub(super) fn outcome(py: Python<'_>, outcome: Outcome) -> PyResult<Result<Bound
             Ok(Ok((reply, index.0, term.0).into_pyobject(py)?.into_any()))
         }
         Outcome::Refused(why) => Ok(Err(refusal(py, &why)?)),
-        Outcome::Unknown(why) => {
-            Ok(Err(object(py, "UNKNOWN_OUTCOME", &format!("the outcome is not known: {why}"), &[])?))
+        Outcome::Compared { index, digests } => {
+            let all = PyDict::new(py);
+            for (id, digest) in digests {
+                match digest {
+                    Ok(bytes) => all.set_item(id.as_str(), PyBytes::new(py, &bytes))?,
+                    Err(why) => all.set_item(id.as_str(), why)?,
+                }
+            }
+            Ok(Ok((all, index.0, 0_u64).into_pyobject(py)?.into_any()))
+        }
+        Outcome::Unknown { why, slot } => {
+            let mut details = Vec::new();
+            if let Some(slot) = slot {
+                details.push(("session", Detail::Number(slot.session)));
+                details.push(("sequence", Detail::Number(slot.sequence)));
+                details.push(("unanswered", Detail::Number(slot.unanswered)));
+            }
+            Ok(Err(object(py, "UNKNOWN_OUTCOME", &format!("the outcome is not known: {why}"), &details)?))
         }
     }
 }

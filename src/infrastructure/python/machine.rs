@@ -1,64 +1,77 @@
 //! The user's Python object as the engine's machine.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use graft_domain::Index;
-use graft_services::ports::{Command, Halt, Machine, Reply, WriteSnapshot};
+use graft_services::ports::{Command, Door, Emitted, Halt, Machine, Made, Reply, WriteSnapshot};
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use super::convert::reply_from_python;
+use super::door::PyDoor;
 use super::errors;
 use super::files::{SnapshotReader, write_snapshot};
 
 thread_local! {
-    /// Whose machine runs on this thread; 0 for nobody's.
-    static MACHINE_OF: Cell<u64> = const { Cell::new(0) };
+    static IS_MACHINE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this is the thread of that node's machine: a call from there would wait for itself.
-pub(super) fn is_machine_thread(node: u64) -> bool {
-    MACHINE_OF.get() == node
+/// Whether this is the thread of a machine: a call from there would wait for itself.
+pub(super) fn is_machine_thread() -> bool {
+    IS_MACHINE.get()
+}
+
+/// A thread keeps one thread state of the interpreter for its life: making one anew costs more than a small batch, and the
+/// user's thread-locals would be lost with it.
+pub(super) fn stay(body: &mut (dyn FnMut() + Send)) {
+    Python::attach(|py| py.detach(body));
 }
 
 /// `graft._host.Host`, with its methods at hand.
 pub(super) struct PyMachine {
-    node: u64,
     open: Py<PyAny>,
     apply: Py<PyAny>,
     query: Py<PyAny>,
     snapshot: Py<PyAny>,
     write_snapshot: Py<PyAny>,
     restore: Py<PyAny>,
+    digest: Py<PyAny>,
+    door: Option<Arc<PyDoor>>,
 }
 
 impl PyMachine {
-    pub(super) fn new(py: Python<'_>, host: &Py<PyAny>, node: u64) -> PyResult<Self> {
+    pub(super) fn new(py: Python<'_>, host: &Py<PyAny>) -> PyResult<Self> {
         let host = host.bind(py);
         let method = |name: &str| host.getattr(name).map(Bound::unbind);
         Ok(Self {
-            node,
             open: method("open")?,
             apply: method("apply")?,
             query: method("query")?,
             snapshot: method("snapshot")?,
             write_snapshot: method("write_snapshot")?,
             restore: method("restore")?,
+            digest: method("digest")?,
+            door: PyDoor::of(host)?.map(Arc::new),
         })
     }
 
     /// One attachment for the whole batch: `(index, term, time, body)` each.
-    fn call_apply(&self, py: Python<'_>, commands: &[Command], replies: &mut Vec<Reply>) -> PyResult<Option<String>> {
+    fn call_apply(&self, py: Python<'_>, commands: &[Command], made: &mut Made) -> PyResult<Option<String>> {
         let batch = PyList::empty(py);
         for command in commands {
             let body = PyBytes::new(py, &command.body);
             batch.append((command.index.0, command.term.0, command.time, body))?;
         }
         let answer = self.apply.bind(py).call1((batch,))?;
-        let (answers, halt): (Bound<'_, PyList>, Option<String>) = answer.extract()?;
+        let (answers, halt, told): (Bound<'_, PyList>, Option<String>, Bound<'_, PyList>) = answer.extract()?;
         for answer in answers {
-            replies.push(reply_from_python(&answer)?);
+            made.replies.push(reply_from_python(&answer)?);
+        }
+        for one in told {
+            push_emitted(&one, commands, &mut made.emitted)?;
         }
         Ok(halt)
     }
@@ -73,32 +86,40 @@ impl PyMachine {
     }
 }
 
+/// `(place in the batch, topic, value)`, in the order of the batch.
+fn push_emitted(one: &Bound<'_, PyAny>, commands: &[Command], emitted: &mut Vec<Emitted>) -> PyResult<()> {
+    let (place, topic, value): (usize, String, Bound<'_, PyBytes>) = one.extract()?;
+    let command = commands.get(place);
+    let index = command.ok_or_else(|| PyIndexError::new_err("no command has this place in the batch"))?.index;
+    let number = emitted.last().filter(|last| last.index == index).map_or(0, |last| last.number + 1);
+    emitted.push(Emitted { index, number, topic, value: Bytes::copy_from_slice(value.as_bytes()) });
+    Ok(())
+}
+
 impl Machine for PyMachine {
-    /// The thread keeps one thread state of the interpreter for its life: making one anew costs more than a small batch, and
-    /// the user's thread-locals would be lost with it.
     fn stay(&self) -> fn(&mut (dyn FnMut() + Send)) {
-        |body| Python::attach(|py| py.detach(body))
+        stay
     }
 
     fn open(&mut self, directory: &str) -> Result<Index, Halt> {
-        MACHINE_OF.set(self.node);
+        IS_MACHINE.set(true);
         Python::attach(|py| {
             let index = self.open.bind(py).call1((directory,)).and_then(|index| index.extract::<u64>());
             index.map(Index).map_err(|error| Halt { index: Index::ZERO, why: errors::words(py, &error).traceback })
         })
     }
 
-    fn apply(&mut self, commands: &[Command], replies: &mut Vec<Reply>) -> Result<(), Halt> {
+    fn apply(&mut self, commands: &[Command], made: &mut Made) -> Result<(), Halt> {
         if commands.is_empty() {
             return Ok(());
         }
         Python::attach(|py| {
-            let halt = match self.call_apply(py, commands, replies) {
+            let halt = match self.call_apply(py, commands, made) {
                 Ok(halt) => halt,
                 Err(error) => Some(errors::words(py, &error).traceback),
             };
             let Some(why) = halt else { return Ok(()) };
-            let index = commands.get(replies.len()).map_or(Index::ZERO, |command| command.index);
+            let index = commands.get(made.replies.len()).map_or(Index::ZERO, |command| command.index);
             Err(Halt { index, why })
         })
     }
@@ -116,6 +137,18 @@ impl Machine for PyMachine {
             let restored = file.and_then(|file| self.restore.bind(py).call1((file,)));
             restored.map(|_| ()).map_err(|error| errors::words(py, &error).traceback)
         })
+    }
+
+    fn digest(&mut self) -> Result<Bytes, String> {
+        Python::attach(|py| {
+            let made = self.digest.bind(py).call0();
+            let bytes = made.and_then(|made| Ok(Bytes::copy_from_slice(made.cast::<PyBytes>()?.as_bytes())));
+            bytes.map_err(|error| errors::words(py, &error).traceback)
+        })
+    }
+
+    fn door(&self) -> Option<Arc<dyn Door>> {
+        Some(Arc::<PyDoor>::clone(self.door.as_ref()?))
     }
 
     fn query(&mut self, queries: &[Bytes], replies: &mut Vec<Reply>) {

@@ -2,27 +2,43 @@
 //!
 //! The engine's threads never touch the interpreter. Only the machine's thread does, and the callers' own.
 
+mod calls;
 mod changes;
+mod client;
 mod completions;
 mod convert;
+mod door;
 mod errors;
 mod files;
 mod fork;
 mod logs;
 mod machine;
+mod msgpack;
 mod node;
+mod readers;
+
+use std::time::Duration;
 
 use pyo3::prelude::*;
+
+/// How long a waiting call sleeps before it looks for signals, so that Ctrl-C is answered.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// The engine, in Rust. Private: use the names of `graft`.
 #[pymodule(name = "_graft")]
 mod module {
     #[pymodule_export]
+    use super::calls::NativeCalls;
+    #[pymodule_export]
+    use super::client::NativeClient;
+    #[pymodule_export]
     use super::completions::Completions;
     #[pymodule_export]
     use super::node::NativeNode;
     #[pymodule_export]
-    use super::{after_fork_in_child, build_info, log_level, take_logs};
+    use super::readers::{NativeEvents, NativeWatch};
+    #[pymodule_export]
+    use super::{after_fork_in_child, build_info, log_level, msgpack_trouble, take_logs};
 }
 
 /// What this build of the engine is: `version` (str) and `debug` (bool: slow, for development).
@@ -52,4 +68,11 @@ fn take_logs(py: Python<'_>, timeout: f64) -> Vec<(u8, String, String, f64)> {
 #[pyfunction]
 fn log_level(level: u8) {
     logs::set_level(level);
+}
+
+/// Why some replica could not read, or keep, this msgpack; None if it is one whole value that every replica can.
+/// `any_extension` if nobody keeps it.
+#[pyfunction]
+fn msgpack_trouble(data: &[u8], any_extension: bool) -> Option<String> {
+    msgpack::check(data, any_extension).err().map(|trouble| trouble.to_string())
 }

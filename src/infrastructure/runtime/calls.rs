@@ -6,26 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use graft_services::RequestId;
+pub use graft_services::api::{Caller, Sink};
 use graft_services::error::Outcome;
-
-/// Takes answers. It must not block: it is called from the engine's threads.
-pub trait Sink: Send + Sync {
-    /// The first answer to a token counts; another one may follow and must be ignored.
-    fn complete(&self, token: u64, outcome: Outcome);
-}
-
-/// Whom to answer, and which of its calls this is.
-#[derive(Clone)]
-pub struct Caller {
-    pub sink: Arc<dyn Sink>,
-    pub token: u64,
-}
-
-impl std::fmt::Debug for Caller {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Caller({})", self.token)
-    }
-}
 
 /// Waits for one or many answers, numbered from 0, with a single wake-up when all are there.
 #[derive(Debug)]
@@ -49,7 +31,7 @@ impl Waiting {
     /// The answers; one that did not come is unknown.
     pub fn take(&self) -> Vec<Outcome> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = || Outcome::Unknown("the node's engine did not answer in time".to_owned());
+        let missing = || Outcome::unknown("the node's engine did not answer in time");
         std::mem::take(&mut answers.0).into_iter().map(|answer| answer.unwrap_or_else(missing)).collect()
     }
 }

@@ -4,73 +4,82 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use graft_domain::{ClusterId, Index, NodeId, Transition};
-use graft_services::change::Ask;
-use graft_services::error::{Outcome, Refusal};
+use graft_services::error::Outcome;
 use graft_services::ports::PeerMessage;
-use graft_services::{Clock, Consistency, Effect, Event, Notice, Replica, RequestId};
+use graft_services::{Clock, Effect, Event, Notice, Replica, RequestId};
 
-use super::calls::{Caller, Callers};
+use super::calls::Callers;
+use super::clock::Monotonic;
+use super::door_queue::Queue;
 use super::events::Events;
+use super::fitness::Fitness;
+use super::front::Standing;
+use super::hub::Hub;
 use super::machine_worker::{ApplyJob, MachineJob};
 use super::peers::Peers;
+use super::requests::Requests;
 use super::store_worker::StoreJob;
 use crate::infrastructure::grpc::{PeerEvent, Transport};
 
 /// What reaches the event loop.
 #[derive(Debug)]
 pub(crate) enum Message {
-    Calls {
-        calls: Vec<(Bytes, Caller)>,
-        kind: Kind,
-        deadline: Instant,
-    },
+    Requests(Requests),
     Peer(PeerEvent),
     Event(Event),
-    /// The machine is done up to here, and with these requests.
+    /// The machine is done up to here, and with these requests. Those of `expired` are not answered: their session does not exist
+    /// any more, and the replica knows whose it was.
     Applied {
         index: Index,
         done: Vec<RequestId>,
+        expired: Vec<RequestId>,
     },
     Queried {
         done: Vec<RequestId>,
     },
-    /// Something that only the leader can do.
-    Ask {
-        ask: Ask,
-        caller: Caller,
-        deadline: Instant,
-    },
-    /// Take a snapshot now.
-    Snapshot {
-        caller: Caller,
-        deadline: Instant,
-    },
     /// Look at the replica.
     Look(Look),
     Stop {
-        deadline: Instant,
+        deadline: graft_domain::Instant,
     },
     /// End at once and tell nobody.
     Kill,
 }
 
-/// A look at the replica between two turns.
-pub(crate) struct Look(pub(crate) Box<dyn FnOnce(&Replica) + Send>);
+/// A look at the replica between two turns; with none, there is none any more. It comes to pass once, whatever becomes of
+/// the engine.
+pub(crate) struct Look(Option<LookAt>);
+
+type LookAt = Box<dyn FnOnce(Option<&Replica>) + Send>;
+
+impl Look {
+    pub(crate) fn new(look: impl FnOnce(Option<&Replica>) + Send + 'static) -> Self {
+        Self(Some(Box::new(look)))
+    }
+
+    fn at(mut self, replica: &Replica) {
+        if let Some(look) = self.0.take() {
+            look(Some(replica));
+        }
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        if let Some(look) = self.0.take() {
+            look(None);
+        }
+    }
+}
 
 impl std::fmt::Debug for Look {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Look")
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    Execute,
-    Query(Consistency),
 }
 
 /// Events taken in one turn at the most, so that heartbeats leave in time however much waits.
@@ -84,13 +93,20 @@ pub(crate) struct Engine {
     pub(crate) transport: Arc<Transport>,
     pub(crate) peers: Peers,
     pub(crate) events: Arc<Events>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) door: Arc<Queue>,
+    pub(crate) standing: Arc<Standing>,
     pub(crate) callers: Callers,
     /// Calls that callers count.
     pub(crate) inflight: Arc<AtomicUsize>,
     /// Bytes of peers' messages in the inbox.
     pub(crate) inbox_bytes: Arc<AtomicUsize>,
-    /// Where the monotonic clock of the replica begins.
-    pub(crate) origin: Instant,
+    /// Bytes of requests in the inbox.
+    pub(crate) request_bytes: Arc<AtomicUsize>,
+    pub(crate) clock: Monotonic,
+    pub(crate) fitness: Fitness,
+    /// What was wrong with the node before it was told to stop.
+    pub(crate) parting: Option<(Option<String>, Option<&'static str>)>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) outbox: BTreeMap<NodeId, Vec<PeerMessage>>,
     pub(crate) stopped: bool,
@@ -112,22 +128,13 @@ impl Engine {
 
     /// How long there is nothing to do unless something comes.
     fn patience(&self) -> Duration {
-        let now = self.clock().now;
+        let now = self.clock.now();
         self.replica.deadline().since(now).min(Duration::from_hours(1))
-    }
-
-    fn clock(&self) -> Clock {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Clock { now: self.instant(Instant::now()), wall: nanoseconds(wall) }
-    }
-
-    pub(crate) fn instant(&self, at: Instant) -> graft_domain::Instant {
-        graft_domain::Instant(nanoseconds(at.saturating_duration_since(self.origin)))
     }
 
     /// Everything that waits, then the timer (a heartbeat may have been among the messages), then what all of it wants done.
     fn turn(&mut self, first: Option<Message>) {
-        let clock = self.clock();
+        let clock = self.clock.clock();
         if let Some(first) = first {
             self.take(clock, first);
         }
@@ -141,12 +148,14 @@ impl Engine {
         if self.stopped {
             return;
         }
-        for effect in self.replica.effects() {
+        // Read anew: see what `Replica::effects` says of it.
+        for effect in self.replica.effects(self.clock.clock()) {
             self.perform(effect);
         }
         self.send();
         self.stop_joining_when_in();
         self.see_leavers_off();
+        self.transport.set_health(self.fitness.of(&self.replica));
         if !self.notices.is_empty() {
             self.events.push(self.notices.drain(..));
         }
@@ -154,24 +163,14 @@ impl Engine {
 
     fn take(&mut self, clock: Clock, message: Message) {
         match message {
-            Message::Calls { calls, kind, deadline } => {
-                let deadline = self.instant(deadline);
-                for (body, caller) in calls {
-                    let request = self.callers.admit(caller);
-                    let event = match kind {
-                        Kind::Execute => Event::Execute { request, body, deadline },
-                        Kind::Query(consistency) => Event::Query { request, body, consistency, deadline },
-                    };
-                    self.replica.handle(clock, event);
-                }
-            }
+            Message::Requests(requests) => self.take_requests(clock, requests),
             Message::Peer(event) => self.take_peer(clock, event),
             Message::Event(event) => self.replica.handle(clock, event),
-            Message::Applied { index, done } => {
+            Message::Applied { index, done, expired } => {
                 for request in done {
                     self.callers.release(request);
                 }
-                self.replica.handle(clock, Event::Applied { index });
+                self.replica.handle(clock, Event::Applied { index, expired });
             }
             Message::Queried { done } => {
                 for request in &done {
@@ -179,19 +178,10 @@ impl Engine {
                 }
                 self.replica.handle(clock, Event::Queried(done));
             }
-            Message::Ask { ask, caller, deadline } => {
-                let deadline = self.instant(deadline);
-                let request = self.callers.admit(caller);
-                self.replica.handle(clock, Event::Ask { request, ask, deadline });
-            }
-            Message::Snapshot { caller, deadline } => {
-                let deadline = self.instant(deadline);
-                let request = self.callers.admit(caller);
-                self.replica.handle(clock, Event::Snapshot { request, deadline });
-            }
-            Message::Look(look) => (look.0)(&self.replica),
+            Message::Look(look) => look.at(&self.replica),
             Message::Stop { deadline } => {
-                let deadline = self.instant(deadline);
+                let status = self.replica.status();
+                self.parting.get_or_insert((status.error, status.error_code));
                 self.replica.handle(clock, Event::Stop { deadline });
             }
             Message::Kill => self.stopped = true,
@@ -270,24 +260,26 @@ impl Engine {
         }
     }
 
-    /// Answers everyone who still waits, when the loop is over.
-    pub(crate) fn abandon(&mut self, why: Option<String>) {
-        // A node that was stopped has answered everyone. Of one that was killed or broke, any call may be in the log.
-        let why = why.unwrap_or_else(|| "the node ended before the answer came".to_owned());
-        self.callers.abandon(&Outcome::Unknown(why));
-        while let Ok(message) = self.inbox.try_recv() {
-            match message {
-                Message::Calls { calls, .. } => calls.into_iter().for_each(|(_, caller)| refuse(&caller)),
-                Message::Ask { caller, .. } | Message::Snapshot { caller, .. } => refuse(&caller),
-                _ => {}
+    /// Answers everyone who still waits, when the loop is over; `broken` says why if it broke.
+    pub(crate) fn abandon(&mut self, broken: Option<String>) {
+        if broken.is_none() {
+            let mut status = self.replica.status();
+            if let Some(parting) = self.parting.take() {
+                (status.error, status.error_code) = parting;
             }
+            self.standing.note(status);
         }
+        // Whoever is answered finds the node's status to know of it.
+        self.standing.end(broken.clone());
+        // A node that was stopped has answered everyone. Of one that was killed or broke, any call may be in the log.
+        let why = broken.unwrap_or_else(|| "the node ended before the answer came".to_owned());
+        self.callers.abandon(&Outcome::unknown(why));
+        self.door.close();
+        // What is let go of here is refused, or told so, thereby.
+        while self.inbox.try_recv().is_ok() {}
+        self.hub.end();
         self.events.end();
     }
-}
-
-fn refuse(caller: &Caller) {
-    caller.sink.complete(caller.token, Outcome::Refused(Refusal::Stopped));
 }
 
 /// What a message counts for in the inbox.
@@ -299,15 +291,12 @@ pub(crate) fn weight(message: &PeerMessage) -> usize {
                 graft_domain::Message::Append(append) => append.entries.iter().map(graft_domain::Entry::size).sum(),
                 _ => 0,
             },
-            PeerMessage::Forward { body, .. } => body.len(),
+            PeerMessage::Forward { act, .. } => act.size(),
+            PeerMessage::Digest { digest: Ok(bytes), .. } => bytes.len(),
             PeerMessage::Refused { .. }
             | PeerMessage::Ask { .. }
             | PeerMessage::Answered { .. }
+            | PeerMessage::Digest { .. }
             | PeerMessage::Links { .. } => 0,
         }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    // Five hundred years fit.
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

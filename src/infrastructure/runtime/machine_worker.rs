@@ -7,13 +7,16 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use bytes::Bytes;
 use graft_domain::{EntryId, Index, Term};
-use graft_services::error::Outcome;
-use graft_services::ports::{Command, Halt, Machine, Reply, SnapshotFiles};
+use graft_services::applier::{Answer, Applied, Applier};
+use graft_services::commands::{Act, Slot};
+use graft_services::error::{Outcome, Refusal};
+use graft_services::ports::{Halt, SnapshotFiles};
 use graft_services::snapshot_meta::SnapshotMeta;
-use graft_services::{Event, RequestId};
+use graft_services::{Committed, Event, RequestId};
 
 use super::calls::Caller;
 use super::engine::Message;
+use super::hub::Hub;
 use super::snapshot_worker::WriteJob;
 use crate::infrastructure::store;
 
@@ -24,6 +27,8 @@ pub(crate) struct MachineWork {
     /// The engine is gone: what waits for the machine is for nobody.
     pub(crate) dead: Arc<AtomicBool>,
     pub(crate) snapshots: Arc<dyn SnapshotFiles>,
+    /// Where what commands emit goes.
+    pub(crate) hub: Arc<Hub>,
     /// The thread that writes snapshots.
     pub(crate) writer: Sender<WriteJob>,
     /// Held until the machine is done: another node on the same directory would apply the same commands beside it.
@@ -49,7 +54,7 @@ pub(crate) enum MachineJob {
 /// Committed commands, and who waits for which of them.
 #[derive(Debug)]
 pub(crate) struct ApplyJob {
-    pub(crate) commands: Vec<Command>,
+    pub(crate) commands: Vec<Committed>,
     /// The place in `commands`, and whom to answer.
     pub(crate) callers: Vec<(usize, RequestId, Option<Caller>)>,
     pub(crate) upto: Index,
@@ -61,9 +66,10 @@ const APPLY_BATCH_MAX: usize = 1024;
 /// Drives the machine. Callers are answered when the machine has let go of whatever it holds (the interpreter, say).
 ///
 /// Once the engine is `dead` what still waits is dropped: the log has it for the next node on this directory.
-pub(crate) fn run_machine(machine: &mut dyn Machine, work: &MachineWork, restored: Index) {
-    let MachineWork { jobs, engine, dead, snapshots, writer, .. } = work;
-    let mut work = Work { machine, engine, snapshots: &**snapshots, writer, restored, applied: restored, halted: None };
+pub(crate) fn run_machine(applier: &mut Applier, work: &MachineWork, restored: Index) {
+    let MachineWork { jobs, engine, dead, snapshots, hub, writer, .. } = work;
+    let snapshots = &**snapshots;
+    let mut work = Work { applier, engine, snapshots, hub, writer, restored, applied: restored, halted: None };
     let mut held: Option<MachineJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
         if dead.load(Ordering::Relaxed) {
@@ -97,9 +103,10 @@ fn gather(gathered: &mut ApplyJob, jobs: &Receiver<MachineJob>) -> Option<Machin
 }
 
 struct Work<'a> {
-    machine: &'a mut dyn Machine,
+    applier: &'a mut Applier,
     engine: &'a Sender<Message>,
     snapshots: &'a dyn SnapshotFiles,
+    hub: &'a Hub,
     writer: &'a Sender<WriteJob>,
     /// The last entry that a restored snapshot covers: commands up to it are in the state already.
     restored: Index,
@@ -109,39 +116,33 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn apply(&mut self, mut job: ApplyJob) {
-        let done = job.callers.iter().map(|(_, request, _)| *request).collect();
-        if job.commands.first().is_some_and(|first| first.index <= self.restored) {
-            skip_restored(&mut job, self.restored);
-        }
+    fn apply(&mut self, job: ApplyJob) {
         let ApplyJob { commands, callers, upto } = job;
-        let mut replies = Vec::with_capacity(commands.len());
+        let mut applied = Applied::default();
         let halt = self.halted.clone().map(|why| Halt { index: upto, why }).or_else(|| {
-            let machine = &mut *self.machine;
-            let replies = &mut replies;
-            let call = catch_unwind(AssertUnwindSafe(|| machine.apply(&commands, replies)));
+            let call = catch_unwind(AssertUnwindSafe(|| self.applier.apply(&commands, &mut applied)));
             call.unwrap_or_else(|panic| Err(Halt { index: upto, why: panic_words(&*panic) })).err()
         });
         let index = if halt.is_none() {
             upto
         } else {
-            replies.len().checked_sub(1).and_then(|last| commands.get(last)).map_or(Index::ZERO, |c| c.index)
+            applied.answers.len().checked_sub(1).and_then(|last| commands.get(last)).map_or(Index::ZERO, |c| c.index)
         };
-        // The engine hears first, so that whoever was answered finds the node's status to know of it.
         self.applied = self.applied.max(index);
-        let _ = self.engine.send(Message::Applied { index, done });
-        let unapplied = unapplied(halt.as_ref());
-        for (place, _, caller) in callers {
-            let Some(Caller { sink, token }) = caller else { continue };
-            let outcome = match (replies.get_mut(place), commands.get(place)) {
-                (Some(reply), Some(command)) => {
-                    let reply = std::mem::replace(reply, Reply::Value(Bytes::new()));
-                    Outcome::Done { index: command.index, term: command.term, reply }
-                }
-                _ => Outcome::Unknown(unapplied.clone()),
-            };
-            sink.complete(token, outcome);
+        // Watchers hear first, so that whoever was answered finds there what the command emitted.
+        applied.emitted.retain(|thing| thing.index <= index);
+        self.hub.publish(std::mem::take(&mut applied.emitted), index);
+        for (index, origin, digest) in std::mem::take(&mut applied.digests) {
+            let _ = self.engine.send(Message::Event(Event::Digested { index, origin, digest }));
         }
+        let answers = applied.answers;
+        let has_expired = |place: &usize| answers.get(*place) == Some(&Answer::Expired);
+        let (expired, callers): (Vec<_>, Vec<_>) = callers.into_iter().partition(|(place, ..)| has_expired(place));
+        let expired = expired.into_iter().map(|(_, request, _)| request).collect();
+        let done = callers.iter().map(|(_, request, _)| *request).collect();
+        // The engine hears before the callers, so that whoever was answered finds the node's status to know of it.
+        let _ = self.engine.send(Message::Applied { index, done, expired });
+        answer(&commands, answers, callers, halt.as_ref());
         if let Some(halt) = halt
             && self.halted.is_none()
         {
@@ -152,11 +153,11 @@ impl Work<'_> {
 
     fn snapshot(&mut self, meta: SnapshotMeta) {
         let last = meta.last;
-        let machine = &mut *self.machine;
+        let applier = &mut *self.applier;
         let failed = match &self.halted {
             Some(why) => Some(format!("the machine halted: {why}")),
             None if self.restored > last.index => Some("a newer one has come from the leader".to_owned()),
-            None => match catch_unwind(AssertUnwindSafe(|| machine.snapshot())) {
+            None => match catch_unwind(AssertUnwindSafe(|| applier.snapshot())) {
                 Ok(Ok(write)) => self.writer.send(WriteJob { meta, write }).err().map(|_| "the node ends".to_owned()),
                 Ok(Err(why)) => Some(why),
                 Err(panic) => Some(panic_words(&*panic)),
@@ -174,9 +175,13 @@ impl Work<'_> {
         }
         let last = meta.last;
         // A machine never goes back: what came by the log while the snapshot was fetched would be lost.
-        let restored = if self.applied >= last.index { Ok(()) } else { restore(self.machine, self.snapshots, last) };
+        let is_behind = self.applied < last.index;
+        let restored = if is_behind { restore(self.applier, self.snapshots, last, true) } else { Ok(()) };
         let event = match restored {
             Ok(()) => {
+                if is_behind {
+                    self.hub.begin(last.index);
+                }
                 self.restored = self.restored.max(last.index);
                 self.applied = self.applied.max(last.index);
                 Event::SnapshotRestored { last }
@@ -191,7 +196,7 @@ impl Work<'_> {
 
     fn query(&mut self, queries: &[Bytes], callers: Vec<(RequestId, Option<Caller>)>, applied: Index, term: Term) {
         let mut replies = Vec::with_capacity(queries.len());
-        let machine = &mut *self.machine;
+        let machine = self.applier.machine();
         // A machine that halted lacks what it was handed since, which may be what a query has to see.
         let failed = self.halted.clone().or_else(|| {
             let outcome = catch_unwind(AssertUnwindSafe(|| machine.query(queries, &mut replies)));
@@ -205,7 +210,7 @@ impl Work<'_> {
             let Some(Caller { sink, token }) = caller else { continue };
             let outcome = match reply {
                 Some(reply) => Outcome::Done { index: applied, term, reply },
-                None => Outcome::Refused(graft_services::error::Refusal::Halted(
+                None => Outcome::Refused(Refusal::Halted(
                     failed.clone().unwrap_or_else(|| "the machine gave no answer".to_owned()),
                 )),
             };
@@ -214,24 +219,57 @@ impl Work<'_> {
     }
 }
 
-/// Gives the machine the state of a snapshot.
-pub(crate) fn restore(machine: &mut dyn Machine, snapshots: &dyn SnapshotFiles, last: EntryId) -> Result<(), String> {
+/// What a caller is told.
+fn outcome(answer: Answer) -> Outcome {
+    match answer {
+        Answer::Done { index, term, reply } => Outcome::Done { index, term, reply },
+        Answer::Expired => Outcome::Refused(Refusal::SessionExpired),
+        Answer::Full => {
+            Outcome::Refused(Refusal::Busy("its session has too many commands without an answer".to_owned()))
+        }
+        Answer::Forgotten { index: Some(index) } => {
+            Outcome::unknown(format!("it was applied at index {index}, and its answer is not kept any more"))
+        }
+        Answer::Forgotten { index: None } => {
+            Outcome::unknown("it was given up before, and what became of it is not kept any more")
+        }
+    }
+}
+
+/// Makes the state that of a snapshot; without `machine`, only what is kept beside the machine's own.
+pub(crate) fn restore(
+    applier: &mut Applier,
+    snapshots: &dyn SnapshotFiles,
+    last: EntryId,
+    machine: bool,
+) -> Result<(), String> {
     let (_, file) = snapshots.read(last).map_err(|error| error.to_string())?;
-    let restored = catch_unwind(AssertUnwindSafe(|| machine.restore(file)));
+    let restored = catch_unwind(AssertUnwindSafe(|| applier.restore(file, machine)));
     restored.unwrap_or_else(|panic| Err(panic_words(&*panic)))
 }
 
-/// Takes out of a job what the machine has from a snapshot. Nothing is known of the answers.
-fn skip_restored(job: &mut ApplyJob, restored: Index) {
-    let skipped = job.commands.partition_point(|command| command.index <= restored);
-    job.commands.drain(..skipped);
-    let (known, unknown): (Vec<_>, Vec<_>) = std::mem::take(&mut job.callers).into_iter().partition(|c| c.0 >= skipped);
-    job.callers = known.into_iter().map(|(place, request, caller)| (place - skipped, request, caller)).collect();
-    for (_, _, caller) in unknown {
+/// Tells callers how their commands ended.
+fn answer(
+    commands: &[Committed],
+    mut answers: Vec<Answer>,
+    callers: Vec<(usize, RequestId, Option<Caller>)>,
+    halt: Option<&Halt>,
+) {
+    let why = unapplied(halt);
+    for (place, _, caller) in callers {
         let Some(Caller { sink, token }) = caller else { continue };
-        let why = "it is committed, and this node has its effect from a snapshot, which does not hold its answer";
-        sink.complete(token, Outcome::Unknown(why.to_owned()));
+        let outcome = match answers.get_mut(place) {
+            // No two callers have the same place.
+            Some(answer) => outcome(std::mem::replace(answer, Answer::Expired)),
+            None => Outcome::Unknown { why: why.clone(), slot: commands.get(place).and_then(slot) },
+        };
+        sink.complete(token, outcome);
     }
+}
+
+/// The place of a command in its session, under which it can be asked for again.
+fn slot(command: &Committed) -> Option<Slot> {
+    if let Act::Command { slot, .. } = &command.act { *slot } else { None }
 }
 
 /// What those are told whose commands the machine did not come to.
@@ -251,26 +289,28 @@ pub(crate) fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::sync::atomic::AtomicU64;
     use std::sync::mpsc::channel;
 
     use graft_domain::{Incarnation, Membership, NodeId};
-    use graft_services::ports::WriteSnapshot;
+    use graft_services::api::{Cursor, News, Watch};
+    use graft_services::ports::{Command, Machine, Made, Reply, WriteSnapshot};
 
     use super::*;
 
     /// Keeps the index of the last command, and is never given an older state.
-    struct Last(u64);
+    struct Last(Arc<AtomicU64>);
 
     impl Machine for Last {
         fn open(&mut self, _directory: &str) -> Result<Index, Halt> {
             Ok(Index::ZERO)
         }
 
-        fn apply(&mut self, commands: &[Command], replies: &mut Vec<Reply>) -> Result<(), Halt> {
+        fn apply(&mut self, commands: &[Command], made: &mut Made) -> Result<(), Halt> {
             for command in commands {
-                assert!(command.index.0 > self.0, "a command twice");
-                self.0 = command.index.0;
-                replies.push(Reply::Value(Bytes::new()));
+                let before = self.0.swap(command.index.0, Ordering::Relaxed);
+                assert!(command.index.0 > before, "a command twice");
+                made.replies.push(Reply::Value(Bytes::new()));
             }
             Ok(())
         }
@@ -278,7 +318,7 @@ mod tests {
         fn query(&mut self, _queries: &[Bytes], _replies: &mut Vec<Reply>) {}
 
         fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
-            let last = self.0;
+            let last = self.0.load(Ordering::Relaxed);
             Ok(Box::new(move |file| file.write_all(&last.to_le_bytes()).map_err(|error| error.to_string())))
         }
 
@@ -286,20 +326,26 @@ mod tests {
             let mut last = [0; 8];
             file.read_exact(&mut last).map_err(|error| error.to_string())?;
             let last = u64::from_le_bytes(last);
-            assert!(last >= self.0, "back from {} to {last}", self.0);
-            self.0 = last;
+            let before = self.0.swap(last, Ordering::Relaxed);
+            assert!(last >= before, "back from {before} to {last}");
             Ok(())
+        }
+
+        fn digest(&mut self) -> Result<Bytes, String> {
+            Ok(Bytes::copy_from_slice(&self.0.load(Ordering::Relaxed).to_le_bytes()))
         }
     }
 
     fn apply(from: u64, upto: u64) -> MachineJob {
-        let command = |index| Command { index: Index(index), term: Term(1), time: 0, body: Bytes::new() };
+        let act = Act::Command { slot: None, body: Bytes::new() };
+        let command = |index| Committed { index: Index(index), term: Term(1), time: 0, act: act.clone() };
         let commands = (from..=upto).map(command).collect();
         MachineJob::Apply(ApplyJob { commands, callers: Vec::new(), upto: Index(upto) })
     }
 
-    /// Runs the jobs on a machine, beside a snapshot of entry 5. Answers what the machine has in the end.
-    fn run(jobs: Vec<MachineJob>) -> u64 {
+    /// Runs the jobs on a machine, beside a snapshot of entry 5. Answers what the machine has in the end, and what was told to
+    /// those who watch since its command 1.
+    fn run(jobs: Vec<MachineJob>) -> (u64, Vec<News>) {
         let directory = tempfile::tempdir().expect("a directory");
         let id = NodeId::new("n1").expect("a good id");
         let membership = Arc::new(Membership::founding([(id, "127.0.0.1:1")]));
@@ -307,7 +353,10 @@ mod tests {
         let (wal, snapshots, _) =
             store::open(directory.path(), &founding, store::StoreConfig::default()).expect("it is new");
         let meta = SnapshotMeta { last: EntryId::new(1, 5), command: Index(5), time: 0, membership };
-        let written = snapshots.write(&meta, Last(5).snapshot().expect("it can"));
+        let mut five = Applier::new(Box::new(Last(Arc::default())));
+        let MachineJob::Apply(ApplyJob { commands, .. }) = apply(1, 5) else { unreachable!() };
+        five.apply(&commands, &mut Applied::default()).expect("it does not halt");
+        let written = snapshots.write(&meta, five.snapshot().expect("it can"));
         written.expect("there is room");
         let ((sender, inbox), (engine, _engine), (writer, _writer)) = (channel(), channel(), channel());
         for job in jobs {
@@ -317,21 +366,26 @@ mod tests {
         sender.send(apply(7, 8)).expect("the inbox is here");
         drop(sender);
         let dead = Arc::new(AtomicBool::new(false));
-        let work = MachineWork { jobs: inbox, engine, dead, snapshots, writer, _lock: wal.lock() };
-        let mut machine = Last(0);
-        run_machine(&mut machine, &work, Index::ZERO);
-        machine.0
+        let hub = Arc::new(Hub::default());
+        let since = Some(Cursor { index: Index(1), number: u32::MAX });
+        let mut watcher = hub.watch(Watch { topics: Vec::new(), since }, Arc::new(|| {}));
+        let work = MachineWork { jobs: inbox, engine, dead, snapshots, hub, writer, _lock: wal.lock() };
+        let last = Arc::new(AtomicU64::new(0));
+        let mut applier = Applier::new(Box::new(Last(Arc::clone(&last))));
+        run_machine(&mut applier, &work, Index::ZERO);
+        (last.load(Ordering::Relaxed), watcher.take(9).items)
     }
 
     #[test]
     fn a_machine_never_goes_back_to_a_snapshot() {
         // At 6 when the snapshot of 5 comes: going back would bring 6 a second time, or lose it.
-        assert_eq!(run(vec![apply(1, 6)]), 8);
+        assert_eq!(run(vec![apply(1, 6)]), (8, vec![]));
     }
 
     #[test]
     fn a_machine_that_is_behind_gets_the_snapshot_and_skips_what_it_covers() {
-        assert_eq!(run(vec![apply(1, 3)]), 8);
-        assert_eq!(run(Vec::new()), 8);
+        let behind = || vec![News::Behind { upto: Index(5) }];
+        assert_eq!(run(vec![apply(1, 3)]), (8, behind()));
+        assert_eq!(run(Vec::new()), (8, behind()));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use graft_domain::{Incarnation, NodeId};
 use graft_services::change::{Ask, Change};
@@ -17,8 +17,6 @@ use crate::infrastructure::grpc::{JoinReply, JoinTrouble, Peer, PeerEvent, Refus
 
 /// Members of the cluster that the membership here does not know yet.
 const GUESTS_MAX: usize = 64;
-/// How long a joiner's request may take before it is asked to ask again.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whom to dial, besides what the membership says.
 #[derive(Debug, Default)]
@@ -34,16 +32,19 @@ pub(crate) struct Peers {
     lingering: BTreeSet<NodeId>,
     /// The transport still looks for a cluster, or announces this node to it.
     pub(crate) joining: bool,
+    /// How long a joiner waits for an answer before it asks again: a longer wait here would be for nobody.
+    join_wait: Duration,
 }
 
 impl Peers {
-    pub(crate) fn new(config: &NodeConfig) -> Self {
+    pub(crate) fn new(config: &NodeConfig, join_wait: Duration) -> Self {
         Self {
             addresses: config.members.clone().unwrap_or_default(),
             guests: BTreeMap::new(),
             dialled: BTreeMap::new(),
             lingering: BTreeSet::new(),
             joining: !config.join.is_empty(),
+            join_wait,
         }
     }
 }
@@ -210,7 +211,7 @@ impl Engine {
     fn let_in(&mut self, clock: Clock, id: NodeId, address: String, incarnation: Incarnation, reply: JoinReply) {
         self.inflight.fetch_add(1, Ordering::Relaxed);
         let request = self.callers.admit(Caller { sink: Arc::new(LetIn(reply)), token: 0 });
-        let deadline = self.instant(Instant::now() + JOIN_TIMEOUT);
+        let deadline = self.clock.now() + self.peers.join_wait;
         let change = Change::Add { id, address, voter: true, incarnation };
         self.replica.handle(clock, Event::Ask { request, ask: Ask::Change { change, guard: None }, deadline });
     }
@@ -276,7 +277,7 @@ impl Sink for LetIn {
             Outcome::Refused(Refusal::Membership(why)) => self.0.refuse(why, false),
             // It asks again.
             Outcome::Refused(refusal) => self.0.refuse(refusal.to_string(), false),
-            Outcome::Unknown(_) => {}
+            Outcome::Unknown { .. } | Outcome::Compared { .. } => {}
         }
     }
 }

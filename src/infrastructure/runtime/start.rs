@@ -1,27 +1,32 @@
 //! Starting a node: what can go wrong goes wrong here, before anything runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Instant;
 
 use graft_domain::{ClusterId, Config, Incarnation, Index, Membership, NodeId, Payload, RaftCore, Recovered};
-use graft_services::ports::{Halt, Machine, Opened, SnapshotFiles};
-use graft_services::snapshot_meta::SnapshotMeta;
+use graft_services::ports::{Door, Machine, Opened, SnapshotFiles};
 use graft_services::{Clock, Replica, ReplicaConfig};
 
+use super::beginning::{Beginning, start_machine};
 use super::calls::Callers;
+use super::clock::Monotonic;
+use super::door::Doorkeeper;
+use super::door_queue::Queue;
 use super::engine::{Engine, Message, weight};
-use super::events::Events;
-use super::machine_worker::{MachineJob, MachineWork, panic_words, restore, run_machine};
+use super::fitness::Fitness;
+use super::front::{Front, Standing};
+use super::hub::Hub;
+use super::machine_worker::{MachineJob, MachineWork, panic_words};
+use super::parts::{Ending, Parts};
 use super::peers::Peers;
 use super::snapshot_worker::{SnapshotWork, run_snapshots};
 use super::store_worker::{StoreJob, run_store};
-use super::{Node, Parts, StartError};
+use super::threads::{Thread, USER_STACK_BYTES, io, thread, thread_with_stack};
+use super::{Node, StartError};
 use crate::infrastructure::config::NodeConfig;
-use crate::infrastructure::grpc::{self, LocalHello, PeerConfig, PeerEvent, PeerSink, Transport};
+use crate::infrastructure::grpc::{self, LocalHello, Offers, PeerConfig, PeerEvent, PeerSink, Transport};
 use crate::infrastructure::store::{self, Founding, StoreConfig, Wal};
 
 /// Bytes of peers' messages that may wait for the event loop; beyond, messages are dropped as a network would.
@@ -29,14 +34,6 @@ const INBOX_BYTES_MAX: usize = 256 << 20;
 
 /// Election timeouts for which a disk may owe an answer before a leader hands over.
 const STORAGE_TIMEOUTS: u32 = 5;
-
-/// What the standard library gives a thread.
-const STACK_BYTES: usize = 2 << 20;
-/// For user code: an interpreter checks its recursion against the stack of a main thread, 8 MiB, and must not run out before.
-const MACHINE_STACK_BYTES: usize = 32 << 20;
-
-/// A thread, and what tells that it has ended.
-type Thread = (JoinHandle<()>, Receiver<()>);
 
 impl Node {
     /// Binds the port, opens the data directory, lets the machine open its own, and starts the threads.
@@ -57,6 +54,7 @@ impl Node {
         let (machine_jobs, machine_inbox) = channel();
         let (writer, snapshot_jobs) = channel();
         let dead = Arc::new(AtomicBool::new(false));
+        let hub = Arc::new(Hub::default());
         let snapshots: Arc<dyn SnapshotFiles> = snapshots;
         let writing = SnapshotWork {
             jobs: snapshot_jobs,
@@ -70,16 +68,32 @@ impl Node {
             engine: engine.clone(),
             dead: Arc::clone(&dead),
             snapshots: Arc::clone(&snapshots),
+            hub: Arc::clone(&hub),
             writer,
             _lock: wal.lock(),
         };
         let directory = config.data_dir.join("machine").to_string_lossy().into_owned();
-        let beginning = Beginning { directory, last: last_of(&opened.recovered), snapshot: opened.snapshot.clone() };
+        let door = machine.door();
+        let opened = Arc::new(opened);
+        let beginning = Beginning { directory, opened: Arc::clone(&opened) };
         let (machine_thread, applied) =
             start_machine(config.id, machine, beginning, work).map_err(StartError::Machine)?;
         let snapshot_thread = thread(config.id, "snap", move || run_snapshots(&writing))?;
         let threads = vec![machine_thread, snapshot_thread];
-        let build = Build { config, address, membership, opened, applied, wal, snapshots, machine_jobs, threads, dead };
+        let build = Build {
+            config,
+            address,
+            membership,
+            opened,
+            applied,
+            wal,
+            snapshots,
+            machine_jobs,
+            threads,
+            dead,
+            hub,
+            door,
+        };
         build.run(engine, inbox, listener)
     }
 }
@@ -89,7 +103,7 @@ struct Build<'a> {
     config: &'a NodeConfig,
     address: String,
     membership: Membership,
-    opened: Opened,
+    opened: Arc<Opened>,
     applied: Index,
     wal: Wal,
     snapshots: Arc<dyn SnapshotFiles>,
@@ -98,6 +112,8 @@ struct Build<'a> {
     threads: Vec<Thread>,
     /// The engine is gone: what waits for the machine is for nobody.
     dead: Arc<AtomicBool>,
+    hub: Arc<Hub>,
+    door: Option<Arc<dyn Door>>,
 }
 
 impl Build<'_> {
@@ -108,15 +124,20 @@ impl Build<'_> {
         listener: std::net::TcpListener,
     ) -> Result<Node, StartError> {
         let config = self.config;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name(format!("graft-net-{}", config.id))
-            .enable_all()
-            .build()
-            .map_err(io("starting the network threads"))?;
+        let runtime = network_threads(config.id)?;
         let inbox_bytes = Arc::new(AtomicUsize::new(0));
+        let clock = Monotonic::start();
         let replica = self.replica()?;
-        let transport = self.transport(&runtime, listener, engine.clone(), Arc::clone(&inbox_bytes))?;
+        let killed = Arc::new(AtomicBool::new(false));
+        let ending = Arc::new(Ending::new(config.id, engine.clone(), clock, Arc::clone(&killed)));
+        let front = Arc::new(self.front(engine.clone(), clock, &replica, &ending));
+        let queue = Arc::new(Queue::new(clock, config.inflight_max, config.inflight_bytes_max));
+        let at_door = self.door.is_some().then(|| Arc::clone(&queue));
+        let doorkeeper = Arc::new(Doorkeeper::new(Arc::clone(&front), at_door, config.command_bytes_max));
+        let peers = self.peers();
+        let offers =
+            Offers { files: Some(Arc::clone(&self.snapshots)), api: Some(Arc::<Doorkeeper>::clone(&doorkeeper)) };
+        let transport = self.transport(&runtime, listener, peers.clone(), offers, engine.clone(), &inbox_bytes)?;
         let (store, store_inbox) = channel();
         let cluster = replica.core().cluster();
         if self.opened.identity.cluster == ClusterId::UNKNOWN && cluster != ClusterId::UNKNOWN {
@@ -124,25 +145,26 @@ impl Build<'_> {
             transport.set_cluster(cluster);
             let _ = store.send(StoreJob::Cluster(cluster));
         }
-        let killed = Arc::new(AtomicBool::new(false));
-        let store_thread = start_store(config.id, self.wal, store_inbox, engine.clone(), Arc::clone(&killed))?;
-        let inflight = Arc::new(AtomicUsize::new(0));
-        let broken = Arc::new(Mutex::new(None));
-        let last_status = Mutex::new(replica.status());
-        let events = Arc::new(Events::default());
+        let store_thread = start_store(config.id, self.wal, store_inbox, engine, killed)?;
         let loop_ = Engine {
             replica,
             inbox,
             store,
             machine: self.machine_jobs,
             transport: Arc::clone(&transport),
-            peers: Peers::new(config),
-            events: Arc::clone(&events),
+            peers: Peers::new(config, peers.join_wait),
+            events: Arc::clone(&front.events),
+            hub: self.hub,
+            door: Arc::clone(&queue),
+            standing: Arc::clone(&front.standing),
             notices: Vec::new(),
-            callers: Callers::new(Arc::clone(&inflight)),
-            inflight: Arc::clone(&inflight),
+            callers: Callers::new(Arc::clone(&front.inflight)),
+            inflight: Arc::clone(&front.inflight),
             inbox_bytes,
-            origin: Instant::now(),
+            request_bytes: Arc::clone(&front.request_bytes),
+            clock,
+            fitness: Fitness::default(),
+            parting: None,
             outbox: std::collections::BTreeMap::new(),
             stopped: false,
         };
@@ -150,20 +172,44 @@ impl Build<'_> {
         if !config.join.is_empty() {
             transport.join(config.join.clone());
         }
-        let mut threads = vec![start_engine(config.id, loop_, Arc::clone(&broken), self.dead)?, store_thread];
+        let mut threads = vec![store_thread];
+        if let Some(door) = self.door {
+            let keeper = Arc::clone(&queue);
+            threads.push(thread(config.id, "late", move || keeper.keep_deadlines())?);
+            let started = start_door(config.id, door, Arc::clone(&queue), Arc::clone(&front));
+            threads.push(started.inspect_err(|_| queue.close())?);
+        }
+        // Without an engine nobody else would end the door's thread.
+        threads.insert(0, start_engine(config.id, loop_, self.dead).inspect_err(|_| queue.close())?);
         threads.extend(self.threads);
-        let parts = Parts { transport, runtime, threads };
-        Ok(Node {
-            address: self.address,
-            inbox: engine,
-            inflight,
-            inbox_max: config.inflight_max.saturating_mul(2),
-            killed,
-            last_status,
-            events,
-            broken,
-            parts: Mutex::new(Some(parts)),
-        })
+        ending.started(Parts { transport, runtime, threads });
+        Ok(Node { address: self.address, front, doorkeeper, ending })
+    }
+
+    fn peers(&self) -> PeerConfig {
+        PeerConfig {
+            batch_bytes_max: self.config.batch_bytes_max,
+            snapshot_bytes_per_second: self.config.snapshot_bytes_per_second,
+            clients_max: self.config.clients_max,
+            request_bytes_max: PeerConfig::request_bytes_max(self.config.command_bytes_max),
+            ..PeerConfig::default()
+        }
+    }
+
+    fn front(&self, inbox: Sender<Message>, clock: Monotonic, replica: &Replica, ending: &Arc<Ending>) -> Front {
+        Front {
+            inbox,
+            inflight: Arc::default(),
+            inbox_max: self.config.inflight_max.saturating_mul(2),
+            request_bytes: Arc::default(),
+            request_bytes_max: self.config.inflight_bytes_max.saturating_mul(2),
+            clock,
+            session_ttl: self.config.session_ttl,
+            standing: Arc::new(Standing::new(replica.status())),
+            events: Arc::default(),
+            hub: Arc::clone(&self.hub),
+            ending: Arc::downgrade(ending),
+        }
     }
 
     fn replica(&self) -> Result<Replica, StartError> {
@@ -190,6 +236,7 @@ impl Build<'_> {
             election_timeout: config.election_timeout,
             address: self.address.clone(),
             incarnation: self.opened.identity.incarnation,
+            session_ttl: config.session_ttl,
             snapshot_every_bytes: config.snapshot_every_bytes,
             snapshot_every_entries: config.snapshot_every_entries,
         };
@@ -202,8 +249,10 @@ impl Build<'_> {
         &self,
         runtime: &tokio::runtime::Runtime,
         listener: std::net::TcpListener,
+        config: PeerConfig,
+        offers: Offers,
         engine: Sender<Message>,
-        inbox_bytes: Arc<AtomicUsize>,
+        inbox_bytes: &Arc<AtomicUsize>,
     ) -> Result<Arc<Transport>, StartError> {
         let hello = LocalHello {
             id: self.config.id,
@@ -212,6 +261,7 @@ impl Build<'_> {
             address: self.address.clone(),
             membership_hash: self.founding(),
         };
+        let inbox_bytes = Arc::clone(inbox_bytes);
         // Sending from several threads at once: std's sender is `Sync`.
         let sink: PeerSink = Arc::new(move |event| {
             if let PeerEvent::Messages { messages, .. } = &event {
@@ -224,13 +274,7 @@ impl Build<'_> {
             // Nobody is there once the node is stopped.
             let _ = engine.send(Message::Peer(event));
         });
-        let config = PeerConfig {
-            batch_bytes_max: self.config.batch_bytes_max,
-            snapshot_bytes_per_second: self.config.snapshot_bytes_per_second,
-            ..PeerConfig::default()
-        };
-        let snapshots = Some(Arc::clone(&self.snapshots));
-        Transport::start(runtime.handle().clone(), listener, hello, config, snapshots, sink)
+        Transport::start(runtime.handle().clone(), listener, hello, config, offers, sink)
             .map(Arc::new)
             .map_err(io("starting the transport"))
     }
@@ -242,6 +286,15 @@ impl Build<'_> {
         }
         hash(&founded(&self.opened.recovered).unwrap_or_else(|| self.membership.clone()))
     }
+}
+
+fn network_threads(id: NodeId) -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name(format!("graft-net-{id}"))
+        .enable_all()
+        .build()
+        .map_err(io("starting the network threads"))
 }
 
 fn start_store(
@@ -260,114 +313,19 @@ fn start_store(
     })
 }
 
-fn start_engine(
-    id: NodeId,
-    mut engine: Engine,
-    broken: Arc<Mutex<Option<String>>>,
-    dead: Arc<AtomicBool>,
-) -> Result<Thread, StartError> {
+fn start_engine(id: NodeId, mut engine: Engine, dead: Arc<AtomicBool>) -> Result<Thread, StartError> {
     thread(id, "raft", move || {
         let why = catch_unwind(AssertUnwindSafe(|| engine.run())).err().map(|panic| panic_words(&*panic));
         if let Some(why) = &why {
             tracing::error!("{why}");
-            *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
         }
         dead.store(true, Ordering::Relaxed);
         engine.abandon(why);
     })
 }
 
-/// What the machine begins with.
-struct Beginning {
-    directory: String,
-    /// The log ends here.
-    last: Index,
-    snapshot: Option<SnapshotMeta>,
-}
-
-/// Starts the machine's thread and waits for the machine to open what it keeps itself, or to be restored.
-fn start_machine(
-    id: NodeId,
-    machine: Box<dyn Machine>,
-    beginning: Beginning,
-    work: MachineWork,
-) -> Result<(Thread, Index), Halt> {
-    let (opened, answer) = channel();
-    let halt = |error: StartError| Halt { index: Index::ZERO, why: error.to_string() };
-    let stay = machine.stay();
-    let mut once = Some((machine, beginning, work, opened));
-    let body = move || {
-        stay(&mut || {
-            let Some((mut machine, beginning, work, opened)) = once.take() else { return };
-            let index = begin(&mut *machine, &beginning, &*work.snapshots);
-            // The starter waits for the answer. A directory that could not be used is free when it has it.
-            match index {
-                Ok(applied) => {
-                    let _ = opened.send(Ok(applied));
-                    run_machine(&mut *machine, &work, applied);
-                    drop((machine, work));
-                }
-                Err(halt) => {
-                    drop((machine, work));
-                    let _ = opened.send(Err(halt));
-                }
-            }
-        });
-    };
-    let thread = thread_with_stack(id, "machine", MACHINE_STACK_BYTES, body).map_err(halt)?;
-    let gone = Halt { index: Index::ZERO, why: "the machine's thread ended before it was open".to_owned() };
-    let index = answer.recv().unwrap_or(Err(gone))?;
-    Ok((thread, index))
-}
-
-/// Opens the machine's own state, and restores the snapshot unless that is newer. Answers the last index it has applied.
-fn begin(machine: &mut dyn Machine, beginning: &Beginning, snapshots: &dyn SnapshotFiles) -> Result<Index, Halt> {
-    let Beginning { directory, last, snapshot } = beginning;
-    let panicked = |panic: Box<dyn std::any::Any + Send>| Halt { index: Index::ZERO, why: panic_words(&*panic) };
-    let applied = catch_unwind(AssertUnwindSafe(|| machine.open(directory))).unwrap_or_else(|p| Err(panicked(p)))?;
-    // A machine on its own disk may lag behind its log, never lead it.
-    if applied > *last {
-        let why = format!(
-            "the machine says that it has applied entry {applied}, but the log ends at {last}: \
-             its files do not belong to this data directory"
-        );
-        return Err(Halt { index: applied, why });
-    }
-    let Some(meta) = snapshot else { return Ok(applied) };
-    // Entries behind the snapshot's last command change nothing.
-    if applied < meta.command || applied == Index::ZERO {
-        restore(machine, snapshots, meta.last).map_err(|why| Halt { index: meta.last.index, why })?;
-    }
-    Ok(applied.max(meta.last.index))
-}
-
-/// Where the log, or the snapshot in its stead, ends.
-fn last_of(recovered: &Recovered) -> Index {
-    recovered.entries.last().map_or(recovered.snapshot.index, |entry| entry.index)
-}
-
-/// A named thread; names longer than 15 bytes are cut by the system.
-fn thread(id: NodeId, what: &str, body: impl FnOnce() + Send + 'static) -> Result<Thread, StartError> {
-    thread_with_stack(id, what, STACK_BYTES, body)
-}
-
-fn thread_with_stack(
-    id: NodeId,
-    what: &str,
-    stack_bytes: usize,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<Thread, StartError> {
-    let (ends, ended) = channel::<()>();
-    let body = move || {
-        body();
-        drop(ends);
-    };
-    let builder = std::thread::Builder::new().name(format!("graft-{what}-{id}")).stack_size(stack_bytes);
-    Ok((builder.spawn(body).map_err(io("starting a thread"))?, ended))
-}
-
-fn io(doing: &'static str) -> impl Fn(std::io::Error) -> StartError {
-    move |error| StartError::Io { doing, error }
+fn start_door(id: NodeId, door: Arc<dyn Door>, queue: Arc<Queue>, front: Arc<Front>) -> Result<Thread, StartError> {
+    thread_with_stack(id, "door", USER_STACK_BYTES, move || door.stay()(&mut || queue.run(&*door, &front)))
 }
 
 /// The address that others dial: the port that was really bound in place of 0.
@@ -393,7 +351,7 @@ fn hash(membership: &Membership) -> u64 {
 }
 
 /// From the operating system: names and seeds must not repeat.
-fn random() -> Result<u64, StartError> {
+pub(super) fn random() -> Result<u64, StartError> {
     getrandom::u64().map_err(|error| StartError::Io {
         doing: "drawing a random number from the operating system",
         error: std::io::Error::other(error),

@@ -133,6 +133,8 @@ impl<F: Files> Segments<F> {
             if self.spares.len() < self.config.spares_max && is_recycled(&self.config, first.length) {
                 let spare = Spare { name: segment::spare_name(first.number), length: first.length };
                 self.files.rename(&path, &self.directory.join(&spare.name)).map_err(|e| io_error(&path, &e))?;
+                // A stop amid the making of that segment may have left a spare of its name, which this one replaces.
+                self.spares.retain(|other| other.name != spare.name);
                 self.spares.push(spare);
             } else {
                 self.files.remove(&path).map_err(|e| io_error(&path, &e))?;

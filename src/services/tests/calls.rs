@@ -4,6 +4,7 @@ use graft_domain::{Entry, Instant, Payload};
 
 use super::world::{Packet, World, id};
 use crate::Event;
+use crate::commands::{self, Act};
 use crate::error::{Outcome, Refusal};
 use crate::ports::{PeerMessage, Ticket};
 use crate::waiting::FORWARDS_MAX;
@@ -52,7 +53,8 @@ fn a_late_refusal_does_not_reach_a_call_that_was_handed_on() {
 }
 
 fn is_command(entry: &Entry) -> bool {
-    matches!(entry.payload, Payload::Command(_))
+    let Payload::Command(command) = &entry.payload else { return false };
+    matches!(commands::decode(command), Ok(commands::Logged { act: Act::Command { .. }, .. }))
 }
 
 #[track_caller]
@@ -189,7 +191,7 @@ fn at_its_deadline_a_call_is_told_what_is_known() {
     world.isolate(1);
     let sent = world.execute(1, "sent", 150);
     world.run(150);
-    let unknown = |request| matches!(world.answer(request), Some(Outcome::Unknown(_)));
+    let unknown = |request| matches!(world.answer(request), Some(Outcome::Unknown { .. }));
     assert!(unknown(applying) && unknown(sent), "{:?} {:?}", world.answer(applying), world.answer(sent));
     // Its leadership runs out.
     world.run(500);

@@ -6,15 +6,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use graft_domain::{Config, Instant, NodeId};
+use graft_domain::{Config, Index, Instant, NodeId};
 
+use super::customers::Customer;
 use super::random::Random;
 use super::world::{Packet, World, id};
 use crate::error::{Outcome, Refusal};
-use crate::{Event, Notice, ReplicaConfig};
+use crate::{Consistency, Event, Notice, Read, ReplicaConfig, RequestId};
 
 const SEEDS: u64 = 300;
-const STEPS: u64 = 700;
+const STEPS: u64 = 770;
 /// Of log in memory, where snapshots are taken.
 pub(super) const LOG_BYTES_MAX: usize = 8_000;
 
@@ -35,10 +36,17 @@ pub(super) struct Luck {
     pub(super) reshaped: u64,
     /// Snapshots are taken and sent.
     pub(super) snapshots: bool,
+    /// Clocks run fast, slow, and otherwise than before.
+    pub(super) clocks: u64,
+    /// Processes are stopped in the middle of a turn.
+    pub(super) pauses: u64,
 }
 
 pub(super) struct Chaos {
     pub(super) world: World,
+    pub(super) customers: Vec<Customer>,
+    /// Calls that were made again.
+    pub(super) resolves: Vec<RequestId>,
     pub(super) random: Random,
     pub(super) luck: Luck,
     /// Copies of old messages that come back.
@@ -65,6 +73,12 @@ struct Seen {
     installed: u64,
     wiped: u64,
     lost: u64,
+    /// Commands that stand in the log more than once.
+    repeated: u64,
+    /// Calls that were made again and have their answer.
+    resolved: u64,
+    expired: u64,
+    compared: u64,
 }
 
 impl Chaos {
@@ -83,6 +97,8 @@ impl Chaos {
             patience_ms: random.one_of(&[50, 400, 3_000, 60_000]),
             reshaped: if random.chance(500) { 50 + random.below(500) } else { 0 },
             snapshots: random.chance(600),
+            clocks: random.one_of(&[0, 50, 200]),
+            pauses: random.one_of(&[0, 20, 100]),
         };
         let (tight, size) = (random.chance(400), 1 + random.size(5));
         let mut world = World::found(size, |_, core, config| {
@@ -99,12 +115,16 @@ impl Chaos {
         });
         world.name = format!("CHAOS_SEED={seed} shows it");
         world.trace = number("CHAOS_SEED").map(|_| Vec::new());
-        let (echoes, wiped) = (Vec::new(), BTreeSet::new());
-        let mut chaos = Self { world, random, luck, echoes, wiped, is_lost: false };
+        let (echoes, wiped, customers, resolves) = (Vec::new(), BTreeSet::new(), Vec::new(), Vec::new());
+        let mut chaos = Self { world, customers, resolves, random, luck, echoes, wiped, is_lost: false };
+        chaos.customers.resize_with(3, Customer::default);
+        let session_ttl = Duration::from_millis(chaos.random.one_of(&[100, 3_000, 3_600_000_000, 3_600_000_000]));
         for id in chaos.world.ids() {
-            let (wall, keeps) = (chaos.random.below(1 << 40), chaos.random.chance(500));
+            let (wall, keeps, gathers) =
+                (chaos.random.below(1 << 40), chaos.random.chance(500), chaos.random.chance(500));
             let node = chaos.world.node(id);
-            (node.wall, node.machine.keeps) = (wall, keeps);
+            (node.wall, node.machine.keeps, node.machine.gathers) = (wall, keeps, gathers);
+            node.config.session_ttl = session_ttl;
             node.machine.snapshot_bytes = wall % 2_000;
             chaos.start(id);
         }
@@ -124,16 +144,30 @@ impl Chaos {
 
     fn misfortune(&mut self) {
         for _ in 0..STEPS {
-            match self.random.below(10) {
+            match self.random.below(11) {
+                _ if self.random.chance(self.luck.pauses / 10) => self.pause(),
                 0..=3 => (0..=self.random.below(6)).for_each(|_| self.network()),
                 4 => self.clock(),
                 5 if self.random.chance(self.luck.calls) => self.client(),
+                10 if self.random.chance(350) => self.resolve(),
+                10 => (0..=self.random.below(6)).for_each(|_| self.customer()),
                 6 if self.random.chance(self.luck.faults) => self.fault(),
                 6 if self.random.chance(self.luck.reshaped) => self.operate(),
                 7 => self.disks(),
                 _ => (0..3).for_each(|_| self.turn()),
             }
         }
+    }
+
+    /// A process is stopped, a leader's with a question in its inbox.
+    fn pause(&mut self) {
+        let leader = self.world.leader().filter(|_| self.random.chance(600));
+        let milliseconds = self.random.one_of(&[30, 600, 2_000]);
+        if let Some(n) = leader {
+            self.world.lease_query(n, 3_000);
+        }
+        let id = leader.map_or_else(|| self.any(), id);
+        self.world.pause(id, milliseconds);
     }
 
     fn turn(&mut self) {
@@ -186,6 +220,11 @@ impl Chaos {
                 self.world.turn(id, count);
             }
         }
+        if self.random.chance(self.luck.clocks) {
+            // No two differ by more than a tenth.
+            let (id, rate) = (self.any(), self.random.one_of(&[957, 1_000, 1_052]));
+            self.world.set_pace(id, rate);
+        }
         if self.random.chance(100) {
             // Somebody sets the clock, forwards or back.
             let (id, wall) = (self.any(), self.random.below(1 << 40));
@@ -206,10 +245,30 @@ impl Chaos {
             match self.random.below(20) {
                 0 => self.world.execute(n, &long, patience),
                 1..=12 => self.world.execute(n, &body, patience),
-                13..=18 => self.world.query(n, patience),
-                _ => self.world.stale_query(n, patience),
+                13..=16 => self.world.query(n, patience),
+                17 => self.world.verify(n, patience),
+                _ => self.read(n, patience),
             };
         }
+    }
+
+    /// A query of any kind, which may want to see what was seen before, or what is not there yet.
+    fn read(&mut self, n: usize, patience: u64) -> RequestId {
+        let max_age = self.random.one_of(&[0, 10, 100, 1_000, 100_000]);
+        let consistency = match self.random.below(6) {
+            0 => Consistency::Linearizable,
+            1 | 2 => Consistency::Lease,
+            3 => Consistency::Stale { max_age: None },
+            _ => Consistency::Stale { max_age: Some(Duration::from_millis(max_age)) },
+        };
+        let seen = self.world.history.seen;
+        let at_least = match self.random.below(8) {
+            0..=4 => Index::ZERO,
+            5 => seen,
+            6 => Index(seen.0 + self.random.below(5)),
+            _ => Index(u64::MAX - self.random.below(2)),
+        };
+        self.world.read(n, Read { consistency, at_least }, patience)
     }
 
     fn disks(&mut self) {
@@ -254,7 +313,7 @@ impl Chaos {
             }
             7 => self.world.node(id).machine.halts = true,
             8 => {
-                let deadline = self.world.now + Duration::from_millis(self.random.below(1_000));
+                let deadline = self.world.clock(id).now + Duration::from_millis(self.random.below(1_000));
                 self.world.inbox(id, Event::Stop { deadline });
             }
             9..=11 => self.world.disconnect(id, other),
@@ -275,8 +334,10 @@ impl Chaos {
             match &asked.answer {
                 Some(Outcome::Done { .. }) => total.done += 1,
                 Some(Outcome::Refused(Refusal::Busy(_))) => total.busy += 1,
+                Some(Outcome::Refused(Refusal::SessionExpired)) => total.expired += 1,
                 Some(Outcome::Refused(_)) => total.refused += 1,
-                Some(Outcome::Unknown(_)) => total.unknown += 1,
+                Some(Outcome::Unknown { .. }) => total.unknown += 1,
+                Some(Outcome::Compared { .. }) => total.compared += 1,
                 None => total.crashes += 1,
             }
         }
@@ -286,6 +347,9 @@ impl Chaos {
         total.removed += self.world.history.memberships.values().last().map_or(0, |m| m.removed.len() as u64);
         total.wiped += self.wiped.len() as u64;
         total.lost += u64::from(self.is_lost);
+        total.repeated += self.world.history.repeated();
+        let answer = |request: &&RequestId| matches!(self.world.answer(**request), Some(Outcome::Done { .. }));
+        total.resolved += self.resolves.iter().filter(answer).count() as u64;
         for (_, notice) in &self.world.notices {
             match notice {
                 Notice::Snapshot { phase: "written", .. } => total.taken += 1,
@@ -343,8 +407,10 @@ fn every_call_has_one_true_answer_whatever_happens() {
     }
     println!("{count} runs: {total:?}");
     let Seen { done, refused, unknown, busy, crashes, terms, changes, taken, .. } = total;
+    let Seen { repeated, resolved, expired, compared, .. } = total;
     let often = [done, refused, unknown, busy, crashes, terms, changes, taken].iter().all(|n| *n > count);
-    let sometimes = [total.installed, total.removed, total.stops].iter().all(|n| *n > count / 20);
+    let often = often && [repeated, expired, compared].iter().all(|n| *n > count);
+    let sometimes = [total.installed, total.removed, total.stops, resolved].iter().all(|n| *n > count / 20);
     let happens = often && sometimes && total.lost <= count / 20;
     assert!(count < SEEDS || happens, "too little happens to mean anything");
 }

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use graft_domain::{Incarnation, Index, NodeId};
+use graft_domain::{Incarnation, Index, Instant, NodeId};
 
 use super::history::What;
 use super::world::{World, address, id};
 use crate::change::{Ask, Change};
+use crate::commands::Slot;
 use crate::error::{Outcome, Refusal};
-use crate::{Consistency, Event, RequestId};
+use crate::{Consistency, Event, Read, RequestId};
 
 impl World {
     /// Something is asked of a node; `event` says it with the request and its deadline.
@@ -18,11 +19,11 @@ impl World {
         n: usize,
         timeout_ms: u64,
         what: What,
-        event: impl FnOnce(RequestId, graft_domain::Instant) -> Event,
+        event: impl FnOnce(RequestId, Instant) -> Event,
     ) -> RequestId {
         self.requests += 1;
         let (request, node) = (RequestId(self.requests), id(n));
-        let deadline = self.now + Duration::from_millis(timeout_ms);
+        let deadline = self.clock(node).now + Duration::from_millis(timeout_ms);
         let event = event(request, deadline);
         self.note(|| format!("{node} is asked {event:?} for {timeout_ms} ms"));
         self.history.asks(request, node, deadline, what);
@@ -33,19 +34,55 @@ impl World {
     pub(crate) fn execute(&mut self, n: usize, body: &str, timeout_ms: u64) -> RequestId {
         let body = Bytes::from(body.to_owned());
         let what = What::Command(body.clone());
-        self.asked(n, timeout_ms, what, |request, deadline| Event::Execute { request, body, deadline })
+        self.asked(n, timeout_ms, what, |request, deadline| Event::Execute { request, slot: None, body, deadline })
+    }
+
+    /// A command under a place in a session.
+    pub(crate) fn execute_in(&mut self, n: usize, slot: Slot, body: &str, timeout_ms: u64) -> RequestId {
+        let (slot, body) = (Some(slot), Bytes::from(body.to_owned()));
+        let what = What::Command(body.clone());
+        self.asked(n, timeout_ms, what, |request, deadline| Event::Execute { request, slot, body, deadline })
+    }
+
+    pub(crate) fn open_session(&mut self, n: usize, ttl: Duration, timeout_ms: u64) -> RequestId {
+        self.asked(n, timeout_ms, What::Session, |request, deadline| Event::OpenSession { request, ttl, deadline })
+    }
+
+    pub(crate) fn verify(&mut self, n: usize, timeout_ms: u64) -> RequestId {
+        self.asked(n, timeout_ms, What::Compare, |request, deadline| Event::Verify { request, deadline })
+    }
+
+    /// Asks the machine of a node. What the answer has to show follows from what was asked.
+    pub(crate) fn read(&mut self, n: usize, read: Read, timeout_ms: u64) -> RequestId {
+        let seen = match read.consistency {
+            Consistency::Linearizable | Consistency::Lease => self.history.seen,
+            Consistency::Stale { max_age: None } => Index::ZERO,
+            // By its own clock, which may be slow.
+            Consistency::Stale { max_age: Some(max_age) } => {
+                let before = u64::try_from((max_age * 20 / 19).as_nanos()).unwrap_or(u64::MAX);
+                self.history.seen_at(Instant(self.now.0.saturating_sub(before)))
+            }
+        };
+        let is_exact = !matches!(read.consistency, Consistency::Stale { .. });
+        let (body, what) = (Bytes::from_static(b"?"), What::Query { floor: seen.max(read.at_least), is_exact });
+        self.asked(n, timeout_ms, what, |request, deadline| Event::Query { request, body, read, deadline })
     }
 
     pub(crate) fn query(&mut self, n: usize, timeout_ms: u64) -> RequestId {
-        let (consistency, body) = (Consistency::Linearizable, Bytes::from_static(b"?"));
-        let what = What::Query { floor: Some(self.history.seen) };
-        self.asked(n, timeout_ms, what, |request, deadline| Event::Query { request, body, consistency, deadline })
+        self.read(n, Read::of(Consistency::Linearizable), timeout_ms)
+    }
+
+    pub(crate) fn lease_query(&mut self, n: usize, timeout_ms: u64) -> RequestId {
+        self.read(n, Read::of(Consistency::Lease), timeout_ms)
     }
 
     pub(crate) fn stale_query(&mut self, n: usize, timeout_ms: u64) -> RequestId {
-        let (consistency, body) = (Consistency::Stale, Bytes::from_static(b"?"));
-        let what = What::Query { floor: None };
-        self.asked(n, timeout_ms, what, |request, deadline| Event::Query { request, body, consistency, deadline })
+        self.read(n, Read::of(Consistency::Stale { max_age: None }), timeout_ms)
+    }
+
+    pub(crate) fn bounded_query(&mut self, n: usize, max_age_ms: u64, timeout_ms: u64) -> RequestId {
+        let max_age = Some(Duration::from_millis(max_age_ms));
+        self.read(n, Read::of(Consistency::Stale { max_age }), timeout_ms)
     }
 
     pub(crate) fn ask(&mut self, n: usize, ask: Ask, timeout_ms: u64) -> RequestId {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use graft_domain::{Entry, EntryId, Index, Membership, NodeId, Recovered, Term, Write};
 
 use super::history::Verdict;
-use super::machine::State;
 use crate::snapshot_meta::SnapshotMeta;
 
 /// What the store is told, in order.
@@ -17,11 +16,11 @@ pub(crate) enum Op {
     Compact(EntryId),
 }
 
-/// A snapshot: what it says of itself, the machine's state, and how long its file is.
+/// A snapshot: what it says of itself, what the applier wrote, and how long the file is said to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) meta: SnapshotMeta,
-    pub(crate) state: State,
+    pub(crate) file: Vec<u8>,
     pub(crate) bytes: u64,
 }
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use graft_domain::{
-    Append, ClusterId, Entry, EntryId, Envelope, Index, Instant, Member, Membership, Message, Payload, Term,
+    Append, ClusterId, Entry, EntryId, Envelope, Incarnation, Index, Instant, Member, Membership, Message, Payload,
+    Term,
 };
 
 use super::world::{World, id};
+use crate::change::{Ask, Change};
 use crate::error::{Outcome, Refusal};
 use crate::ports::PeerMessage;
 use crate::{Event, RequestId};
@@ -37,7 +39,7 @@ fn stages(world: &mut World) -> Stages {
 
 fn assert_answered(world: &World, Stages { applying, sent, serving, asked }: &Stages, refusal: &Refusal) {
     for call in [applying, sent] {
-        assert!(matches!(world.answer(*call), Some(Outcome::Unknown(_))), "{:?}", world.answer(*call));
+        assert!(matches!(world.answer(*call), Some(Outcome::Unknown { .. })), "{:?}", world.answer(*call));
     }
     for query in [serving, asked] {
         assert_eq!(world.answer(*query), Some(&Outcome::Refused(refusal.clone())));
@@ -99,7 +101,7 @@ fn an_entry_that_is_no_command_halts_the_machine_before_it() {
     assert_eq!(world.applied_at(1), Index(1));
     let error = world.replica(1).status().error.expect("it failed");
     assert!(error.contains("entry 1/2 is not a command"), "{error}");
-    assert!(matches!(world.answer(call), Some(Outcome::Refused(Refusal::Halted(_)) | Outcome::Unknown(_))));
+    assert!(matches!(world.answer(call), Some(Outcome::Refused(Refusal::Halted(_)) | Outcome::Unknown { .. })));
 }
 
 #[test]
@@ -169,6 +171,21 @@ fn a_follower_that_stops_waits_for_its_calls() {
 }
 
 #[test]
+fn a_node_that_is_to_stop_does_not_wait_for_joiners() {
+    for (incarnation, stops) in [(Incarnation(7), 1), (Incarnation::UNKNOWN, 0)] {
+        let mut world = World::new(3);
+        world.disconnect(id(2), id(1));
+        let change = Change::Add { id: id(4), address: "n4".to_owned(), voter: true, incarnation };
+        let joining = world.ask(2, Ask::Change { change, guard: None }, 60_000);
+        world.run(1);
+        world.inbox(id(2), Event::Stop { deadline: Instant::NEVER });
+        world.run(200);
+        assert_eq!(world.stops, stops, "it asks another member; people do not");
+        assert_eq!(world.answer(joining).is_some(), stops == 1);
+    }
+}
+
+#[test]
 fn a_node_that_is_to_stop_hands_over_what_it_wins_meanwhile() {
     let mut world = World::new(3);
     // n2 is to stop, has a call that keeps it, and is the only one that can win.
@@ -221,7 +238,7 @@ fn nobody_to_hand_over_to_is_nothing_to_wait_for() {
     let mut membership = Membership::clone(&world.node(id(1)).disk.membership);
     let learner = Member {
         address: "".into(),
-        incarnation: graft_domain::Incarnation(0),
+        incarnation: Incarnation(0),
         voter: false,
         outgoing: false,
         target: graft_domain::Target::Learner,
@@ -265,5 +282,5 @@ fn without_a_majority_a_node_that_is_to_stop_waits_for_nobody() {
     world.inbox(id(1), Event::Stop { deadline: Instant::NEVER });
     world.run(1);
     assert_eq!((world.stops, world.answer(parked)), (1, Some(&Outcome::Refused(Refusal::Stopped))));
-    assert!(matches!(world.answer(sent), Some(Outcome::Unknown(_))), "{:?}", world.answer(sent));
+    assert!(matches!(world.answer(sent), Some(Outcome::Unknown { .. })), "{:?}", world.answer(sent));
 }

@@ -33,10 +33,15 @@ pub(crate) struct Asked {
 pub(crate) enum What {
     /// To be applied.
     Command(Bytes),
-    /// With the newest state that had been seen by anyone when it was asked, if it is linearizable.
-    Query { floor: Option<Index> },
-    /// Something that the replica itself answers.
+    /// With the oldest state that will do: what had been seen by anyone when it was asked, or as long before as it may be old.
+    /// What an exact one shows is seen.
+    Query { floor: Index, is_exact: bool },
+    /// Something that the replica itself answers, and says again to leaders until it can.
     Ask,
+    /// A session to be opened.
+    Session,
+    /// Replicas to be compared.
+    Compare,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -44,16 +49,23 @@ pub(crate) struct History {
     pub(crate) asked: BTreeMap<RequestId, Asked>,
     /// Those that wait for an answer, by node.
     open: BTreeSet<(NodeId, RequestId)>,
-    by_command: BTreeMap<Bytes, RequestId>,
+    /// Everyone who asked for a command: it may be made again.
+    by_command: BTreeMap<Bytes, Vec<RequestId>>,
     /// The log that all machines agree on, by what the first one to apply an entry was given.
     pub(crate) log: BTreeMap<Index, (Term, u64, Bytes)>,
     places: BTreeMap<Bytes, Index>,
     /// What the state is after each command.
     digests: BTreeMap<Index, u64>,
+    /// What the sessions are after each entry.
+    sessions: BTreeMap<Index, [u8; 16]>,
     /// The memberships that are committed.
     pub(crate) memberships: BTreeMap<Index, Arc<Membership>>,
     /// The newest state that anyone was shown.
     pub(crate) seen: Index,
+    /// The same, since when it was so.
+    seen_since: BTreeMap<Instant, Index>,
+    /// By the world's clock.
+    pub(crate) now: Instant,
 }
 
 fn must(holds: bool, what: impl FnOnce() -> String) -> Verdict {
@@ -61,19 +73,39 @@ fn must(holds: bool, what: impl FnOnce() -> String) -> Verdict {
 }
 
 impl Asked {
+    /// Whether it may wait for a replica that tells nothing any more.
+    pub(crate) fn is_comparison(&self) -> bool {
+        self.what == What::Compare
+    }
+
     pub(crate) fn is_ask(&self) -> bool {
         self.what == What::Ask
+    }
+
+    /// Whether it wants to see more than there is.
+    pub(crate) fn is_ahead_of(&self, last: Index) -> bool {
+        matches!(self.what, What::Query { floor, .. } if floor > last)
     }
 }
 
 impl History {
     pub(crate) fn asks(&mut self, request: RequestId, node: NodeId, deadline: Instant, what: What) {
         if let What::Command(command) = &what {
-            self.by_command.insert(command.clone(), request);
+            self.by_command.entry(command.clone()).or_default().push(request);
         }
         let asked = Asked { node, deadline, what, answer: None, told: false, orphan: false };
         self.asked.insert(request, asked);
         self.open.insert((node, request));
+    }
+
+    fn sees(&mut self, state: Index) {
+        self.seen = self.seen.max(state);
+        self.seen_since.insert(self.now, self.seen);
+    }
+
+    /// The newest state that anyone had been shown by then.
+    pub(crate) fn seen_at(&self, at: Instant) -> Index {
+        self.seen_since.range(..=at).next_back().map_or(Index::ZERO, |(_, seen)| *seen)
     }
 
     pub(crate) fn answer(&self, request: RequestId) -> Option<&Outcome> {
@@ -101,7 +133,9 @@ impl History {
         must(!asked.told, || format!("{request:?} is answered twice: {outcome:?} after {:?}", asked.answer))?;
         asked.told = true;
         let done = matches!(outcome, Outcome::Done { .. });
-        must(!done || asked.what == What::Ask, || format!("{request:?} is done without the machine"))?;
+        must(!done || matches!(asked.what, What::Ask | What::Session), || {
+            format!("{request:?} is done without the machine")
+        })?;
         self.counts(request, outcome)
     }
 
@@ -120,24 +154,34 @@ impl History {
         asked.answer = Some(outcome.clone());
         self.open.remove(&(asked.node, request));
         match (outcome, what) {
-            (Outcome::Done { index, term, .. }, What::Command(command)) => {
+            (Outcome::Done { index, term, reply }, What::Command(command)) => {
                 let there = self.log.get(index).map(|(term, _, body)| (term, body));
                 must(there == Some((term, &command)), || {
                     format!("{request:?} {command:?} is done at {index}: {there:?}")
                 })?;
-                self.seen = self.seen.max(*index);
+                let first = self.digests.get(index).map(|digest| super::ledger::reply(*digest));
+                must(first.as_ref() == Some(reply), || format!("{request:?} is answered {reply:?}, first {first:?}"))?;
+                self.sees(*index);
             }
-            (Outcome::Done { index, reply: Reply::Value(state), .. }, What::Query { floor }) => {
+            (Outcome::Done { index, reply: Reply::Value(state), .. }, What::Query { floor, is_exact }) => {
                 let state = Index(u64::from_le_bytes(state[..].try_into().expect("the machine's own reply")));
                 must(state == *index, || format!("{request:?} is answered from {state} and said to be from {index}"))?;
-                if let Some(floor) = floor {
-                    must(state >= floor, || format!("{request:?} is answered from {state}, {floor} was seen before"))?;
-                    self.seen = self.seen.max(state);
+                must(state >= floor, || format!("{request:?} is answered from {state}, and is to show {floor}"))?;
+                if is_exact {
+                    self.sees(state);
                 }
             }
             (Outcome::Refused(refusal), What::Command(command)) => {
                 let place = self.places.get(&command);
-                must(place.is_none(), || format!("{command:?} is refused, {refusal}, and applied at {place:?}"))?;
+                let all_refused = self.all_refused(&command);
+                must(place.is_none() || !all_refused, || {
+                    format!("{command:?} is refused, {refusal}, and applied at {place:?}")
+                })?;
+            }
+            (Outcome::Compared { index, digests }, _) => {
+                let mut told = digests.values().flatten();
+                let first = told.next();
+                must(told.all(|digest| Some(digest) == first), || format!("not the same at {index}: {digests:?}"))?;
             }
             _ => {}
         }
@@ -157,21 +201,42 @@ impl History {
             must(before < index, || format!("{node} applies {body:?} at {index}, where others passed by"))?;
             must(earlier <= time, || format!("time goes back from {earlier} at {before} to {time} at {index}"))?;
         }
-        let request = self.by_command.get(body).ok_or_else(|| format!("{body:?} is applied and nobody asked"))?;
-        let answer = &self.asked[request].answer;
-        must(!matches!(answer, Some(Outcome::Refused(_))), || {
-            format!("{body:?} is applied at {index} after {answer:?}")
-        })?;
+        must(self.by_command.contains_key(body), || format!("{body:?} is applied and nobody asked"))?;
+        must(!self.all_refused(body), || format!("{body:?} is applied at {index} after it was refused"))?;
         let place = self.places.insert(body.clone(), *index);
         must(place.is_none(), || format!("{body:?} is applied at {place:?} and at {index}"))?;
         self.log.insert(*index, (*term, *time, body.clone()));
         Ok(())
     }
 
-    /// A machine has this state from a snapshot: it is the one that others had then.
-    pub(crate) fn agrees(&self, node: NodeId, state: State) -> Verdict {
-        let known = self.digests.get(&state.command).copied().unwrap_or_default();
+    /// What somebody wanted to be applied.
+    pub(crate) fn command(&self, request: RequestId) -> Option<String> {
+        let What::Command(command) = &self.asked.get(&request)?.what else { return None };
+        Some(String::from_utf8_lossy(command).into_owned())
+    }
+
+    /// Commands of which more than one caller was told that they are done.
+    pub(crate) fn repeated(&self) -> u64 {
+        let done = |request: &&RequestId| matches!(self.asked[*request].answer, Some(Outcome::Done { .. }));
+        self.by_command.values().filter(|requests| requests.iter().filter(done).count() > 1).count() as u64
+    }
+
+    /// Whether everyone who asked for it was told that his attempt came to nothing.
+    fn all_refused(&self, command: &Bytes) -> bool {
+        let attempts = self.by_command.get(command).map_or(&[][..], Vec::as_slice);
+        attempts.iter().all(|request| matches!(self.asked[request].answer, Some(Outcome::Refused(_))))
+    }
+
+    /// A machine has this state from a snapshot: it is the one that others had after this command.
+    pub(crate) fn agrees(&self, node: NodeId, command: Index, state: State) -> Verdict {
+        let known = self.digests.get(&command).copied().unwrap_or_default();
         must(known == state.digest, || format!("{node} has {state:?}, and others had digest {known} there"))
+    }
+
+    /// A node has these sessions after this entry: they are those that others had.
+    pub(crate) fn has_sessions(&mut self, node: NodeId, upto: Index, digest: [u8; 16]) -> Verdict {
+        let known = *self.sessions.entry(upto).or_insert(digest);
+        must(known == digest, || format!("the sessions of {node} at {upto} are not those that others have"))
     }
 
     /// A membership is committed: the same everywhere, and whoever is removed stays so.

@@ -6,6 +6,7 @@ use super::clients::{add, apply, remove, replace};
 use super::world::{World, address, id};
 use crate::Event;
 use crate::change::Change;
+use crate::error::Outcome;
 use crate::ports::PeerMessage;
 
 /// Founds three members and two joiners, asks for a change on n2, and takes the leader down after so many milliseconds.
@@ -87,7 +88,7 @@ fn an_ask_says_at_its_deadline_what_is_known() {
     world.until(2_000, |world| world.core(2).membership().contains(&id(4)));
     world.crash(id(4), 0);
     world.run(3_000);
-    let Some(Outcome::Unknown(why)) = world.answer(asked) else { panic!("{:?}", world.answer(asked)) };
+    let Some(Outcome::Unknown { why, .. }) = world.answer(asked) else { panic!("{:?}", world.answer(asked)) };
     assert_eq!(why, "the change goes on without this call (n4 catches up and is to vote); it can be cancelled");
     for n in [1, 3] {
         world.crash(id(n), 0);
@@ -150,4 +151,23 @@ fn a_joiner_that_moves_before_it_is_a_member_is_found() {
     world.run(2_000);
     world.assert_done(added);
     assert_eq!(&*world.core(1).membership().members[&id(2)].address, "elsewhere:1");
+}
+
+#[test]
+fn an_ask_that_reached_a_leader_is_not_refused_by_somebody_who_lost_it() {
+    let mut world = World::new(3);
+    world.joiner(4);
+    let leader = world.leader().expect("there is one");
+    let from = if leader == 2 { 3 } else { 2 };
+    let asked = world.change(from, add(4), 700);
+    let is_ask = |packet: &super::world::Packet| matches!(packet.message, PeerMessage::Ask { .. });
+    world.turn_of(from);
+    assert!(world.wire.iter().any(is_ask));
+    while let Some(place) = world.wire.iter().position(is_ask) {
+        world.deliver(place);
+    }
+    world.isolate(from);
+    world.run(3_000);
+    assert!(world.shape().contains('4'), "it is made: {}", world.shape());
+    assert!(matches!(world.answer(asked), Some(Outcome::Unknown { .. })), "{:?}", world.answer(asked));
 }

@@ -1,8 +1,10 @@
 //! Whatever can grow has a limit, at the own door and at the leader's, and whoever meets it is told.
 
+use graft_domain::Index;
+
 use super::world::{World, id};
-use crate::RequestId;
 use crate::error::{Outcome, Refusal};
+use crate::{Consistency, Read, RequestId};
 
 fn is_busy(world: &World, request: RequestId) -> bool {
     matches!(world.answer(request), Some(Outcome::Refused(Refusal::Busy(_))))
@@ -166,4 +168,24 @@ fn troubles_of_strangers_are_not_kept() {
     }
     world.run(10);
     assert!(world.replica(1).troubles.is_empty());
+}
+
+#[test]
+fn queries_that_wait_for_entries_of_the_future_leave_room_for_all_else() {
+    let mut world = World::with(3, |_, _, config| config.inflight_max = 80);
+    let stale = Consistency::Stale { max_age: None };
+    let ahead = Read { consistency: stale, at_least: Index::LAST };
+    let waiting: Vec<RequestId> = (0..80).map(|_| world.read(2, ahead, 60_000)).collect();
+    world.run(20);
+    assert_eq!(waiting.iter().filter(|request| world.answer(**request).is_none()).count(), 10);
+    assert_eq!(waiting.iter().filter(|request| is_busy(&world, **request)).count(), 70);
+    let call = world.execute(2, "c", 1_000);
+    let query = world.query(2, 1_000);
+    world.run(100);
+    assert!(is_done(&world, call) && is_done(&world, query));
+    // Those that are over make room for others.
+    world.run(60_000);
+    let next = world.read(2, ahead, 1_000);
+    world.run(20);
+    assert_eq!(world.answer(next), None);
 }

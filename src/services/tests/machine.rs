@@ -1,18 +1,23 @@
-//! The user's machine and its thread: works through what it is handed, in order, when it is let.
+//! The thread of the user's machine: works through what it is handed, in order, when it is let. The machine is a ledger, and
+//! what drives it is the applier that a node has.
 
 use std::collections::VecDeque;
+use std::io::Cursor;
 
 use bytes::Bytes;
-use graft_domain::{Index, NodeId, Term};
+use graft_domain::{Entry, EntryId, Index, NodeId, Payload, Term};
 
 use super::disk::{Disk, Stored};
 use super::history::{History, Verdict};
-use crate::error::Outcome;
-use crate::ports::{Command, Halt, Reply};
+use super::ledger::Ledger;
+use crate::applier::{Answer, Applied, Applier};
+use crate::commands;
+use crate::error::{Outcome, Refusal};
+use crate::ports::{Halt, Reply};
 use crate::snapshot_meta::SnapshotMeta;
-use crate::{Batch, Event, RequestId};
+use crate::{Batch, Committed, Event, RequestId};
 
-/// What it has made of the log: a digest of every command.
+/// What has been made of the log here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct State {
     pub(crate) applied: Index,
@@ -21,17 +26,7 @@ pub(crate) struct State {
     pub(crate) digest: u64,
 }
 
-impl State {
-    pub(crate) fn apply(&mut self, command: &Command) {
-        let numbers = [command.index.0, command.term.0, command.time].into_iter().flat_map(u64::to_le_bytes);
-        for byte in numbers.chain(command.body.iter().copied()) {
-            self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).wrapping_add(1);
-        }
-        (self.command, self.time) = (command.index, command.time);
-    }
-}
-
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are what a test says of it, each for itself")]
 pub(crate) struct Machine {
     pub(crate) jobs: VecDeque<Job>,
@@ -41,17 +36,43 @@ pub(crate) struct Machine {
     pub(crate) held: bool,
     /// It will not apply the next command.
     pub(crate) halts: bool,
+    /// It takes all batches that wait at once.
+    pub(crate) gathers: bool,
     /// A snapshot that another thread writes.
     pub(crate) writing: Option<Stored>,
     /// It is not done before told.
     pub(crate) writing_held: bool,
     /// Why no snapshot can be taken.
     pub(crate) snapshot_fails: Option<String>,
-    /// Bytes of each snapshot's file.
+    /// Bytes of each snapshot's file, as the replica is told.
     pub(crate) snapshot_bytes: u64,
+    pub(crate) ledger: Ledger,
+    pub(crate) applier: Applier,
     /// The end of the last snapshot that it was restored from.
     restored: Index,
     halted: bool,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        let ledger = Ledger::default();
+        Self {
+            jobs: VecDeque::new(),
+            state: State::default(),
+            keeps: false,
+            held: false,
+            halts: false,
+            gathers: false,
+            writing: None,
+            writing_held: false,
+            snapshot_fails: None,
+            snapshot_bytes: 0,
+            applier: Applier::new(Box::new(ledger.clone())),
+            ledger,
+            restored: Index::ZERO,
+            halted: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -82,28 +103,29 @@ impl Machine {
         node: NodeId,
         disk: &Disk,
         history: &mut History,
-    ) -> Result<(bool, Option<Event>), String> {
-        let Some(job) = self.jobs.pop_front() else { return Ok((false, None)) };
-        let event = match job {
-            _ if self.halted => None,
-            Job::Apply(batch) if self.halts && !batch.commands.is_empty() => {
-                self.halted = true;
-                let index = batch.commands[0].index;
-                Some(Event::Halted(Halt { index, why: "told to halt".to_owned() }))
+    ) -> Result<(bool, Vec<Event>), String> {
+        let Some(job) = self.jobs.pop_front() else { return Ok((false, Vec::new())) };
+        let events = match job {
+            _ if self.halted => Vec::new(),
+            Job::Apply(mut batch) => {
+                while self.gathers
+                    && let Some(Job::Apply(more)) = self.jobs.pop_front_if(|j| matches!(j, Job::Apply(_)))
+                {
+                    let before = batch.commands.len();
+                    batch.commands.extend(more.commands);
+                    batch.callers.extend(more.callers.into_iter().map(|(place, request)| (before + place, request)));
+                    batch.upto = more.upto;
+                }
+                self.apply_all(node, &batch, history)?
             }
-            Job::Apply(batch) => {
-                self.apply_all(node, &batch, history)?;
-                self.state.applied = self.state.applied.max(batch.upto);
-                Some(Event::Applied { index: batch.upto })
-            }
-            Job::Query { handed, term, requests } => Some(self.answer(node, handed, term, requests, history)?),
+            Job::Query { handed, term, requests } => vec![self.answer(node, handed, term, requests, history)?],
             Job::Snapshot(meta) => {
                 self.take_snapshot(node, meta)?;
-                None
+                Vec::new()
             }
-            Job::Restore(meta) => Some(self.restore_from(node, disk, &meta, history)?),
+            Job::Restore(meta) => vec![self.restore_from(node, disk, &meta, history)?],
         };
-        Ok((true, event))
+        Ok((true, events))
     }
 
     fn answer(
@@ -125,34 +147,55 @@ impl Machine {
         Ok(Event::Queried(requests))
     }
 
-    fn apply_all(&mut self, node: NodeId, batch: &Batch, history: &mut History) -> Verdict {
+    fn apply_all(&mut self, node: NodeId, batch: &Batch, history: &mut History) -> Result<Vec<Event>, String> {
         let mut before = Index::ZERO;
         for command in &batch.commands {
             if command.index <= before || command.index > batch.upto {
                 return Err(format!("{node} applies {} after {before}, upto {}", command.index, batch.upto));
             }
             before = command.index;
-            // A snapshot brought it already.
-            if command.index <= self.restored {
-                continue;
-            }
-            if command.index <= self.state.applied {
+            if command.index > self.restored && command.index <= self.state.applied {
                 return Err(format!("{node} is given {} and has applied {}", command.index, self.state.applied));
             }
-            self.state.apply(command);
-            history.applies(node, command, self.state.digest)?;
         }
-        for (place, request) in &batch.callers {
-            let command = &batch.commands[*place];
-            let reply = Reply::Value(Bytes::new());
-            let outcome = if command.index <= self.restored {
-                Outcome::Unknown("a snapshot has it".to_owned())
-            } else {
-                Outcome::Done { index: command.index, term: command.term, reply }
-            };
-            history.counts(*request, &outcome)?;
+        self.ledger.pages().halts = self.halts;
+        let mut applied = Applied::default();
+        let halt = self.applier.apply(&batch.commands, &mut applied).err();
+        let news = std::mem::take(&mut self.ledger.pages().news);
+        let emitted = applied.emitted.iter().map(|emitted| emitted.index);
+        if !emitted.eq(news.iter().map(|(command, _)| command.index)) {
+            return Err(format!("{node}: what is not applied emits nothing, and what is does: {:?}", applied.emitted));
         }
-        Ok(())
+        for (command, digest) in &news {
+            history.applies(node, command, *digest)?;
+        }
+        let done = applied.answers.len().checked_sub(1).and_then(|last| batch.commands.get(last));
+        let upto = if halt.is_some() { done.map_or(self.state.applied, |command| command.index) } else { batch.upto };
+        if let Some(last) = done.filter(|last| last.index > self.state.applied) {
+            (self.state.command, self.state.time) = (last.index, last.time);
+        }
+        self.state.applied = self.state.applied.max(upto);
+        self.state.digest = self.ledger.pages().digest;
+        if halt.is_none() {
+            self.has_the_same_sessions(node, history)?;
+        }
+        let expired = answer_callers(batch, &applied, history)?;
+        let mut events: Vec<Event> = applied
+            .digests
+            .into_iter()
+            .map(|(index, origin, digest)| Event::Digested { index, origin, digest })
+            .collect();
+        events.push(Event::Applied { index: upto, expired });
+        if let Some(halt) = halt {
+            self.halted = true;
+            events.push(Event::Halted(Halt { index: halt.index, why: "told to halt".to_owned() }));
+        }
+        Ok(events)
+    }
+
+    fn has_the_same_sessions(&self, node: NodeId, history: &mut History) -> Verdict {
+        let sessions = self.applier.sessions();
+        history.has_sessions(node, sessions.upto(), sessions.digest())
     }
 
     /// The snapshot says exactly what the state is.
@@ -161,7 +204,9 @@ impl Machine {
         if (meta.last.index, meta.command, meta.time) != (applied, command, time) || self.writing.is_some() {
             return Err(format!("{node} takes {meta:?} of {:?} while {:?} is written", self.state, self.writing));
         }
-        self.writing = Some(Stored { meta, state: self.state, bytes: self.snapshot_bytes });
+        let mut file = Vec::new();
+        (self.applier.snapshot()?)(&mut file)?;
+        self.writing = Some(Stored { meta, file, bytes: self.snapshot_bytes });
         Ok(())
     }
 
@@ -170,26 +215,88 @@ impl Machine {
         node: NodeId,
         disk: &Disk,
         meta: &SnapshotMeta,
-        history: &History,
+        history: &mut History,
     ) -> Result<Event, String> {
         let there = disk.snapshot.as_ref().filter(|stored| stored.meta == *meta);
         let stored = there.ok_or_else(|| format!("{node} is to restore {meta:?}, which is not there"))?;
-        self.restore(stored);
-        history.agrees(node, self.state)?;
+        // A machine never goes back.
+        if self.state.applied < stored.meta.last.index {
+            self.restore(stored, true)?;
+        }
+        history.agrees(node, self.ledger.pages().command, self.state)?;
+        self.has_the_same_sessions(node, history)?;
         Ok(Event::SnapshotRestored { last: meta.last })
     }
 
-    /// Makes the state the snapshot's, unless it is past it.
-    pub(crate) fn restore(&mut self, stored: &Stored) {
-        if self.state.applied < stored.meta.last.index {
-            self.state = stored.state;
-            self.restored = stored.meta.last.index;
+    /// Makes the state the snapshot's; with `machine` false that of the sessions only.
+    fn restore(&mut self, stored: &Stored, machine: bool) -> Verdict {
+        self.applier.restore(Box::new(Cursor::new(stored.file.clone())), machine)?;
+        let (meta, digest) = (&stored.meta, self.ledger.pages().digest);
+        self.state = State { applied: meta.last.index, command: meta.command, time: meta.time, digest };
+        self.restored = meta.last.index;
+        Ok(())
+    }
+
+    /// A node starts: from the snapshot and from what the machine has on its own disk. Answers up to where that goes.
+    pub(crate) fn open(&mut self, disk: &Disk) -> Result<Index, String> {
+        let own = self.ledger.pages().command;
+        if let Some(stored) = &disk.snapshot {
+            self.restore(stored, own < stored.meta.command || own == Index::ZERO)?;
+            self.restored = Index::ZERO;
         }
+        let snapshot = disk.snapshot.as_ref().map_or(EntryId::ZERO, |stored| stored.meta.last);
+        let missed = |entry: &&Entry| entry.index > snapshot.index && entry.index <= own;
+        let recovered = disk.recover(own);
+        let missed: Vec<Committed> = recovered.entries.iter().filter(missed).filter_map(committed).collect();
+        self.applier.replay(&missed);
+        if let Some(last) = missed.last() {
+            (self.state.command, self.state.time) = (last.index, last.time);
+        }
+        self.state.applied = snapshot.index.max(own);
+        self.state.digest = self.ledger.pages().digest;
+        Ok(self.state.applied)
     }
 
     /// The process ends.
     pub(crate) fn crash(&mut self) {
-        let state = if self.keeps { self.state } else { State::default() };
-        *self = Self { state, keeps: self.keeps, snapshot_bytes: self.snapshot_bytes, ..Self::default() };
+        let ledger = if self.keeps { std::mem::take(&mut self.ledger) } else { Ledger::default() };
+        let Self { keeps, gathers, snapshot_bytes, .. } = *self;
+        ledger.pages().halts = false;
+        let applier = Applier::new(Box::new(ledger.clone()));
+        *self = Self { keeps, gathers, snapshot_bytes, ledger, applier, ..Self::default() };
     }
+
+    /// What it kept is gone.
+    pub(crate) fn wipe(&mut self) {
+        let keeps = std::mem::take(&mut self.keeps);
+        self.crash();
+        self.keeps = keeps;
+    }
+}
+
+fn committed(entry: &Entry) -> Option<Committed> {
+    let Payload::Command(command) = &entry.payload else { return None };
+    let commands::Logged { time, act, .. } = commands::decode(command).expect("it was encoded here");
+    Some(Committed { index: entry.index, term: entry.term, time, act })
+}
+
+/// Answers those who wait, as the thread does. Those whose session is gone are left to the replica.
+fn answer_callers(batch: &Batch, applied: &Applied, history: &mut History) -> Result<Vec<RequestId>, String> {
+    let mut expired = Vec::new();
+    for (place, request) in &batch.callers {
+        let outcome = match applied.answers.get(*place) {
+            Some(Answer::Done { index, term, reply }) => {
+                Outcome::Done { index: *index, term: *term, reply: reply.clone() }
+            }
+            Some(Answer::Expired) => {
+                expired.push(*request);
+                continue;
+            }
+            Some(Answer::Full) => Outcome::Refused(Refusal::Busy("its session is full".to_owned())),
+            Some(Answer::Forgotten { index }) => Outcome::unknown(format!("its answer is not kept: {index:?}")),
+            None => Outcome::unknown("the machine halted"),
+        };
+        history.counts(*request, &outcome)?;
+    }
+    Ok(expired)
 }

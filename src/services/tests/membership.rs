@@ -293,7 +293,7 @@ fn whoever_was_removed_while_away_hears_it_and_is_quiet() {
     for request in [parked, asked] {
         assert_eq!(world.answer(request), Some(&Outcome::Refused(Refusal::Removed)));
     }
-    assert!(matches!(world.answer(sent), Some(Outcome::Unknown(_))), "{:?}", world.answer(sent));
+    assert!(matches!(world.answer(sent), Some(Outcome::Unknown { .. })), "{:?}", world.answer(sent));
     // It is so after a restart, once it hears of it again; its id is not used again.
     world.crash(id(3), 0);
     world.start(id(3), 99);

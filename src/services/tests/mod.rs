@@ -1,23 +1,31 @@
 //! Whole clusters of replicas in one thread, under one clock, with everything that can go wrong around them.
 
+mod applier;
 mod calls;
 mod chaos;
 mod clients;
+mod clock;
+mod customers;
 mod disk;
 mod endings;
 mod history;
 mod interrupted;
+mod ledger;
 mod limits;
 mod machine;
 mod membership;
 mod network;
+mod openings;
 mod outlook;
 mod perform;
 mod plans;
 mod queries;
 mod random;
+mod sessions;
 mod snapshots;
+mod table;
 mod time;
 mod transfers;
 mod upheaval;
+mod verifying;
 mod world;

@@ -1,11 +1,13 @@
 //! A query sees everything that was done before it was asked, or it is not answered.
 
-use graft_domain::Message;
+use std::time::Duration;
+
+use graft_domain::{Envelope, Index, Instant, Message, VoteRequest};
 
 use super::world::{Packet, World, id};
 use crate::error::{Outcome, Refusal};
 use crate::ports::PeerMessage;
-use crate::{Event, RequestId};
+use crate::{Consistency, Event, Read, RequestId};
 
 fn is_read(message: &PeerMessage) -> bool {
     matches!(message, PeerMessage::Raft(envelope) if matches!(envelope.message, Message::Read { .. }))
@@ -183,4 +185,162 @@ fn a_leader_with_more_reads_than_it_may_have_answers_them_later() {
     }
     world.run(1_000);
     assert!(queries.iter().all(|query| is_done(&world, *query)));
+}
+
+/// How many messages on the wire are questions to a leader, and rounds of its own.
+fn asks(world: &World) -> usize {
+    world.wire.iter().filter(|packet| is_read(&packet.message)).count()
+}
+
+#[test]
+fn a_leader_with_a_lease_answers_at_once_and_its_followers_after_one_question() {
+    let mut world = World::new(3);
+    execute(&mut world, "c");
+    let query = world.lease_query(1, 1_000);
+    world.wire.clear();
+    world.turn_of(1);
+    assert!(world.work(id(1)) && is_done(&world, query) && world.wire.is_empty(), "nobody was asked");
+    let query = world.lease_query(2, 1_000);
+    world.turn_of(2);
+    world.deliver(0);
+    world.turn_of(1);
+    let answers = world.take(is_read_reply);
+    world.put(&answers);
+    assert_eq!((answers.len(), world.wire.len()), (1, 1), "it is answered in the same turn, without a round");
+    world.run(5);
+    assert!(is_done(&world, query));
+}
+
+#[test]
+fn a_leader_that_nobody_hears_has_no_lease_for_long() {
+    let mut world = World::new(3);
+    world.isolate(1);
+    let held = world.lease_query(1, 200);
+    world.run(200);
+    assert!(is_done(&world, held), "the others have promised it");
+    world.run(80);
+    let query = world.lease_query(1, 10_000);
+    world.run(15);
+    assert!(world.answer(query).is_none() && world.core(1).is_leader());
+    world.mend();
+    world.run(1_000);
+    assert!(is_done(&world, query), "by a round, of whoever leads then");
+}
+
+#[test]
+fn a_process_that_was_paused_in_a_turn_does_not_count_on_its_lease() {
+    let mut world = World::new(3);
+    execute(&mut world, "c");
+    // The query is in the inbox, the clock is read: and the process stops.
+    let query = world.lease_query(1, 20_000);
+    world.pause(id(1), 5_000);
+    world.run(2_000);
+    let leader = world.leader().expect("the others have elected one");
+    assert_ne!(leader, 1);
+    let call = world.execute(leader, "d", 1_000);
+    world.run(100);
+    assert!(is_done(&world, call) && world.answer(query).is_none());
+    let stale = world.query(leader, 1_000);
+    world.run(100);
+    assert!(is_done(&world, stale));
+    world.run(6_000);
+    assert!(is_done(&world, query), "by the next leader's word");
+}
+
+#[test]
+fn a_process_that_was_paused_keeps_what_it_promises_when_it_goes_on() {
+    let mut world = World::new(3);
+    world.cuts.extend([(id(1), id(3)), (id(3), id(1))]);
+    // Heartbeats come in while it is stopped; the time that it has read by then is long ago.
+    world.pause(id(2), 280);
+    world.run(281);
+    world.isolate(1);
+    world.run(200);
+    assert_ne!(world.core(1).lease_until(), Instant(0), "the leader was promised something");
+    let (from, to, term) = (id(3), id(2), world.core(2).term());
+    let last = world.core(2).last();
+    let request = VoteRequest { term: term.next(), last, commit: last.index, transfer: false };
+    world.inbox(to, Event::Peer(PeerMessage::Raft(Envelope { from, to, term, message: Message::PreVote(request) })));
+    world.turn_of(2);
+    let answers = world
+        .take(|message| matches!(message, PeerMessage::Raft(envelope) if envelope.message.name() == "pre-vote-reply"));
+    let PeerMessage::Raft(Envelope { message: Message::PreVoteReply(reply), .. }) = &answers[0].message else {
+        panic!("{answers:?}")
+    };
+    assert!(!reply.granted, "200 ms of 300");
+}
+
+#[test]
+fn a_bounded_age_is_served_here_while_a_round_of_late_vouches_for_it() {
+    let mut world = World::new(3);
+    execute(&mut world, "c");
+    let first = world.bounded_query(2, 500, 1_000);
+    world.turn_of(2);
+    assert_eq!(asks(&world), 1, "nothing vouches for what is here");
+    let asked = world.now;
+    // The answer takes its time, and what was asked is older than it by that.
+    world.run(1);
+    let slow = world.take(is_read_reply);
+    world.run(300);
+    world.put(&slow);
+    world.run(5);
+    assert!(is_done(&world, first));
+    let age = |world: &World| u64::try_from(world.now.since(asked).as_millis()).expect("a small number");
+    for (max_age, local) in [(age(&world) + 1, true), (age(&world), false)] {
+        let query = world.bounded_query(2, max_age, 1_000);
+        world.turn_of(2);
+        assert_eq!(asks(&world) == 0, local, "{max_age} ms");
+        world.run(5);
+        assert!(is_done(&world, query));
+    }
+    // On the leader its lease vouches for it.
+    let query = world.bounded_query(1, 0, 1_000);
+    world.wire.clear();
+    world.turn_of(1);
+    assert!(world.work(id(1)) && is_done(&world, query) && world.wire.is_empty());
+}
+
+#[test]
+fn a_bounded_age_is_judged_when_the_turn_ends() {
+    let mut world = World::new(3);
+    let first = world.query(2, 1_000);
+    world.run(20);
+    assert!(is_done(&world, first));
+    world.isolate(2);
+    let query = world.bounded_query(2, 500, 10_000);
+    world.pause(id(2), 600);
+    world.run(700);
+    assert!(world.answer(query).is_none(), "what vouched for it is too old by now");
+}
+
+#[test]
+fn a_query_waits_for_the_index_that_it_wants_to_see() {
+    let mut world = World::new(3);
+    world.run(100);
+    let next = Index(world.core(1).commit().0 + 1);
+    let kinds = [
+        Consistency::Linearizable,
+        Consistency::Lease,
+        Consistency::Stale { max_age: None },
+        Consistency::Stale { max_age: Some(Duration::from_secs(9)) },
+    ];
+    let ask = |world: &mut World, at_least, timeout| -> Vec<RequestId> {
+        let reads = (1..=2).flat_map(|n| kinds.map(|consistency| (n, Read { consistency, at_least })));
+        reads.map(|(n, read)| world.read(n, read, timeout)).collect()
+    };
+    let queries = ask(&mut world, next, 10_000);
+    let never = ask(&mut world, Index(u64::MAX), 400);
+    world.run(100);
+    assert!(queries.iter().chain(&never).all(|query| world.answer(*query).is_none()));
+    execute(&mut world, "c");
+    assert!(queries.iter().all(|query| is_done(&world, *query)), "and from a state that has it");
+    world.run(400);
+    assert!(never.iter().all(|query| world.answer(*query) == Some(&Outcome::Refused(Refusal::Timeout))));
+    // Alone, it can say why.
+    world.crash(id(1), 0);
+    world.crash(id(3), 0);
+    world.run(1_000);
+    let stale = world.read(2, Read { at_least: Index(next.0 + 9), ..Read::of(kinds[2]) }, 100);
+    world.run(200);
+    assert_eq!(world.answer(stale), Some(&Outcome::Refused(Refusal::NoQuorum { reachable: 1, needed: 2 })));
 }

@@ -55,7 +55,7 @@ fn a_large_one_is_taken_more_seldom() {
     world.node(id(1)).machine.snapshot_bytes = 5_000;
     execute(&mut world, 10, &"x".repeat(100));
     assert_eq!(taken(&world, 1), 1);
-    execute(&mut world, 20, &"x".repeat(100));
+    execute(&mut world, 15, &"x".repeat(100));
     assert_eq!(taken(&world, 1), 1, "another one would cost more than it saves");
     execute(&mut world, 15, &"x".repeat(100));
     assert_eq!(taken(&world, 1), 2);
@@ -63,7 +63,7 @@ fn a_large_one_is_taken_more_seldom() {
     world.crash(id(1), usize::MAX);
     world.start(id(1), 99);
     world.run(1_000);
-    execute(&mut world, 20, &"x".repeat(100));
+    execute(&mut world, 15, &"x".repeat(100));
     assert_eq!(taken(&world, 1), 2);
 }
 
@@ -94,7 +94,7 @@ fn one_that_is_asked_for_has_what_was_done_before() {
     let second = world.take_snapshot(1, 5_000);
     let hasty = world.take_snapshot(1, 50);
     world.run(100);
-    assert!(matches!(world.answer(hasty), Some(Outcome::Unknown(_))), "{:?}", world.answer(hasty));
+    assert!(matches!(world.answer(hasty), Some(Outcome::Unknown { .. })), "{:?}", world.answer(hasty));
     assert_eq!(world.replica(1).status().snapshot_phase, Some(("writing", None)));
     assert!(world.write_snapshot(id(1)));
     world.run(10);
@@ -226,17 +226,55 @@ fn the_stamps_go_on_from_a_snapshot() {
     world.assert_works(&[1, 2, 3]);
 }
 
-#[test]
-fn calls_that_the_snapshot_may_cover_are_unknown_and_those_that_wait_are_done() {
+/// n3 has handed a call to the leader, whose entry may be in the snapshot that n3 is about to restore.
+fn overtaken() -> (World, crate::RequestId) {
+    let (world, sent) = overtaken_by(1);
+    (world, sent[0])
+}
+
+fn overtaken_by(count: usize) -> (World, Vec<crate::RequestId>) {
     let mut world = lagging();
-    (1..=2).for_each(|n| world.node(id(n)).machine.writing_held = true);
-    world.node(id(3)).machine.held = true;
     world.until(2_000, |world| world.core(3).leader().is_some());
-    // It hands a call to the leader, whose entry may be in what it is going to get.
-    let sent = world.execute(3, "sent", 20_000);
-    execute(&mut world, 15, "more");
+    world.run(2_000);
+    world.open_sessions();
+    world.isolate(3);
+    execute(&mut world, 40, "more");
+    world.node(id(3)).machine.held = true;
+    // The forward gets through, the log does not come back.
+    world.cuts.retain(|(from, to)| (*from, *to) != (id(3), id(1)));
+    let body = |n: usize| if n == 0 { "sent".to_owned() } else { format!("sent {n}") };
+    let sent: Vec<_> = (0..count).map(|n| world.execute(3, &body(n), 20_000)).collect();
+    world.run(20);
+    assert!((0..count).all(|n| world.applied().contains(&body(n))), "{:?}", world.applied());
+    execute(&mut world, 20, "more");
+    world.mend();
     world.until(3_000, |world| world.replica(3).status().snapshot_phase == Some(("applying", None)));
-    assert_eq!(world.answer(sent), None);
+    assert!(sent.iter().all(|call| world.answer(*call).is_none()));
+    (world, sent)
+}
+
+#[test]
+fn calls_that_the_snapshot_may_cover_are_made_again_a_few_at_a_time() {
+    let (mut world, sent) = overtaken_by(7);
+    world.node(id(3)).machine.held = false;
+    let mut waves = Vec::new();
+    for _ in 0..500 {
+        world.turn_of(3);
+        let is_forward = |message: &crate::ports::PeerMessage| {
+            matches!(message, crate::ports::PeerMessage::Forward { act: crate::commands::Act::Command { .. }, .. })
+        };
+        let wave = world.wire.iter().filter(|packet| is_forward(&packet.message)).count();
+        waves.extend((wave > 0).then_some(wave));
+        world.run(1);
+    }
+    assert_eq!(waves, [1, 2, 4]);
+    assert!(sent.iter().all(|call| world.is_done(*call)));
+    assert_eq!(world.applied().iter().filter(|body| body.starts_with("sent")).count(), 7);
+}
+
+#[test]
+fn calls_that_the_snapshot_may_cover_are_made_again_and_those_that_wait_are_done() {
+    let (mut world, sent) = overtaken();
     // What is made meanwhile is not handed over, and so it is certain that nothing came of it.
     let hasty = world.execute(3, "hasty", 100);
     world.run(150);
@@ -246,13 +284,61 @@ fn calls_that_the_snapshot_may_cover_are_unknown_and_those_that_wait_are_done() 
     let query = world.query(3, 20_000);
     world.node(id(3)).machine.held = false;
     world.run(50);
-    assert!(matches!(world.answer(sent), Some(Outcome::Unknown(_))), "{:?}", world.answer(sent));
-    assert_eq!(world.answer(parked), None);
+    assert_eq!((world.answer(sent), world.answer(parked)), (None, None));
     world.connect(id(3), id(1));
     world.run(2_000);
-    world.assert_done(parked);
-    world.assert_done(query);
+    // The history holds the answer against the first one.
+    for request in [sent, parked, query] {
+        world.assert_done(request);
+    }
     assert_eq!(world.applied().iter().filter(|body| *body == "sent").count(), 1);
+}
+
+#[test]
+fn a_newer_snapshot_of_the_leader_does_not_set_back_how_far_a_fetch_is_told_to_be() {
+    let mut world = lagging();
+    world.until(2_000, |world| !world.fetches.is_empty());
+    let first = world.fetches.pop_front().expect("it waits").last;
+    let fetching = || crate::Event::SnapshotFetching { last: first, bytes: 5, total: 10 };
+    world.tell(3, fetching());
+    let asked = world.take_snapshot(1, 5_000);
+    execute(&mut world, 1, "one more");
+    world.until(2_000, |world| !world.fetches.is_empty());
+    world.assert_done(asked);
+    assert!(world.fetches.pop_front().expect("it waits").last > first, "the newer one is asked for");
+    world.tell(3, fetching());
+    world.run(500);
+    assert!(world.fetches.is_empty(), "asked for once");
+    let begun =
+        |(_, notice): &&(NodeId, Notice)| matches!(notice, Notice::Snapshot { phase: "fetching", bytes: 0, .. });
+    assert_eq!(world.notices.iter().filter(begun).count(), 1);
+    assert_eq!(world.replica(3).status().snapshot_phase, Some(("fetching", Some(0.5))));
+}
+
+#[test]
+fn a_call_that_the_snapshot_may_cover_and_that_cannot_be_made_again_is_unknown() {
+    for end in ["deadline", "stop"] {
+        let (mut world, sent) = overtaken();
+        world.disconnect(id(3), id(1));
+        world.node(id(3)).machine.held = false;
+        world.run(50);
+        match end {
+            "deadline" => world.run(20_000),
+            _ => world.tell(3, crate::Event::Stop { deadline: world.now }),
+        }
+        world.run(10);
+        let Some(Outcome::Unknown { why, slot: Some(slot) }) = world.answer(sent) else {
+            panic!("{:?}", world.answer(sent))
+        };
+        assert!(why.ends_with("; an earlier attempt may have been applied"), "{why}");
+        if end == "deadline" {
+            let slot = *slot;
+            world.connect(id(3), id(1));
+            let resolved = world.execute_in(3, slot, "sent", 5_000);
+            world.run(1_000);
+            world.assert_done(resolved);
+        }
+    }
 }
 
 #[test]

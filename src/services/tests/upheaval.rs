@@ -8,7 +8,6 @@ use graft_domain::{ClusterId, Incarnation, Index, Membership, NodeId};
 
 use super::chaos::{Chaos, LOG_BYTES_MAX};
 use super::disk::Disk;
-use super::machine::State;
 use super::world::{Node, World, id};
 use crate::Event;
 use crate::change::{Ask, Change};
@@ -153,7 +152,7 @@ impl Chaos {
         self.world.note(|| format!("{id} is wiped"));
         let node = self.world.node(id);
         node.disk = Disk { membership: Arc::clone(&node.disk.membership), ..Disk::default() };
-        node.machine.state = State::default();
+        node.machine.wipe();
         node.config.incarnation = Incarnation(known.0 + 1_000_000);
         self.wiped.insert(id);
         self.begin(id);
@@ -243,12 +242,16 @@ impl Chaos {
         if applied.iter().any(|index| *index != applied[0]) {
             return Err(format!("not all have applied the same: {members:?} {applied:?}"));
         }
+        self.everyone_gets_his_answers(&members)?;
         self.everyone_is_told(&membership)
     }
 
     fn nobody_waits(&self, membership: &Membership) -> Result<(), String> {
         let members = self.world.ids().into_iter().filter(|id| membership.contains(id));
-        let open: Vec<_> = members.flat_map(|id| self.world.history.open(id)).collect();
+        let last =
+            self.world.ids().iter().map(|id| self.world.nodes[id].machine.state.applied).max().unwrap_or_default();
+        let open = members.flat_map(|id| self.world.history.open(id));
+        let open: Vec<_> = open.filter(|(_, asked)| !asked.is_comparison() && !asked.is_ahead_of(last)).collect();
         // Whose refusal was lost, and what was lost without a connection that breaks, is told at its deadline.
         if self.luck.orderly && open.len() as u64 > self.world.refusals_lost {
             return Err(format!("these wait though all is well: {open:?}"));

@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use graft_domain::{ClusterId, Config, EntryId, Incarnation, Index, Instant, Membership, NodeId, RaftCore};
 
+use super::clock::{Pace, Pause};
 use super::disk::Disk;
 use super::history::{History, Verdict};
 use super::machine::{Machine, State};
 use crate::ports::PeerMessage;
-use crate::{Clock, Event, Notice, Replica, ReplicaConfig, RequestId};
+use crate::{Event, Notice, Replica, ReplicaConfig, RequestId};
 
 /// How long a message takes when time runs.
 const HOP: Duration = Duration::from_millis(1);
@@ -30,6 +31,9 @@ pub(crate) struct Node {
     pub(crate) inbox: VecDeque<Event>,
     /// What its wall clock is ahead.
     pub(crate) wall: u64,
+    pub(crate) pace: Pace,
+    /// It does nothing for a while.
+    pub(crate) pause: Option<Pause>,
     /// Whom it has a connection to.
     pub(crate) links: BTreeSet<NodeId>,
 }
@@ -101,11 +105,13 @@ impl Node {
             election_timeout: core.election_timeout,
             address: address(n),
             incarnation: Incarnation(1_000 + n as u64),
+            session_ttl: Duration::from_hours(1_000),
             snapshot_every_bytes: 64 << 20,
             snapshot_every_entries: 1_000_000,
         };
         let (disk, machine, inbox, links) = (Disk::default(), Machine::default(), VecDeque::new(), BTreeSet::new());
-        Self { core, config, replica: None, disk, machine, inbox, wall: 0, links }
+        let pace = Pace::default();
+        Self { core, config, replica: None, disk, machine, inbox, wall: 0, pace, pause: None, links }
     }
 }
 
@@ -149,7 +155,18 @@ impl World {
         world.connect_all();
         world.run(400);
         assert_eq!(world.leader(), Some(1), "n1 leads");
+        world.open_sessions();
         world
+    }
+
+    /// Each node opens its own session, so that what is made next on it goes straight to the leader.
+    pub(crate) fn open_sessions(&mut self) {
+        for id in self.ids() {
+            if let Some(replica) = &mut self.node(id).replica {
+                replica.open_own_session();
+            }
+        }
+        self.run(30);
     }
 
     pub(crate) fn ids(&self) -> Vec<NodeId> {
@@ -197,16 +214,13 @@ impl World {
 
     /// Starts a node from its disk.
     pub(crate) fn start(&mut self, id: NodeId, session: u64) {
-        let now = self.now;
         let clock = self.clock(id);
         let node = self.node(id);
         node.config.session = session;
         node.disk.open();
         let restored = node.disk.snapshot.as_ref().map(|stored| (stored.meta.clone(), stored.bytes));
-        if let Some(stored) = &node.disk.snapshot {
-            node.machine.restore(stored);
-        }
-        let core = RaftCore::new(node.core.clone(), node.disk.recover(node.machine.state.applied), now);
+        let applied = node.machine.open(&node.disk).expect("its snapshot can be read");
+        let core = RaftCore::new(node.core.clone(), node.disk.recover(applied), clock.now);
         node.replica = Some(Replica::new(node.config.clone(), core, clock, restored));
         self.note(|| format!("{id} starts"));
         self.turn(id, usize::MAX);
@@ -219,6 +233,7 @@ impl World {
         node.replica = None;
         node.inbox.clear();
         node.links.clear();
+        node.pause = None;
         let verdict = node.disk.crash(kept);
         node.machine.crash();
         self.must(verdict);
@@ -226,10 +241,6 @@ impl World {
         for other in self.ids() {
             self.disconnect(other, id);
         }
-    }
-
-    pub(crate) fn clock(&self, id: NodeId) -> Clock {
-        Clock { now: self.now, wall: self.now.0 + self.nodes[&id].wall }
     }
 
     pub(crate) fn inbox(&mut self, id: NodeId, event: Event) {
@@ -261,6 +272,8 @@ impl World {
 
     /// One turn of the loop with up to `count` events, and further ones while its timer says that it is time.
     pub(crate) fn turn(&mut self, id: NodeId, count: usize) {
+        let Some(begun) = self.begin_turn(id) else { return };
+        self.history.now = self.now;
         let clock = self.clock(id);
         let mut gives_up = false;
         for turn in 0.. {
@@ -269,21 +282,23 @@ impl World {
             if turn == 0 {
                 for event in node.inbox.drain(..count.min(node.inbox.len())) {
                     gives_up |= matches!(event, Event::Halted(_) | Event::StorageFailed(_));
-                    replica.handle(clock, event);
+                    replica.handle(begun, event);
                 }
-            } else if replica.deadline() > self.now {
+            } else if replica.deadline() > clock.now {
                 break;
             }
-            if replica.deadline() <= self.now {
-                replica.handle(clock, Event::Timeout);
+            // As in the runtime: by the time that was read when the turn began.
+            let now = if turn == 0 { begun } else { clock };
+            if replica.deadline() <= now.now {
+                replica.handle(now, Event::Timeout);
             }
-            let effects = replica.effects();
+            let effects = replica.effects(clock);
             for effect in effects {
                 self.perform(id, effect);
             }
             self.must(if turn < SPIN_MAX { Ok(()) } else { Err(format!("{id} spins")) });
         }
-        let verdict = self.answers_in_time(id, gives_up);
+        let verdict = self.answers_in_time(id, gives_up).and_then(|()| self.leases_end());
         self.must(verdict);
     }
 
@@ -292,8 +307,9 @@ impl World {
         let node = &self.nodes[&id];
         let waiting: BTreeSet<RequestId> = node.inbox.iter().filter_map(request_of).collect();
         let Some(replica) = &node.replica else { return Ok(()) };
+        let now = self.clock(id).now;
         for (request, asked) in self.history.open(id).filter(|(request, _)| !waiting.contains(request)) {
-            if asked.deadline <= self.now || gives_up || asked.deadline < replica.deadline() {
+            if asked.deadline <= now || gives_up || asked.deadline < replica.deadline() {
                 return Err(format!("{id} owes {request:?} an answer: {asked:?}, timer {}", replica.deadline()));
             }
         }
@@ -320,13 +336,14 @@ impl World {
 
     /// Lets a machine do its next job. False if there was none.
     pub(crate) fn work(&mut self, id: NodeId) -> bool {
+        self.history.now = self.now;
         let node = self.nodes.get_mut(&id).unwrap_or_else(|| panic!("there is no node {id}"));
         let done = node.machine.work(id, &node.disk, &mut self.history);
-        let (is_done, event) = done.unwrap_or_else(|broken| {
+        let (is_done, events) = done.unwrap_or_else(|broken| {
             self.must(Err(broken));
-            (false, None)
+            (false, Vec::new())
         });
-        if let Some(event) = event {
+        for event in events {
             self.inbox(id, event);
         }
         is_done
@@ -344,8 +361,7 @@ impl World {
             for id in self.ids() {
                 self.settle(id);
             }
-            let timers = self.nodes.values().filter_map(|node| node.replica.as_ref()).map(Replica::deadline);
-            let next = timers.min().unwrap_or(Instant::NEVER).max(self.now + Duration::from_nanos(1));
+            let next = self.next_timer().max(self.now + Duration::from_nanos(1));
             let quiet = self.wire.is_empty() && self.fetches.is_empty() && self.probes.is_empty();
             let next = if quiet { next } else { next.min(self.now + HOP) };
             if next > end {
@@ -369,7 +385,8 @@ impl World {
             let synced = !node.disk.held && self.sync(id, usize::MAX);
             let worked = !self.nodes[&id].machine.held && self.work(id);
             let wrote = !self.nodes[&id].machine.writing_held && self.write_snapshot(id);
-            if !synced && !worked && !wrote && self.nodes[&id].inbox.is_empty() {
+            let idle = self.nodes[&id].inbox.is_empty() || self.nodes[&id].pause.is_some();
+            if !synced && !worked && !wrote && idle {
                 return;
             }
             if self.nodes[&id].disk.full && !synced && !worked && !wrote {
@@ -397,6 +414,8 @@ fn request_of(event: &Event) -> Option<RequestId> {
     match event {
         Event::Execute { request, .. }
         | Event::Query { request, .. }
+        | Event::OpenSession { request, .. }
+        | Event::Verify { request, .. }
         | Event::Ask { request, .. }
         | Event::Snapshot { request, .. } => Some(*request),
         _ => None,

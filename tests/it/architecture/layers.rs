@@ -22,10 +22,17 @@ const DOORS: &[&str] = &["cli", "python"];
 const FOREIGN: &[(&str, &[&str])] = &[
     ("pyo3", &["src/infrastructure/python/", "src/infrastructure/python.rs", "src/lib.rs"]),
     ("tonic", &["src/infrastructure/grpc/"]),
+    ("tonic_health", &["src/infrastructure/grpc/"]),
     ("tonic_prost", &["src/infrastructure/grpc/"]),
+    ("tonic_reflection", &["src/infrastructure/grpc/"]),
+    ("tonic_types", &["src/infrastructure/grpc/"]),
     ("prost", &["src/infrastructure/grpc/"]),
     ("hyper", &["src/infrastructure/grpc/"]),
     ("hyper_util", &["src/infrastructure/grpc/"]),
+    ("tonic_types", &["src/infrastructure/grpc/"]),
+    ("tonic_health", &["src/infrastructure/grpc/"]),
+    ("tonic_reflection", &["src/infrastructure/grpc/"]),
+    ("rustix", &["src/infrastructure/grpc/", "src/infrastructure/runtime/"]),
     ("crc32c", &["src/infrastructure/store/"]),
 ];
 

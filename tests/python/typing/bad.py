@@ -54,3 +54,14 @@ def made() -> None:
     graft.Config(inflight_max="256")  # bad: an int
     graft.Config(snapshot_every_entries="1000")  # bad: an int
     Bank().deposit("ann")  # bad: missing argument
+
+
+def client() -> None:
+    graft.Client(Bank, "127.0.0.1:7001")  # bad: the other way round
+    good = graft.Client("127.0.0.1:7001", Bank)
+    graft.Client("127.0.0.1:7001", Bank())  # bad: the class, not an instance
+    graft.Client("127.0.0.1:7001", Bank, tls=True)  # bad: not yet
+    good.execute(Bank.deposit, "ann", "5")  # bad: no int
+    good.options(consistency="eventual")  # bad: no such consistency
+    good.watch(7)  # bad: an index goes to since=
+    good.machine  # bad: a client has none

@@ -135,3 +135,41 @@ async def awaited_members(node: Node[Bank]) -> None:
     async for event in node.aio.events():
         assert_type(event.sequence, int)
     await node.aio.stop(leave=True)
+
+
+def client() -> None:
+    with graft.Client(["127.0.0.1:7001", "127.0.0.1:7002"], Bank, timeout="5s", session_ttl="1h") as client:
+        assert_type(client, graft.Client[Bank])
+        assert_type(client.execute(Bank.deposit, "ann", 5), int)
+        assert_type(client.options(consistency="stale", max_age="1s", at_least=7).query(Bank.balance, "ann"), int)
+        assert_type(client.submit(Bank.deposit, "ann", 1), Future[graft.Result[int]])
+        assert_type(client.proxy.deposit("ann", 1), int)
+        assert_type(client.members["n1"].role, str)
+        assert_type(client.verify().differing, tuple[str, ...])
+        assert_type(client.status().leader, str | None)
+        for item in client.watch("deposits", since=0, timeout=1):
+            if isinstance(item, graft.Emitted):
+                assert_type(item.index, int)
+            else:
+                assert_type(item.upto, int)
+        client.watch(since=graft.FellBehind(7)).close()
+    graft.Client("127.0.0.1:7001", SavingsBank).execute(Bank.deposit, "ann", 5)
+
+
+async def async_client() -> None:
+    async with graft.AsyncClient("127.0.0.1:7001", Bank) as client:
+        assert_type(client, graft.AsyncClient[Bank])
+        assert_type(await client.execute(Bank.deposit, "ann", 5), int)
+        assert_type(await client.options(consistency="lease").query(Bank.balance, "ann"), int)
+        assert_type([member.id async for member in client.members], list[str])
+        async for item in client.watch("deposits"):
+            assert_type(item, graft.Emitted | graft.FellBehind)
+        try:
+            await client.execute(Bank.deposit, "ann", 5)
+        except graft.UnknownOutcome as error:
+            assert_type(error.resolvable, bool)
+            await error.aresolve(timeout=5, via=client)
+
+
+def told_by(machine: Bank) -> None:
+    machine.context.emit("topic", {"any": ["thing"]})

@@ -38,9 +38,11 @@ fn numbers_survive_at_their_extremes() {
             Message::AppendReply(AppendReply {
                 session: number,
                 round: number,
+                promise: Duration::from_nanos(number),
                 outcome: AppendOutcome::Missing { prev: entry.index, hint: entry },
             }),
             Message::Snapshot(SnapshotOffer { session: number, round: number, last: entry }),
+            Message::Read { read: ReadId(number), lease: true },
             Message::ReadReply { read: ReadId(number), index: Some(entry.index) },
         ];
         for message in messages {
@@ -112,6 +114,27 @@ fn what_is_no_message_is_an_error() {
 }
 
 #[test]
+fn who_does_not_speak_of_leases_has_no_part_in_any() {
+    let outcome = Some(Outcome::Matched(1));
+    let reply = wire::AppendReply { outcome, ..wire::AppendReply::default() };
+    let read = |message| match decode_one(wire::Frame { term: 1, message: Some(message) }) {
+        Ok(PeerMessage::Raft(envelope)) => envelope.message,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(
+        read(Wire::AppendReply(reply)),
+        Message::AppendReply(AppendReply { promise: Duration::ZERO, .. })
+    ));
+    assert!(matches!(read(Wire::Read(wire::Read::default())), Message::Read { lease: false, .. }));
+    // More than fits, on the way out.
+    let promise = Duration::MAX;
+    let matched = AppendOutcome::Matched(Index(1));
+    let long = Message::AppendReply(AppendReply { session: 1, round: 1, promise, outcome: matched });
+    let Some(Wire::AppendReply(reply)) = encode(raft(id("n1"), id("n2"), long)).message else { panic!("another kind") };
+    assert_eq!(reply.promise, u64::MAX);
+}
+
+#[test]
 fn one_bad_frame_spoils_its_batch() {
     let good = encode(numbered(id("n1"), id("n2"), 1));
     let batch = vec![good.clone(), wire::Frame::default(), good];
@@ -148,7 +171,7 @@ fn shared(messages: &[PeerMessage]) -> bool {
     let decoded = decode_batch(batch.frames, id("n1"), id("n2")).expect("good messages");
     assert_eq!(decoded, messages);
     let payload = decoded.iter().find_map(|message| match message {
-        PeerMessage::Forward { body, .. } => Some(body.clone()),
+        PeerMessage::Forward { act: Act::Command { body, .. }, .. } => Some(body.clone()),
         PeerMessage::Raft(Envelope { message: Message::Append(append), .. }) => Some(append.entries[0].payload.data()),
         _ => None,
     });
@@ -163,7 +186,7 @@ fn bulk_is_shared_and_crumbs_are_moved() {
         from,
         term: Term(7),
         ticket: Ticket::default(),
-        body: Bytes::from(vec![7; bytes]),
+        act: Act::Command { slot: None, body: Bytes::from(vec![7; bytes]) },
     };
     assert!(shared(&[bulk(1, 8192)]));
     assert!(shared(&[bulk(100, 64)]));

@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::codegen::http;
 use tonic_prost::ProstCodec;
@@ -95,41 +94,6 @@ fn a_call_that_was_made_in_time_may_be_silent() {
         let silence = tokio::time::timeout(Duration::from_millis(200), call.answers.message()).await;
         assert!(silence.is_err(), "the link ended: {silence:?}");
     });
-}
-
-#[test]
-fn connections_beyond_all_limits_are_closed_and_the_rest_served() {
-    let runtime = runtime();
-    let config = PeerConfig { connections_max: 4, ..PeerConfig::default() };
-    let n1 = Node::with(&runtime, "127.0.0.1:0", hello("n1"), config);
-    let mut held: Vec<_> = (0..4 + 16).map(|_| connect(n1.address())).collect();
-    for _ in 0..100 {
-        wait_closed(&mut connect(n1.address()), "beyond the limit");
-    }
-    // None of those within the limits was closed for it.
-    let first = held.first_mut().unwrap();
-    first.set_nonblocking(true).unwrap();
-    let error = std::io::copy(first, &mut std::io::sink()).expect_err("the connection to be open");
-    assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    drop(held);
-    // Their places become free, though not at once.
-    let deadline = std::time::Instant::now() + DEADLINE;
-    let free = || {
-        runtime.block_on(async {
-            let stream = tokio::net::TcpStream::connect(n1.address()).await.unwrap();
-            let (tasks, _guard) = Tasks::new(tokio::runtime::Handle::current()).subgroup();
-            let Ok(mut client) = http2::client(stream, &PeerConfig::default(), &tasks, 1 << 20).await else {
-                return false;
-            };
-            let (_batches, receiver) = tokio::sync::mpsc::channel(1);
-            let mut request = tonic::Request::new(ReceiverStream::new(receiver));
-            handshake::into_metadata(&raw::hello("n2", "n1"), request.metadata_mut());
-            client.link(request).await.is_ok()
-        })
-    };
-    while !free() {
-        assert!(std::time::Instant::now() < deadline, "no place became free");
-    }
 }
 
 #[test]

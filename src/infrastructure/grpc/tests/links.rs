@@ -230,7 +230,7 @@ fn a_message_in_the_name_of_another_is_not_sent() {
             from: id("n3"),
             term: graft_domain::Term(1),
             ticket,
-            body: bytes::Bytes::from_static(b"x"),
+            act: graft_services::commands::Act::Command { slot: None, body: bytes::Bytes::from_static(b"x") },
         },
         PeerMessage::Refused { to: id("n3"), ticket, refusal },
         PeerMessage::Ask { from: id("n3"), ticket, ask: Ask::Transfer { to: None } },

@@ -1,14 +1,20 @@
 //! The transport over real connections on loopback. Nothing sleeps: what is waited for has a deadline.
 
+mod crowds;
 mod files;
+mod health;
 mod hostile;
 mod joining;
 mod links;
 mod probing;
+mod public;
 mod raw;
 mod refusals;
 mod removal;
 mod snapshots;
+mod streams;
+mod toy;
+mod visit;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,11 +28,12 @@ use graft_domain::{
     NodeId, Payload, ReadId, SnapshotOffer, Term, VoteReply, VoteRequest,
 };
 use graft_services::change::{Ask, Change};
+use graft_services::commands::{Act, Slot};
 use graft_services::error::Refusal;
 use graft_services::ports::{PeerMessage, SnapshotFiles, Ticket};
 use tokio::runtime::{Builder, Runtime};
 
-use super::{LocalHello, Peer, PeerConfig, PeerEvent, RefusedCode, Transport, bind};
+use super::{LocalHello, Offers, Peer, PeerConfig, PeerEvent, RefusedCode, Transport, bind};
 
 /// How long anything may take that happens at all.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
@@ -71,12 +78,22 @@ impl Node {
         config: PeerConfig,
         files: Option<Arc<dyn SnapshotFiles>>,
     ) -> Self {
+        Self::with_offers(runtime, address, hello, config, Offers { files, api: None })
+    }
+
+    /// One whose clients are served by `toy`.
+    fn open(runtime: &Runtime, toy: &toy::Toy, config: PeerConfig) -> Self {
+        let offers = Offers { files: None, api: Some(Arc::new(toy.clone())) };
+        Self::with_offers(runtime, "127.0.0.1:0", hello("n1"), config, offers)
+    }
+
+    fn with_offers(runtime: &Runtime, address: &str, hello: LocalHello, config: PeerConfig, offers: Offers) -> Self {
         let (sender, events) = mpsc::channel();
         let sink = Arc::new(move |event| {
             let _ = sender.send(event);
         });
         let listener = bind(address).expect("a free port");
-        let transport = Transport::start(runtime.handle().clone(), listener, hello, config, files, sink);
+        let transport = Transport::start(runtime.handle().clone(), listener, hello, config, offers, sink);
         let transport = transport.expect("a transport");
         Self { transport, events: Mutex::new(events) }
     }
@@ -152,7 +169,7 @@ pub(super) fn raft(from: NodeId, to: NodeId, message: Message) -> PeerMessage {
 
 /// A small message that says which one it is.
 pub(super) fn numbered(from: NodeId, to: NodeId, number: u64) -> PeerMessage {
-    raft(from, to, Message::Read { read: ReadId(number) })
+    raft(from, to, Message::Read { read: ReadId(number), lease: false })
 }
 
 pub(super) fn append(from: NodeId, to: NodeId, entries: Vec<Entry>) -> PeerMessage {
@@ -182,17 +199,49 @@ pub(super) fn samples(from: NodeId, to: NodeId) -> Vec<PeerMessage> {
         Message::PreVoteReply(reply),
         Message::Vote(VoteRequest { transfer: false, ..request }),
         Message::VoteReply(VoteReply { granted: false, ..reply }),
-        Message::AppendReply(AppendReply { session: 3, round: 9, outcome: matched }),
-        Message::AppendReply(AppendReply { session: 3, round: 9, outcome: missing }),
+        Message::AppendReply(AppendReply {
+            session: 3,
+            round: 9,
+            promise: Duration::from_millis(300),
+            outcome: matched,
+        }),
+        Message::AppendReply(AppendReply { session: 3, round: 9, promise: Duration::ZERO, outcome: missing }),
         Message::Snapshot(SnapshotOffer { session: 3, round: 9, last: EntryId::new(5, 30) }),
         Message::TimeoutNow,
-        Message::Read { read: ReadId(u64::MAX) },
+        Message::Read { read: ReadId(u64::MAX), lease: false },
+        Message::Read { read: ReadId(1), lease: true },
         Message::ReadReply { read: ReadId(1), index: Some(Index(0)) },
         Message::ReadReply { read: ReadId(1), index: None },
     ];
     let ticket = Ticket { session: u64::MAX, sequence: 2 };
-    let refusals = [
-        Refusal::NotLeader { leader: Some(from) },
+    let mut all = vec![append(from, to, entries), append(from, to, Vec::new())];
+    all.extend(messages.map(|message| raft(from, to, message)));
+    let slot = Some(Slot { session: 9, sequence: 4, unanswered: 2 });
+    let body = Bytes::from_static(b"body");
+    let acts = [
+        Act::Command { slot: None, body: body.clone() },
+        Act::Command { slot, body },
+        Act::OpenSession { ttl: Duration::from_secs(7), key: u64::MAX },
+        Act::Verify { origin: from },
+    ];
+    all.extend(acts.map(|act| PeerMessage::Forward { from, term: Term(7), ticket, act }));
+    for digest in [Ok(Bytes::from_static(b"digest")), Err("no digest".to_owned())] {
+        all.push(PeerMessage::Digest { from, to, index: Index(5), digest });
+    }
+    for refusal in refusals(from) {
+        all.push(PeerMessage::Refused { to, ticket, refusal: refusal.clone() });
+        all.push(PeerMessage::Answered { to, ticket, answer: Err(refusal) });
+    }
+    all.push(PeerMessage::Answered { to, ticket, answer: Ok(Index(u64::MAX)) });
+    all.extend(asks().into_iter().map(|ask| PeerMessage::Ask { from, ticket, ask }));
+    all.extend([vec![], vec![to], vec![from, to]].map(|connected| PeerMessage::Links { from, connected }));
+    all
+}
+
+/// Every refusal that members tell one another.
+pub(super) fn refusals(leader: NodeId) -> Vec<Refusal> {
+    vec![
+        Refusal::NotLeader { leader: Some(leader) },
         Refusal::NotLeader { leader: None },
         Refusal::NoLeader,
         Refusal::NoQuorum { reachable: 1, needed: 2 },
@@ -203,18 +252,9 @@ pub(super) fn samples(from: NodeId, to: NodeId) -> Vec<PeerMessage> {
         Refusal::Halted("disk".to_owned()),
         Refusal::Membership("n9 is not a member".to_owned()),
         Refusal::Removed,
-    ];
-    let mut all = vec![append(from, to, entries), append(from, to, Vec::new())];
-    all.extend(messages.map(|message| raft(from, to, message)));
-    all.push(PeerMessage::Forward { from, term: Term(7), ticket, body: Bytes::from_static(b"body") });
-    for refusal in refusals {
-        all.push(PeerMessage::Refused { to, ticket, refusal: refusal.clone() });
-        all.push(PeerMessage::Answered { to, ticket, answer: Err(refusal) });
-    }
-    all.push(PeerMessage::Answered { to, ticket, answer: Ok(Index(u64::MAX)) });
-    all.extend(asks().into_iter().map(|ask| PeerMessage::Ask { from, ticket, ask }));
-    all.extend([vec![], vec![to], vec![from, to]].map(|connected| PeerMessage::Links { from, connected }));
-    all
+        Refusal::SessionExpired,
+        Refusal::Invalid("no command of that name".to_owned()),
+    ]
 }
 
 /// Every kind of change.

@@ -55,7 +55,7 @@ fn what_is_written_is_read() {
 fn the_bytes_are_those_of_the_document() {
     let state = state_bytes(SECOND, FRAME_BYTES + 3);
     let crc = |seed: u32, parts: &[&[u8]]| parts.iter().fold(seed, |crc, part| crc32c::crc32c_append(crc, part));
-    let mut metadata = vec![1];
+    let mut metadata = vec![2];
     for number in [2_u64, 20, 20, 7] {
         metadata.extend_from_slice(&number.to_le_bytes());
     }

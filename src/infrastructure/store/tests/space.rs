@@ -70,3 +70,25 @@ fn an_oversized_segment_gives_its_space_back() {
     assert!(!disk.names().contains(&left.to_owned()), "nor is one kept that was left");
     assert!(store.disk_bytes() < 60_000);
 }
+
+/// A stop amid the making of a segment leaves a spare of the name that the segment gets again when it is forgotten. It is one
+/// file, however often it has been named.
+#[test]
+fn a_spare_that_was_left_is_counted_once() {
+    let config = StoreConfig { spares_max: 4, ..SMALL };
+    let disk = Disk::new();
+    drop(open_with(&disk, config).expect("it opens"));
+    // The last of them is used first, and what is forgotten goes on top: the first one stays.
+    for left in [12, 1_000] {
+        disk.put(&format!("spare-{left:010}"), Some(vec![7; 5_000]));
+    }
+    let (mut store, _) = open_with(&disk, config).expect("it opens");
+    for first in (1..400).step_by(3) {
+        store.persist(&[write(1, None, commands(1, first, first + 2), 0)]).expect("it is written");
+        store.compact(EntryId::new(1, first)).expect("it forgets");
+    }
+    // More than one segment at a time, so that all spares are used.
+    for first in (400..600).step_by(2) {
+        store.persist(&[write(1, None, commands(1, first, first + 1), 0)]).expect("it is written");
+    }
+}

@@ -1,0 +1,252 @@
+//! Who may hold a connection. Newcomers, members and clients are counted apart, so that none keeps another kind out.
+//!
+//! A connection is a newcomer until it makes a call that says what it is for. Newcomers are many or few as it happens, and
+//! nothing is known of them: when there are too many, the one that has been silent for the longest goes. When there are too
+//! many clients, the one that has been idle for the longest goes; only if all of them have calls open is another one refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+/// How many of each kind there may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::struct_field_names, reason = "a bound ends in _max")]
+pub(super) struct Limits {
+    pub(super) newcomers_max: usize,
+    pub(super) members_max: usize,
+    pub(super) clients_max: usize,
+    /// Clients beyond `clients_max` that come to operate the cluster, or to see whether it is well.
+    pub(super) operators_max: usize,
+}
+
+/// All connections of a port.
+#[derive(Debug)]
+pub(super) struct Admission {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Connections so far, and ends of calls so far: the order in which things came.
+    entered: u64,
+    ended: u64,
+    seats: BTreeMap<u64, Seat>,
+    /// Newcomers that have made no call yet, and those that made one which did not say what they are.
+    silent: BTreeSet<u64>,
+    spoken: BTreeSet<u64>,
+    members: usize,
+    clients: usize,
+    /// Clients without a call, by when the last one ended.
+    idle: BTreeMap<u64, u64>,
+}
+
+#[derive(Debug)]
+struct Seat {
+    kind: Kind,
+    leave: CancellationToken,
+    end: CancellationToken,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Newcomer,
+    Member,
+    Client {
+        calls: usize,
+        /// Where it stands among the idle ones, if it is one.
+        idle: u64,
+    },
+}
+
+/// What is known of one connection, for those who serve it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    admission: Arc<Admission>,
+    number: u64,
+    /// Somebody else needs the place of this idle client: it is to go in good order.
+    pub(super) leave: CancellationToken,
+    /// Somebody else needs the place of this newcomer: it is to go at once.
+    pub(super) end: CancellationToken,
+}
+
+/// Holds the place as long as the connection lasts.
+#[derive(Debug)]
+pub(super) struct Seated(pub(super) Place);
+
+/// A call of a client that has not ended.
+#[derive(Debug)]
+pub(super) struct OpenCall(Place);
+
+/// There are as many as may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Full {
+    pub(super) max: usize,
+}
+
+impl Admission {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, state: Mutex::default() })
+    }
+
+    /// Lets a newcomer in, for which another one may have to go.
+    pub(super) fn enter(self: &Arc<Self>) -> Seated {
+        let mut state = self.state();
+        if state.silent.len() + state.spoken.len() >= self.limits.newcomers_max {
+            state.close_newcomer();
+        }
+        state.entered += 1;
+        let (number, leave, end) = (state.entered, CancellationToken::new(), CancellationToken::new());
+        state.seats.insert(number, Seat { kind: Kind::Newcomer, leave: leave.clone(), end: end.clone() });
+        state.silent.insert(number);
+        Seated(Place { admission: Arc::clone(self), number, leave, end })
+    }
+
+    /// The process has no file left to open: whoever can be spared goes.
+    pub(super) fn make_room(&self) {
+        let mut state = self.state();
+        if !state.close_newcomer() {
+            state.close_idle();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Silent ones first, and of these the oldest.
+    fn close_newcomer(&mut self) -> bool {
+        let oldest = self.silent.first().or_else(|| self.spoken.first()).copied();
+        oldest.is_some_and(|number| self.close(number))
+    }
+
+    fn close_idle(&mut self) -> bool {
+        let longest = self.idle.first_key_value().map(|(_, number)| *number);
+        longest.is_some_and(|number| self.close(number))
+    }
+
+    /// It counts no longer, though it takes a moment to end.
+    fn close(&mut self, number: u64) -> bool {
+        let Some(seat) = self.seats.get(&number) else { return false };
+        match seat.kind {
+            Kind::Newcomer => seat.end.cancel(),
+            Kind::Member | Kind::Client { .. } => seat.leave.cancel(),
+        }
+        self.leave(number);
+        true
+    }
+
+    fn leave(&mut self, number: u64) {
+        let Some(seat) = self.seats.remove(&number) else { return };
+        self.uncount(number, seat.kind);
+    }
+
+    fn uncount(&mut self, number: u64, kind: Kind) {
+        match kind {
+            Kind::Newcomer => {
+                self.silent.remove(&number);
+                self.spoken.remove(&number);
+            }
+            Kind::Member => self.members -= 1,
+            Kind::Client { idle, .. } => {
+                self.clients -= 1;
+                self.idle.remove(&idle);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// A call was made that does not say what the connection is for.
+    pub(super) fn speak(&self) {
+        let mut state = self.admission.state();
+        if state.silent.remove(&self.number) {
+            state.spoken.insert(self.number);
+        }
+    }
+
+    /// Nothing was said on it so far.
+    pub(super) fn is_silent(&self) -> bool {
+        self.admission.state().silent.contains(&self.number)
+    }
+
+    /// It is a member's: one that is to be heard whatever clients do.
+    pub(super) fn is_member(&self) -> bool {
+        self.admission.state().seats.get(&self.number).is_some_and(|seat| seat.kind == Kind::Member)
+    }
+
+    /// A member was recognised.
+    pub(super) fn become_member(&self) -> Result<(), Full> {
+        let max = self.admission.limits.members_max;
+        let mut state = self.admission.state();
+        let full = state.members >= max;
+        let Some(seat) = state.seats.get_mut(&self.number) else { return Err(Full { max }) };
+        if seat.kind == Kind::Member {
+            return Ok(());
+        }
+        if full {
+            return Err(Full { max });
+        }
+        let before = std::mem::replace(&mut seat.kind, Kind::Member);
+        state.uncount(self.number, before);
+        state.members += 1;
+        Ok(())
+    }
+
+    /// A client makes a call.
+    pub(super) fn begin_call(&self, is_operator: bool) -> Result<OpenCall, Full> {
+        let Limits { clients_max, operators_max, .. } = self.admission.limits;
+        let max = if is_operator { clients_max.saturating_add(operators_max) } else { clients_max };
+        let mut guard = self.admission.state();
+        let state = &mut *guard;
+        match state.seats.get_mut(&self.number).map(|seat| &mut seat.kind) {
+            // It was told to go and has not heard it yet: what it says is still listened to.
+            None | Some(Kind::Member) => {}
+            Some(Kind::Client { calls, idle }) => {
+                *calls += 1;
+                state.idle.remove(idle);
+            }
+            Some(Kind::Newcomer) => {
+                if state.clients >= max && !state.close_idle() {
+                    return Err(Full { max: clients_max });
+                }
+                state.uncount(self.number, Kind::Newcomer);
+                state.clients += 1;
+                if let Some(seat) = state.seats.get_mut(&self.number) {
+                    seat.kind = Kind::Client { calls: 1, idle: 0 };
+                }
+            }
+        }
+        drop(guard);
+        Ok(OpenCall(self.clone()))
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        let Place { admission, number, .. } = &self.0;
+        let mut guard = admission.state();
+        let state = &mut *guard;
+        state.ended += 1;
+        let Some(Seat { kind: Kind::Client { calls, idle }, .. }) = state.seats.get_mut(number) else { return };
+        *calls = calls.saturating_sub(1);
+        if *calls == 0 {
+            *idle = state.ended;
+            state.idle.insert(state.ended, *number);
+        }
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        self.0.admission.state().leave(self.0.number);
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/admission.rs"]
+mod tests;

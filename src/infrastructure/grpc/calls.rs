@@ -1,0 +1,358 @@
+//! The stream of numbered calls: batches in, batches out, answers in the order in which they come.
+//!
+//! Calls that are in flight on one stream have a limit, in number and in bytes. At it the stream is not read any further, so
+//! that the client's own sending stops: refusing them as busy would have a client that pipelines send the same again and
+//! again, and commands of a session out of their order. Answers that the client does not take are in flight, too.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use graft_services::api::{Call, Caller, Sink};
+use graft_services::error::{Outcome, Refusal};
+use graft_services::ports::Reply;
+use prost::Message as _;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::yield_now;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::convert_call::{Asked, Kind, Numbered};
+use super::deadline::{TIMEOUT_DEFAULT, TIMEOUT_MAX};
+use super::desk::{Desk, LAST_WORD_TIMEOUT};
+use super::failure::LeaderHint;
+use super::feeding::MESSAGE_BYTES;
+use super::leading::Known;
+use super::wire;
+use super::{call_batch, convert_answer};
+
+/// Calls in flight on one stream from which on it is not read; a last batch may go beyond.
+pub(super) const OPEN_MAX: usize = call_batch::CALLS_MAX;
+/// Bytes of calls in flight and of answers that are not taken, on one stream, from which on it is not read.
+const OPEN_BYTES_MAX: usize = 64 << 20;
+/// Calls of a batch after which others get their turn on the network's threads, which carry what members say, too.
+const TURN_MAX: usize = 1000;
+/// What an answer takes beside its reply, about.
+const ANSWER_OVERHEAD: usize = 64;
+
+type Answers = ReceiverStream<Result<wire::AnswerBatch, Status>>;
+
+/// Takes answers from the engine's threads: however many come at once, the stream's task wakes once.
+#[derive(Default)]
+struct Inbox {
+    come: Mutex<Vec<(u64, Outcome)>>,
+    some: Notify,
+}
+
+impl Sink for Inbox {
+    fn complete(&self, token: u64, outcome: Outcome) {
+        // Nothing panics while it holds the lock.
+        let mut come = self.come.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = come.is_empty();
+        come.push((token, outcome));
+        drop(come);
+        if first {
+            self.some.notify_one();
+        }
+    }
+}
+
+/// A call that is in flight.
+struct Open {
+    number: u64,
+    kind: Kind,
+    bytes: usize,
+}
+
+struct Answer {
+    number: u64,
+    kind: Kind,
+    outcome: Outcome,
+    bytes: usize,
+}
+
+struct Stream {
+    desk: Desk,
+    calls: Streaming<wire::CallBatch>,
+    out: mpsc::Sender<Result<wire::AnswerBatch, Status>>,
+    leading: watch::Receiver<Known>,
+    inbox: Arc<Inbox>,
+    /// By token: one that is never used twice, as the client's own numbers may be.
+    open: HashMap<u64, Open>,
+    numbers: HashSet<u64>,
+    tokens: u64,
+    bytes: usize,
+    answers: VecDeque<Answer>,
+    /// Who leads is to be told.
+    tell_leader: bool,
+    /// Nothing more will be known of who leads.
+    leads_nowhere: bool,
+    /// Nothing more will be asked.
+    all_asked: bool,
+}
+
+/// Why a stream ends.
+enum End {
+    /// All is asked and answered.
+    Done,
+    /// There is nobody to answer.
+    Gone,
+    Because(Status),
+}
+
+/// Serves a stream until it ends.
+pub(super) fn begin(desk: &Desk, calls: Streaming<wire::CallBatch>) -> Answers {
+    let (out, answers) = mpsc::channel(1);
+    let stream = Stream {
+        desk: desk.clone(),
+        calls,
+        out,
+        leading: desk.leading.watch(),
+        inbox: Arc::default(),
+        open: HashMap::new(),
+        numbers: HashSet::new(),
+        tokens: 0,
+        bytes: 0,
+        answers: VecDeque::new(),
+        tell_leader: true,
+        leads_nowhere: false,
+        all_asked: false,
+    };
+    desk.tasks.spawn(stream.run());
+    ReceiverStream::new(answers)
+}
+
+impl Stream {
+    async fn run(mut self) {
+        let why = match self.serve().await {
+            End::Done | End::Gone => return,
+            End::Because(why) => why,
+        };
+        // What was answered before is worth more than the reason.
+        self.collect();
+        while self.has_answers() {
+            let batch = self.batch();
+            if self.out.send_timeout(Ok(batch), LAST_WORD_TIMEOUT).await.is_err() {
+                return;
+            }
+        }
+        let _ = self.out.send_timeout(Err(why), LAST_WORD_TIMEOUT).await;
+    }
+
+    async fn serve(&mut self) -> End {
+        let (stop, out, inbox) = (self.desk.stop.clone(), self.out.clone(), Arc::clone(&self.inbox));
+        loop {
+            if self.all_asked && self.open.is_empty() && !self.has_answers() {
+                return End::Done;
+            }
+            let to_tell = self.tell_leader || self.has_answers();
+            let room = self.open.len() + self.answers.len() < OPEN_MAX && self.bytes < OPEN_BYTES_MAX;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return End::Because(self.desk.refuse(Refusal::Stopped)),
+                place = out.reserve(), if to_tell => match place {
+                    Ok(place) => {
+                        self.collect();
+                        place.send(Ok(self.batch()));
+                    }
+                    Err(_) => return End::Gone,
+                },
+                () = inbox.some.notified() => self.collect(),
+                changed = self.leading.changed(), if !self.tell_leader && !self.leads_nowhere => {
+                    // A node that ends says so, and goes on to answer what it has.
+                    (self.tell_leader, self.leads_nowhere) = (true, changed.is_err());
+                }
+                batch = self.calls.message(), if room && !self.all_asked => match batch {
+                    Ok(Some(batch)) => {
+                        if let Err(refusal) = self.take(batch).await {
+                            return End::Because(self.desk.refuse(refusal));
+                        }
+                    }
+                    Ok(None) => self.all_asked = true,
+                    Err(status) => return End::Because(status),
+                },
+                () = out.closed(), if !to_tell => return End::Gone,
+            }
+        }
+    }
+
+    fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Takes what has been answered since.
+    fn collect(&mut self) {
+        let come = std::mem::take(&mut *self.inbox.come.lock().unwrap_or_else(PoisonError::into_inner));
+        for (token, outcome) in come {
+            // A second answer has no call.
+            let Some(Open { number, kind, bytes }) = self.open.remove(&token) else { continue };
+            self.bytes -= bytes;
+            self.desk.leading.note(&outcome);
+            self.answer(number, kind, outcome);
+        }
+    }
+
+    /// Queues an answer, which counts until it is on its way.
+    fn answer(&mut self, number: u64, kind: Kind, outcome: Outcome) {
+        let outcome = sendable(outcome, kind, self.desk.answer_bytes_max);
+        let bytes = ANSWER_OVERHEAD + reply_bytes(&outcome);
+        self.bytes += bytes;
+        self.answers.push_back(Answer { number, kind, outcome, bytes });
+    }
+
+    /// What there is to tell, as far as one message goes.
+    fn batch(&mut self) -> wire::AnswerBatch {
+        let hint = self.desk.leading.elsewhere();
+        let leader = std::mem::take(&mut self.tell_leader).then(|| {
+            let known = self.leading.borrow_and_update();
+            known.leader.as_ref().map(convert_answer::encode_leader).unwrap_or_default()
+        });
+        let (mut answers, mut bytes) = (Vec::new(), 0);
+        // What comes next is as large as its reply, about; how large an error is shows when it is encoded.
+        while let Some(answer) = self.answers.pop_front_if(|answer| bytes == 0 || bytes + answer.bytes <= MESSAGE_BYTES)
+        {
+            let answer = self.encode(answer, hint.as_ref());
+            bytes += ANSWER_OVERHEAD + answer.encoded_len();
+            answers.push(answer);
+        }
+        wire::AnswerBatch { answers, leader }
+    }
+
+    fn encode(&mut self, answer: Answer, hint: Option<&LeaderHint>) -> wire::NumberedAnswer {
+        let Answer { number, kind, outcome, bytes } = answer;
+        self.bytes -= bytes;
+        // From now on the client may use the number again.
+        self.numbers.remove(&number);
+        convert_answer::encode(number, kind, outcome, hint)
+    }
+
+    /// Hands a batch to the node, in order; calls of one kind, one after the other and with the same time, go together.
+    async fn take(&mut self, batch: wire::CallBatch) -> Result<(), Refusal> {
+        if batch.is_too_long() {
+            return Err(Refusal::Invalid(format!(
+                "a batch has more than {OPEN_MAX} calls, and none of them was made: send fewer at once"
+            )));
+        }
+        let mut run = Run::default();
+        for (place, call) in batch.calls.into_iter().enumerate() {
+            if place > 0 && place.is_multiple_of(TURN_MAX) {
+                yield_now().await;
+            }
+            let number = call.number;
+            if !self.numbers.insert(number) {
+                return Err(Refusal::Invalid(format!(
+                    "call number {number} came again before it was answered: a number may be used again only then"
+                )));
+            }
+            let (kind, asked) = match Numbered::decode(call) {
+                Ok(call) => (call.asked.kind(), Ok(call)),
+                Err(refusal) => (Kind::Execute, Err(refusal)),
+            };
+            let allowed = asked.and_then(|call| self.within_limits(call));
+            match allowed {
+                Ok(call) => {
+                    let caller = self.open_call(&call);
+                    run.add(&self.desk, call, caller);
+                }
+                Err(refusal) => self.answer(number, kind, Outcome::Refused(refusal)),
+            }
+        }
+        run.flush(&self.desk);
+        Ok(())
+    }
+
+    /// One batch may have more calls than a stream may have in flight.
+    fn within_limits(&self, call: Numbered) -> Result<Numbered, Refusal> {
+        if self.open.len() < 2 * OPEN_MAX {
+            return Ok(call);
+        }
+        Err(Refusal::Busy(format!("more than {} calls are in flight on this stream", 2 * OPEN_MAX)))
+    }
+
+    fn open_call(&mut self, call: &Numbered) -> Caller {
+        self.tokens += 1;
+        let bytes = call.asked.bytes();
+        self.bytes += bytes;
+        self.open.insert(self.tokens, Open { number: call.number, kind: call.asked.kind(), bytes });
+        Caller { sink: Arc::clone(&self.inbox) as Arc<dyn Sink>, token: self.tokens }
+    }
+}
+
+/// The outcome, or in its place that the reply is more than one message can carry: it would end the stream, and all that is on
+/// it.
+fn sendable(outcome: Outcome, kind: Kind, bytes_max: usize) -> Outcome {
+    let bytes = reply_bytes(&outcome);
+    match outcome {
+        Outcome::Done { index, .. } if bytes > bytes_max => match kind {
+            Kind::Query => Outcome::Refused(Refusal::TooLarge { bytes: bytes as u64, limit: bytes_max as u64 }),
+            Kind::Execute | Kind::OpenSession => Outcome::unknown(format!(
+                "the command was applied at index {index}, but its answer has {bytes} bytes, which is more than one message \
+                 can carry, {bytes_max}: have commands return less, and queries read the rest"
+            )),
+        },
+        outcome => outcome,
+    }
+}
+
+fn reply_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Done { reply: Reply::Value(value), .. } => value.len(),
+        Outcome::Done { reply: Reply::Raised(raised), .. } => {
+            raised.type_name.len() + raised.message.len() + raised.traceback.len()
+        }
+        Outcome::Refused(refusal) => refusal.to_string().len(),
+        Outcome::Unknown { why, .. } => why.len(),
+        Outcome::Compared { .. } => 0,
+    }
+}
+
+/// Calls that are handed over together.
+#[derive(Default)]
+struct Run {
+    timeout: Duration,
+    gathered: Gathered,
+}
+
+#[derive(Default)]
+enum Gathered {
+    #[default]
+    Nothing,
+    Commands(Vec<Call>),
+    Queries(Vec<(bytes::Bytes, Caller)>, graft_services::Read),
+}
+
+impl Run {
+    fn add(&mut self, desk: &Desk, call: Numbered, caller: Caller) {
+        let timeout = call.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
+        if timeout != self.timeout {
+            self.flush(desk);
+            self.timeout = timeout;
+        }
+        match (call.asked, &mut self.gathered) {
+            (Asked::Execute { body, slot }, Gathered::Commands(calls)) => calls.push(Call { body, slot, caller }),
+            (Asked::Execute { body, slot }, _) => {
+                self.flush(desk);
+                self.gathered = Gathered::Commands(vec![Call { body, slot, caller }]);
+            }
+            (Asked::Query { body, read }, Gathered::Queries(queries, same)) if read == *same => {
+                queries.push((body, caller));
+            }
+            (Asked::Query { body, read }, _) => {
+                self.flush(desk);
+                self.gathered = Gathered::Queries(vec![(body, caller)], read);
+            }
+            (Asked::OpenSession { ttl }, _) => {
+                self.flush(desk);
+                desk.api.open_session(ttl, caller, timeout);
+            }
+        }
+    }
+
+    fn flush(&mut self, desk: &Desk) {
+        match std::mem::take(&mut self.gathered) {
+            Gathered::Nothing => {}
+            Gathered::Commands(calls) => desk.api.execute(calls, self.timeout),
+            Gathered::Queries(queries, read) => desk.api.query(queries, read, self.timeout),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What is served on the port: which service a path belongs to, and what every call of a client passes through.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use graft_services::error::Refusal;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+use tonic::body::Body;
+use tonic::codegen::Service as _;
+use tonic::codegen::http::{HeaderValue, Request, Response};
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tonic_health::pb::health_server::HealthServer;
+
+use super::admin_service::AdminService;
+use super::admission::{Full, Place};
+use super::bodies::{Answering, Intake, Metered};
+use super::client_service::ClientService;
+use super::deadline::Deadline;
+use super::desk::Desk;
+use super::failure::Failure;
+use super::health_service::HealthService;
+use super::leading::Leading;
+use super::reflection;
+use super::server::Connection;
+use super::service::Service;
+use super::transport::Shared;
+use super::wire::admin_server::AdminServer;
+use super::wire::client_server::ClientServer;
+use super::wire::peer_server::PeerServer;
+
+/// Bytes of a single request of a member.
+const REQUEST_BYTES_MAX: usize = 4 << 10;
+const PEER_PREFIX: &str = "/graft.v1.Peer/";
+const LINK_PATH: &str = "/graft.v1.Peer/Link";
+const CALLS_PATH: &str = "/graft.v1.Client/Calls";
+/// Those who call these are let in even if clients leave no room: to see what is wrong, and to set it right.
+const OPERATORS_PREFIXES: [&str; 2] = ["/graft.v1.Admin/", "/grpc.health.v1.Health/"];
+/// A request that is not here so long after its deadline does not come any more.
+const REQUEST_GRACE: Duration = Duration::from_secs(5);
+
+/// Every service that the port serves.
+///
+/// Messages of a link may be large, and are not read before it is known who sends them. Of a member's single request all is
+/// read first, so that a stranger's must be small. Requests of clients are metered as they come in.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    links: Routes,
+    requests: Routes,
+    clients: Routes,
+    intake: Arc<Intake>,
+    /// Bytes of a request, and of one message of a stream of calls.
+    request_bytes_max: usize,
+    message_bytes_max: usize,
+}
+
+impl Served {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let service = Arc::new(Service::new(Arc::clone(shared)));
+        let routes = |bytes_max| {
+            let peer = PeerServer::from_arc(Arc::clone(&service)).max_decoding_message_size(bytes_max);
+            Routes::new(peer).prepare()
+        };
+        let config = &shared.config;
+        Self {
+            links: routes(config.message_bytes_max),
+            requests: routes(REQUEST_BYTES_MAX),
+            clients: clients(shared).prepare(),
+            intake: Intake::new(config.requests_bytes_max),
+            request_bytes_max: config.request_bytes_max,
+            message_bytes_max: config.message_bytes_max,
+        }
+    }
+
+    /// Answers a request that came on `connection`.
+    pub(super) async fn call(self, connection: Connection, mut request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        if !path.starts_with(PEER_PREFIX) {
+            return self.client_call(&connection.place, request).await;
+        }
+        connection.place.speak();
+        let mut routes = if path == LINK_PATH { self.links } else { self.requests };
+        request.extensions_mut().insert(connection);
+        answered(routes.call(request.map(Body::new)).await)
+    }
+
+    async fn client_call(self, place: &Place, mut request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let is_operator = OPERATORS_PREFIXES.iter().any(|prefix| path.starts_with(prefix));
+        let call = match place.begin_call(is_operator) {
+            Ok(call) => call,
+            Err(full) => {
+                place.speak();
+                return refuse(too_many(full));
+            }
+        };
+        let deadline = match Deadline::of(request.headers(), Instant::now()) {
+            Ok(deadline) => deadline,
+            Err(refusal) => return refuse(refusal),
+        };
+        request.extensions_mut().insert(deadline);
+        let Self { mut clients, intake, request_bytes_max, message_bytes_max, .. } = self;
+        let bytes_max = if path == CALLS_PATH { message_bytes_max } else { request_bytes_max };
+        let metered = request.map(|body| Body::new(Metered::new(body, intake, bytes_max)));
+        // All but the reading of the request keeps its deadline by itself.
+        let response = match timeout_at(deadline.at() + REQUEST_GRACE, clients.call(metered)).await {
+            Ok(response) => answered(response),
+            Err(_) => refuse(Refusal::Timeout),
+        };
+        with_words(response, &path).map(|body| Body::new(Answering::new(body, call)))
+    }
+}
+
+/// The services for those who are no members.
+fn clients(shared: &Arc<Shared>) -> Routes {
+    let health = HealthServer::new(HealthService::new(shared));
+    let routes = reflection::add_to(Routes::new(health));
+    let Some(api) = &shared.api else { return routes };
+    let desk = Desk {
+        api: Arc::clone(api),
+        leading: Leading::follow(api, &shared.tasks, &shared.stop),
+        tasks: shared.tasks.clone(),
+        answer_bytes_max: shared.config.answer_bytes_max(),
+        stop: shared.stop.clone(),
+    };
+    // Requests are metered before they come here, in words that say more.
+    let bytes_max = shared.config.request_bytes_max.max(shared.config.message_bytes_max);
+    let client = ClientServer::new(ClientService::new(desk.clone())).max_decoding_message_size(bytes_max);
+    let admin = AdminServer::new(AdminService::new(desk)).max_decoding_message_size(bytes_max);
+    routes.add_service(client).add_service(admin)
+}
+
+fn answered(response: Result<Response<Body>, std::convert::Infallible>) -> Response<Body> {
+    match response {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+fn refuse(refusal: Refusal) -> Response<Body> {
+    Failure::Refused(refusal).to_status(None).into_http()
+}
+
+fn too_many(full: Full) -> Refusal {
+    let max = full.max;
+    Refusal::Busy(format!(
+        "{max} clients are connected to this member, and all have calls open, which is as many as it may have. Close \
+         clients, use another member, or raise `clients_max`"
+    ))
+}
+
+/// A method that is not known is answered without a word by those who route calls.
+fn with_words(mut response: Response<Body>, path: &str) -> Response<Body> {
+    let unknown = HeaderValue::from(Code::Unimplemented as i32);
+    let headers = response.headers_mut();
+    if headers.get(Status::GRPC_STATUS) == Some(&unknown) && !headers.contains_key(Status::GRPC_MESSAGE) {
+        let why = format!("this member has no method {path}: is the client of a newer version than the member?");
+        return Status::unimplemented(why).into_http();
+    }
+    response
+}

@@ -1,0 +1,91 @@
+use super::*;
+
+fn admission() -> Arc<Admission> {
+    Admission::new(Limits { newcomers_max: 3, members_max: 2, clients_max: 2, operators_max: 1 })
+}
+
+fn open(seats: &[&Seated]) -> Vec<bool> {
+    seats.iter().map(|seat| !seat.0.leave.is_cancelled() && !seat.0.end.is_cancelled()).collect()
+}
+
+#[test]
+fn the_newcomer_that_is_silent_for_the_longest_goes_first() {
+    let admission = admission();
+    let (first, second, third) = (admission.enter(), admission.enter(), admission.enter());
+    first.0.speak();
+    let fourth = admission.enter();
+    assert_eq!(open(&[&first, &second, &third, &fourth]), [true, false, true, true]);
+    let (fifth, sixth) = (admission.enter(), admission.enter());
+    assert_eq!(open(&[&first, &third, &fourth, &fifth, &sixth]), [true, false, false, true, true]);
+    fifth.0.speak();
+    sixth.0.speak();
+    drop(admission.enter());
+    assert_eq!(open(&[&first, &fifth, &sixth]), [false, true, true], "all have spoken: the oldest goes");
+}
+
+#[test]
+fn members_are_not_counted_with_newcomers_and_never_closed() {
+    let admission = admission();
+    let (m, n, surplus) = (admission.enter(), admission.enter(), admission.enter());
+    assert_eq!((m.0.become_member(), n.0.become_member(), m.0.become_member()), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(surplus.0.become_member(), Err(Full { max: 2 }));
+    let newcomers: Vec<_> = (0..100).map(|_| admission.enter()).collect();
+    assert_eq!(open(&[&m, &n, &surplus]), [true, true, false]);
+    for newcomer in &newcomers {
+        drop(newcomer.0.begin_call(false));
+    }
+    assert!(m.0.is_member() && open(&[&m])[0]);
+    drop(m);
+    let next = admission.enter();
+    assert_eq!(next.0.become_member(), Ok(()), "the place of one that left is free");
+}
+
+#[test]
+fn an_idle_client_goes_for_another_and_a_busy_one_stays() {
+    let admission = admission();
+    let (a, b) = (admission.enter(), admission.enter());
+    let (of_a, of_b) = (a.0.begin_call(false).unwrap(), b.0.begin_call(false).unwrap());
+    let c = admission.enter();
+    assert_eq!(c.0.begin_call(false).err(), Some(Full { max: 2 }), "both are busy");
+    assert_eq!(open(&[&a, &b, &c]), [true, true, true]);
+    let second_of_b = b.0.begin_call(false).unwrap();
+    drop((of_b, of_a));
+    let of_c = c.0.begin_call(false).unwrap();
+    assert_eq!(open(&[&a, &b, &c]), [false, true, true], "one of b's calls is open");
+    drop(second_of_b);
+    // A call takes it off the list of the idle.
+    let again = b.0.begin_call(false).unwrap();
+    let d = admission.enter();
+    assert_eq!(d.0.begin_call(false).err(), Some(Full { max: 2 }));
+    drop((again, of_c));
+}
+
+#[test]
+fn an_operator_gets_in_when_all_clients_are_busy() {
+    let admission = admission();
+    let clients = [admission.enter(), admission.enter()];
+    let _calls = clients.each_ref().map(|client| client.0.begin_call(false).unwrap());
+    let (operator, other) = (admission.enter(), admission.enter());
+    let call = operator.0.begin_call(true).unwrap();
+    assert!(other.0.begin_call(true).is_err());
+    drop(call);
+    assert!(other.0.begin_call(true).is_ok(), "the first one is idle now");
+    assert_eq!(open(&[&operator, &other]), [false, true]);
+}
+
+#[test]
+fn who_is_gone_or_told_to_go_holds_no_place() {
+    let admission = admission();
+    let gone = admission.enter();
+    let place = gone.0.clone();
+    drop(gone);
+    assert!(place.become_member().is_err() && !place.is_silent());
+    let idle = admission.enter();
+    drop(idle.0.begin_call(false));
+    admission.make_room();
+    assert_eq!(open(&[&idle]), [false]);
+    assert!(idle.0.begin_call(false).is_ok(), "it may not have heard it yet");
+    drop(idle);
+    let state = admission.state();
+    assert_eq!((state.clients, state.members, state.seats.len(), state.idle.len()), (0, 0, 0, 0));
+}

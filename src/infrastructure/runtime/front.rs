@@ -1,0 +1,208 @@
+//! What callers meet: hands what they ask to the engine, and answers for it when it is gone. Never blocks.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{SendError, Sender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use graft_services::api::{Api, Call, Caller, Happening, News, Reader, Then, View, Wake, Watch};
+use graft_services::change::{Ask, Change};
+use graft_services::error::Refusal;
+use graft_services::{Read, Replica, Status, WhatIf};
+
+use super::clock::Monotonic;
+use super::engine::{Look, Message};
+use super::events::Events;
+use super::hub::Hub;
+use super::parts::Ending;
+use super::requests::{Request, Requests, What};
+
+/// How long a look at the replica is waited for.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The driving port of a node in this process.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) inbox: Sender<Message>,
+    pub(crate) inflight: Arc<AtomicUsize>,
+    /// Calls beyond which the engine is not asked: it keeps `inflight_max` itself, this bounds what waits for it to do so.
+    pub(crate) inbox_max: usize,
+    /// Bytes of requests that wait for the engine, and how many may, for the same reason.
+    pub(crate) request_bytes: Arc<AtomicUsize>,
+    pub(crate) request_bytes_max: usize,
+    pub(crate) clock: Monotonic,
+    /// Of sessions that are opened without saying.
+    pub(crate) session_ttl: Duration,
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) hub: Arc<Hub>,
+    /// The transport holds this, and is one of the parts that it takes down.
+    pub(crate) ending: Weak<Ending>,
+}
+
+/// What is known of a node that cannot be asked.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// What the engine said of itself last.
+    last: Mutex<Status>,
+    /// Why the engine is gone, if it broke.
+    broken: Mutex<Option<String>>,
+    /// The engine is gone.
+    ended: AtomicBool,
+}
+
+impl Front {
+    /// Hands requests over together. They are answered through their callers, each exactly once or, when the machine is late, at
+    /// the deadline and again.
+    pub(crate) fn hand(&self, requests: Vec<Request>) {
+        let requests = Requests::new(requests);
+        let (count, bytes) = (requests.count(), requests.bytes());
+        let waiting = self.inflight.fetch_add(count, Ordering::Relaxed);
+        let waiting_bytes = self.request_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let refusal = if waiting > self.inbox_max {
+            Some(Refusal::Busy(format!("{waiting} calls are waiting for this node's engine")))
+        } else if waiting_bytes > self.request_bytes_max {
+            Some(Refusal::Busy(format!("{waiting_bytes} bytes of calls are waiting for this node's engine")))
+        } else {
+            None
+        };
+        let (refusal, requests) = match (refusal, requests) {
+            (Some(refusal), requests) => (refusal, requests),
+            (None, requests) => match self.inbox.send(Message::Requests(requests)) {
+                Err(SendError(Message::Requests(requests))) => (self.standing.gone(), requests),
+                _ => return,
+            },
+        };
+        self.inflight.fetch_sub(count, Ordering::Relaxed);
+        self.request_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        requests.refuse(&refusal);
+    }
+
+    pub(crate) fn request(&self, what: What, timeout: Duration) -> Request {
+        Request { what, deadline: self.clock.now() + timeout }
+    }
+
+    fn ask_engine(&self, what: What, timeout: Duration) {
+        self.hand(vec![self.request(what, timeout)]);
+    }
+
+    /// Lets the engine look at the replica after every event that reached it before, or hear that there is none any more.
+    fn look(&self, look: impl FnOnce(Option<&Replica>) + Send + 'static) {
+        // One that cannot be handed over is dropped, and told so thereby.
+        let _ = self.inbox.send(Message::Look(Look::new(look)));
+    }
+
+    /// A look for a caller that waits for it a moment; none if the engine is gone or busy.
+    pub(crate) fn look_now<T: Send + 'static>(&self, look: impl FnOnce(&Replica) -> T + Send + 'static) -> Option<T> {
+        let (reply, answer) = sync_channel(1);
+        self.look(move |replica| {
+            // Whoever asked may have given up.
+            let _ = reply.try_send(replica.map(look));
+        });
+        answer.recv_timeout(LOOK_TIMEOUT).ok().flatten()
+    }
+
+    /// What the node says of itself: after every event that reached it before, or, should the engine be busy for longer than
+    /// a moment, what it said last.
+    pub(crate) fn status(&self) -> Status {
+        if let Some(status) = self.look_now(Replica::status) {
+            self.standing.note(status);
+        }
+        self.standing.status()
+    }
+}
+
+impl Api for Front {
+    fn execute(&self, calls: Vec<Call>, timeout: Duration) {
+        self.ask_engine(What::Execute(calls), timeout);
+    }
+
+    fn query(&self, queries: Vec<(Bytes, Caller)>, read: Read, timeout: Duration) {
+        self.ask_engine(What::Query(queries, read), timeout);
+    }
+
+    fn open_session(&self, ttl: Option<Duration>, caller: Caller, timeout: Duration) {
+        self.ask_engine(What::OpenSession(ttl.unwrap_or(self.session_ttl), caller), timeout);
+    }
+
+    fn ask(&self, ask: Ask, caller: Caller, timeout: Duration) {
+        self.ask_engine(What::Ask(ask, caller), timeout);
+    }
+
+    fn snapshot(&self, caller: Caller, timeout: Duration) {
+        self.ask_engine(What::Snapshot(caller), timeout);
+    }
+
+    fn verify(&self, caller: Caller, timeout: Duration) {
+        self.ask_engine(What::Verify(caller), timeout);
+    }
+
+    fn view(&self, then: Then<View>) {
+        let standing = Arc::clone(&self.standing);
+        self.look(move |replica| {
+            if let Some(replica) = replica {
+                standing.note(replica.status());
+            }
+            let why = replica.map_or_else(|| vec![standing.gone().to_string()], Replica::why);
+            then(Ok(View { status: standing.status(), why }));
+        });
+    }
+
+    fn what_if(&self, change: Change, then: Then<WhatIf>) {
+        let standing = Arc::clone(&self.standing);
+        self.look(move |replica| then(replica.map(|replica| replica.what_if(&change)).ok_or_else(|| standing.gone())));
+    }
+
+    fn watch(&self, watch: Watch, wake: Wake) -> Box<dyn Reader<News>> {
+        self.hub.watch(watch, wake)
+    }
+
+    fn events(&self, since: Option<u64>, wake: Wake) -> Box<dyn Reader<Happening>> {
+        self.events.read(since, wake)
+    }
+
+    fn shutdown(&self, timeout: Duration) {
+        // A node that nobody holds any more has been told to end.
+        if let Some(ending) = self.ending.upgrade() {
+            ending.stop_aside(timeout);
+        }
+    }
+}
+
+impl Standing {
+    pub(crate) fn new(status: Status) -> Self {
+        Self { last: Mutex::new(status), broken: Mutex::default(), ended: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn note(&self, status: Status) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// The engine is gone; `broken` says why if it broke.
+    pub(crate) fn end(&self, broken: Option<String>) {
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Why calls are refused when the engine is not there.
+    fn gone(&self) -> Refusal {
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.clone().map_or(Refusal::Stopped, Refusal::Halted)
+    }
+
+    fn status(&self) -> Status {
+        let mut status = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.ended.load(Ordering::Acquire) {
+            status.role = "stopped";
+            status.leader = None;
+            status.has_quorum = false;
+        }
+        if let Some(why) = &*self.broken.lock().unwrap_or_else(PoisonError::into_inner) {
+            status.role = "failed";
+            status.error = Some(why.clone());
+            status.error_code = Some("HALTED");
+        }
+        status
+    }
+}

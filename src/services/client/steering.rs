@@ -1,0 +1,216 @@
+//! Which member to talk to: the leader if it is known, anybody who answers if not, and somebody else when that one fails.
+
+use std::time::Duration;
+
+use graft_domain::Instant;
+
+use super::calls::Stage;
+use super::demand::{Demand, Repeat};
+use super::link::{Hint, Link, LinkId};
+use super::session::State;
+use super::{Clerk, Effect, Purpose};
+use crate::error::Refusal;
+
+/// How often in a row the leader is followed. Whoever was sent on so often stays where he is for a while: members that know
+/// no better, or lie, pass calls on all the same.
+const HOPS_MAX: u32 = 3;
+const HOP_REST: Duration = Duration::from_secs(2);
+/// Connections that are kept for what they owe.
+const OLD_MAX: usize = 4;
+/// How long a member has to say how it is. Silence is noticed sooner.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Clerk {
+    pub(super) fn steer(&mut self) {
+        self.give_up_the_silent();
+        self.close_what_owes_nothing();
+        self.look_at_the_members();
+        if self.next.is_some() {
+            return;
+        }
+        let Some(current) = &self.current else {
+            if let Some(address) = self.endpoints.choose(self.now, &[]) {
+                self.dial(address, false);
+            }
+            return;
+        };
+        if self.hop_at() <= self.now {
+            if let Some(leader) = current.elsewhere.clone() {
+                self.hops = if self.now.since(self.hopped) >= HOP_REST { 1 } else { self.hops + 1 };
+                self.hopped = self.now;
+                self.dial(leader, false);
+            }
+        } else if current.troubled_from(self.config.leaderless) <= self.now
+            && let Some(address) = self.endpoints.choose(self.now, &[&current.address])
+        {
+            self.dial(address, true);
+        }
+    }
+
+    pub(super) fn steering_deadline(&self) -> Instant {
+        let standing = self.current.iter().chain(&self.old);
+        let silent = standing.map(|link| link.silent_from(self.config.quiet)).min().unwrap_or(Instant::NEVER);
+        let moving = match (&self.next, &self.current) {
+            (Some(next), _) => next.heard + self.config.dial_timeout,
+            (None, None) => self.endpoints.opens(&[]),
+            (None, Some(current)) => {
+                let troubled = current.troubled_from(self.config.leaderless);
+                self.hop_at().min(troubled.max(self.endpoints.opens(&[&current.address])))
+            }
+        };
+        let refresh = self.current.as_ref().filter(|link| link.asked.is_none()).map(|link| link.refresh);
+        silent.min(moving).min(refresh.unwrap_or(Instant::NEVER))
+    }
+
+    /// When the leader may be followed to where it is said to be.
+    fn hop_at(&self) -> Instant {
+        let Some(leader) = self.current.as_ref().and_then(|link| link.elsewhere.as_deref()) else {
+            return Instant::NEVER;
+        };
+        let rested = if self.hops < HOPS_MAX { Instant::default() } else { self.hopped + HOP_REST };
+        rested.max(self.endpoints.rests_until(leader))
+    }
+
+    fn dial(&mut self, address: String, is_look: bool) {
+        self.links += 1;
+        let link = LinkId(self.links);
+        self.effects.push(Effect::Dial { link, address: address.clone() });
+        self.next = Some(Link::new(link, address, self.now, is_look));
+    }
+
+    pub(super) fn connected(&mut self, id: LinkId, hint: Option<Hint>) {
+        let Some(mut link) = self.next.take_if(|next| next.id == id) else { return };
+        (link.heard, link.refresh) = (self.now, self.now);
+        let knows_no_leader = hint == Some(Hint::Nobody);
+        if let Some(hint) = hint {
+            link.hears(hint, self.now);
+        }
+        let patience = self.config.leaderless;
+        let is_still_wanted = self.current.as_ref().is_none_or(|now| now.troubled_from(patience) <= self.now);
+        if link.is_look && self.current.is_some() && (knows_no_leader || !is_still_wanted) {
+            if knows_no_leader {
+                self.endpoints.strike(&link.address, "it knows of no leader", self.now, &mut self.random);
+            }
+            self.effects.push(Effect::Close(id));
+            return;
+        }
+        if let Some(former) = self.current.replace(link) {
+            self.retire(former);
+        }
+    }
+
+    /// Calls go elsewhere from now on. What one in trouble owes is asked for elsewhere as well, as far as that is safe.
+    fn retire(&mut self, mut former: Link) {
+        if former.troubled_from(self.config.leaderless) <= self.now {
+            for number in std::mem::take(&mut former.sent) {
+                match self.sent.get(&number).map(|sent| sent.purpose) {
+                    Some(Purpose::Call(id)) if self.repeat(id) == Repeat::Never => drop(former.sent.insert(number)),
+                    Some(_) => self.forfeit(number, &former.address, "it was left for another one"),
+                    None => {}
+                }
+            }
+        }
+        self.old.push(former);
+        if self.old.len() > OLD_MAX {
+            let oldest = self.old.remove(0);
+            self.effects.push(Effect::Close(oldest.id));
+            self.forfeit_all(oldest, "it was left for another one");
+        }
+    }
+
+    fn repeat(&mut self, id: u64) -> Repeat {
+        self.calls.find(id).map_or(Repeat::Free, |call| call.demand.repeat())
+    }
+
+    fn close_what_owes_nothing(&mut self) {
+        let (done, old) = std::mem::take(&mut self.old).into_iter().partition(|link| link.sent.is_empty());
+        self.old = old;
+        let done: Vec<Link> = done;
+        self.effects.extend(done.into_iter().map(|link| Effect::Close(link.id)));
+    }
+
+    /// Asks those that are silent how they are, and leaves those that do not even answer that.
+    fn give_up_the_silent(&mut self) {
+        let (now, quiet, dial_timeout) = (self.now, self.config.quiet, self.config.dial_timeout);
+        if let Some(next) = self.next.take_if(|next| next.heard + dial_timeout <= now) {
+            self.effects.push(Effect::Close(next.id));
+            let why = format!("it did not introduce itself within {dial_timeout:?}");
+            self.endpoints.strike(&next.address, &why, now, &mut self.random);
+        }
+        let is_silent = |link: &&Link| link.silent_from(quiet) <= now;
+        let standing = self.current.iter().chain(&self.old).filter(is_silent);
+        let silent: Vec<(LinkId, bool)> = standing.map(|link| (link.id, link.asked.is_some())).collect();
+        for (id, was_asked) in silent {
+            if was_asked {
+                self.effects.push(Effect::Close(id));
+                self.lost(id, &format!("it has been silent for {:?}", quiet * 2));
+            } else {
+                self.ask_how_it_is(id);
+            }
+        }
+    }
+
+    /// From whom calls go to, when it is new, when it has news, and once in a while.
+    fn look_at_the_members(&mut self) {
+        let now = self.now;
+        let is_due = |link: &&Link| link.asked.is_none() && link.refresh <= now;
+        if let Some(id) = self.current.as_ref().filter(is_due).map(|link| link.id) {
+            self.ask_how_it_is(id);
+        }
+    }
+
+    fn ask_how_it_is(&mut self, id: LinkId) {
+        let number = self.send(id, Demand::View, Purpose::View, VIEW_TIMEOUT);
+        let (now, refresh) = (self.now, self.config.refresh);
+        if let Some(link) = self.link(id) {
+            link.asked = Some((number, now));
+            link.refresh = now + refresh;
+        }
+    }
+
+    pub(super) fn lost(&mut self, id: LinkId, why: &str) {
+        let link = self.next.take_if(|link| link.id == id).or_else(|| self.current.take_if(|link| link.id == id));
+        let old = |clerk: &mut Self| {
+            let place = clerk.old.iter().position(|link| link.id == id)?;
+            Some(clerk.old.remove(place))
+        };
+        if let Some(link) = link.or_else(|| old(self)) {
+            self.endpoints.strike(&link.address, why, self.now, &mut self.random);
+            self.forfeit_all(link, why);
+        }
+    }
+
+    fn forfeit_all(&mut self, link: Link, why: &str) {
+        for number in link.sent {
+            self.forfeit(number, &link.address, why);
+        }
+    }
+
+    /// The answer to this will not come.
+    fn forfeit(&mut self, number: u64, address: &str, why: &str) {
+        let Some(sent) = self.sent.remove(&number) else { return };
+        match sent.purpose {
+            Purpose::View => {}
+            Purpose::Session => {
+                if matches!(self.session.state, State::Opening { number: opening, .. } if opening == number) {
+                    let trouble = Refusal::Unreachable(format!("{address}: {why}"));
+                    self.session.failed(Some(trouble), self.now);
+                }
+            }
+            Purpose::Call(id) => self.forfeit_call(id, address, why),
+        }
+    }
+
+    pub(super) fn forfeit_call(&mut self, id: u64, address: &str, why: &str) {
+        let Some(call) = self.calls.find(id) else { return };
+        call.trouble = Some(Refusal::Unreachable(format!("{address}: {why}")));
+        match call.demand.repeat() {
+            Repeat::Free => self.calls.restage(id, Stage::Ready),
+            Repeat::InSlot => {
+                call.risked = true;
+                self.calls.restage(id, Stage::Ready);
+            }
+            Repeat::Never => self.end_unknown(id, format!("{address} did not answer: {why}")),
+        }
+    }
+}

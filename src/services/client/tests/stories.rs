@@ -1,0 +1,502 @@
+//! The main stories, told by the clerk itself: what happened (`<`) and what it wants done (`>`).
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use graft_domain::{Index, Instant, Term};
+
+use super::cluster::{Cluster, address, id};
+use crate::client::{Answer, Clerk, ClerkConfig, Demand, Effect, Event, Hint, LinkId};
+use crate::commands::Slot;
+use crate::error::{Outcome, Refusal};
+use crate::ports::Reply;
+use crate::waiting::RequestId;
+
+struct Story {
+    clerk: Clerk,
+    now: Instant,
+    told: String,
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it stands where a member may have said nothing")]
+fn leads(n: usize) -> Option<Hint> {
+    Some(Hint::Leads { id: id(n), address: address(n) })
+}
+
+fn done(index: u64) -> Outcome {
+    Outcome::Done { index: Index(index), term: Term(1), reply: Reply::Value(Bytes::from_static(b"ok")) }
+}
+
+impl Story {
+    /// Begins with one address; the others are learned.
+    fn begins(tune: impl FnOnce(&mut ClerkConfig)) -> Self {
+        let mut config = ClerkConfig::new(vec![address(0)], 1);
+        tune(&mut config);
+        let mut story =
+            Self { clerk: Clerk::new(config, Instant::default()), now: Instant::default(), told: String::new() };
+        story.effects();
+        story
+    }
+
+    fn tell(&mut self, line: &str) {
+        let at = self.now.0 / 1_000_000;
+        writeln!(self.told, "{at:>5} {line}").unwrap();
+    }
+
+    fn effects(&mut self) {
+        for effect in self.clerk.effects(self.now) {
+            let line = match effect {
+                Effect::Dial { link, address } => format!("dial {} {address}", link.0),
+                Effect::Close(link) => format!("close {}", link.0),
+                Effect::Send { link, number, demand, timeout } => {
+                    format!("say {} #{number} {} within {timeout:?}", link.0, demand_words(&demand))
+                }
+                Effect::Answer(request, Answer::Outcome(outcome)) => {
+                    format!("answer {} {}", request.0, outcome_words(&outcome))
+                }
+                Effect::Answer(request, _) => format!("answer {}", request.0),
+                Effect::Use(link) => format!("use {}", link.map_or("none".to_owned(), |link| link.0.to_string())),
+            };
+            self.tell(&format!("> {line}"));
+        }
+    }
+
+    fn happens(&mut self, words: &str, event: Event) {
+        self.tell(&format!("< {words}"));
+        self.clerk.handle(self.now, event);
+        self.effects();
+    }
+
+    fn asks(&mut self, request: u64, timeout: u64) {
+        let (request, deadline) = (RequestId(request), self.now + ms(timeout));
+        let demand = Demand::Execute { slot: None, body: Bytes::from_static(b"x") };
+        self.happens(&format!("call {}", request.0), Event::Call { request, demand, deadline });
+    }
+
+    fn connects(&mut self, link: u64, hint: Option<Hint>) {
+        let words = format!("{link} connected, {}", hint_words(hint.as_ref()));
+        self.happens(&words, Event::Connected { link: LinkId(link), hint });
+    }
+
+    fn loses(&mut self, link: u64) {
+        let event = Event::Lost { link: LinkId(link), why: "connection refused".to_owned() };
+        self.happens(&format!("{link} lost"), event);
+    }
+
+    fn hears(&mut self, link: u64, number: u64, outcome: Outcome) {
+        let words = format!("{link} answers #{number} {}", outcome_words(&outcome));
+        let answers = vec![(number, Answer::Outcome(outcome))];
+        self.happens(&words, Event::Heard { link: LinkId(link), answers, hint: None });
+    }
+
+    fn hears_hint(&mut self, link: u64, hint: Hint) {
+        let words = format!("{link} says {}", hint_words(Some(&hint)));
+        self.happens(&words, Event::Heard { link: LinkId(link), answers: vec![], hint: Some(hint) });
+    }
+
+    /// The member that answers tells of three members.
+    fn hears_view(&mut self, link: u64, number: u64, member: usize, leader: Option<usize>) {
+        let mut cluster = Cluster::new(3);
+        cluster.leader = leader;
+        let answers = vec![(number, Answer::View(Box::new(cluster.view(member))))];
+        let words = format!("{link} answers #{number} that it is m{member} of three");
+        self.happens(&words, Event::Heard { link: LinkId(link), answers, hint: None });
+    }
+
+    /// Time goes on, with everything that it brings.
+    fn waits(&mut self, span: u64) {
+        let end = self.now + ms(span);
+        while self.clerk.deadline() <= end {
+            self.now = self.now.max(self.clerk.deadline());
+            self.clerk.handle(self.now, Event::Timeout);
+            self.effects();
+        }
+        self.now = end;
+    }
+
+    /// Connected to m0, which leads; there is a session of id 7.
+    fn goes_well(&mut self) {
+        self.connects(1, leads(0));
+        self.hears_view(1, 1, 0, Some(0));
+        self.asks(1, 8_000);
+        self.hears(1, 2, done(7));
+        self.hears(1, 3, done(8));
+        self.told.clear();
+    }
+
+    fn is(&self, expected: &str) {
+        let expected: Vec<&str> = expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let told: Vec<&str> = self.told.lines().map(str::trim).collect();
+        assert_eq!(told, expected, "\n{}", self.told);
+    }
+}
+
+fn demand_words(demand: &Demand) -> String {
+    match demand {
+        Demand::Execute { slot: Some(slot), .. } => {
+            format!("execute {}/{} from {}", slot.session, slot.sequence, slot.unanswered)
+        }
+        Demand::OpenSession { .. } => "session".to_owned(),
+        Demand::View => "view".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn outcome_words(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done { index, .. } => format!("done {index}"),
+        Outcome::Refused(refusal) => format!("refused: {refusal}"),
+        Outcome::Unknown { why, slot } => {
+            format!("unknown {:?}: {why}", slot.map(|slot| (slot.session, slot.sequence)))
+        }
+        Outcome::Compared { .. } => "compared".to_owned(),
+    }
+}
+
+fn hint_words(hint: Option<&Hint>) -> String {
+    match hint {
+        None => "of no leader told".to_owned(),
+        Some(Hint::Nobody) => "nobody leads".to_owned(),
+        Some(Hint::Leads { id, .. }) => format!("{id} leads"),
+    }
+}
+
+#[test]
+fn the_leader_changes() {
+    let mut story = Story::begins(|_| {});
+    story.connects(1, leads(1));
+    story.hears_view(1, 1, 0, Some(1));
+    story.connects(2, leads(1));
+    story.asks(1, 8_000);
+    story.hears_view(2, 2, 1, Some(1));
+    story.hears(2, 3, done(7));
+    story.loses(2);
+    story.connects(3, Some(Hint::Nobody));
+    story.hears_hint(3, Hint::Leads { id: id(2), address: address(2) });
+    story.connects(4, leads(2));
+    story.hears(3, 6, done(8));
+    story.is("
+            0 > dial 1 m0:1
+            0 < 1 connected, m1 leads
+            0 > say 1 #1 view within 5s
+            0 > dial 2 m1:1
+            0 > use 1
+            0 < 1 answers #1 that it is m0 of three
+            0 < 2 connected, m1 leads
+            0 > close 1
+            0 > say 2 #2 view within 5s
+            0 > use 2
+            0 < call 1
+            0 > say 2 #3 session within 3s
+            0 < 2 answers #2 that it is m1 of three
+            0 < 2 answers #3 done 7
+            0 > say 2 #4 execute 7/1 from 1 within 7.75s
+            0 < 2 lost
+            0 > dial 3 m0:1
+            0 > use none
+            0 < 3 connected, nobody leads
+            0 > say 3 #5 view within 5s
+            0 > say 3 #6 execute 7/1 from 1 within 7.75s
+            0 > use 3
+            0 < 3 says m2 leads
+            0 > dial 4 m2:1
+            0 < 4 connected, m2 leads
+            0 > say 4 #7 view within 5s
+            0 > use 4
+            0 < 3 answers #6 done 8
+            0 > answer 1 done 8
+    ");
+}
+
+#[test]
+fn nobody_is_there() {
+    let mut story = Story::begins(|config| config.endpoints = vec![address(0), address(1)]);
+    story.asks(1, 100);
+    story.loses(1);
+    story.loses(2);
+    story.waits(100);
+    story.is("
+            0 > dial 1 m0:1
+            0 < call 1
+            0 < 1 lost
+            0 > dial 2 m1:1
+            0 < 2 lost
+            4 > dial 3 m0:1
+          100 > answer 1 refused: no member can be reached: m0:1: connection refused; m1:1: connection refused
+    ");
+}
+
+#[test]
+fn a_cluster_that_takes_its_time_opens_a_session_in_the_end() {
+    let mut story = Story::begins(|config| config.quiet = ms(100_000));
+    story.connects(1, leads(0));
+    story.hears_view(1, 1, 0, Some(0));
+    story.asks(1, 60_000);
+    // The member says so shortly before; then the client loses patience first.
+    story.waits(2_990);
+    let why = || "it was handed to the leader".to_owned();
+    story.hears(1, 2, Outcome::Unknown { why: why(), slot: None });
+    story.waits(6_500);
+    story.told.clear();
+    story.connects(2, leads(0));
+    story.waits(11_000);
+    assert!(story.told.contains(" session within 12s"), "{}", story.told);
+    let number = story.told.split_once(" session within 12s").and_then(|(told, _)| told.rsplit_once('#'));
+    let number: u64 = number.and_then(|(_, number)| number.parse().ok()).expect("it was said under a number");
+    story.told.clear();
+    story.hears(2, number, done(7));
+    assert!(story.told.contains("execute 7/1 from 1"), "{}", story.told);
+}
+
+#[test]
+fn a_session_expires() {
+    let mut story = Story::begins(|_| {});
+    story.goes_well();
+    story.asks(2, 8_000);
+    story.asks(3, 8_000);
+    story.hears(1, 4, Outcome::Refused(Refusal::SessionExpired));
+    story.hears(1, 5, Outcome::Refused(Refusal::SessionExpired));
+    story.hears(1, 6, done(9));
+    story.hears(1, 7, done(10));
+    story.hears(1, 8, done(11));
+    story.is("
+            0 < call 2
+            0 > say 1 #4 execute 7/2 from 2 within 7.75s
+            0 < call 3
+            0 > say 1 #5 execute 7/3 from 2 within 7.75s
+            0 < 1 answers #4 refused: the session has expired: it was not used for its time to live
+            0 > say 1 #6 session within 3s
+            0 < 1 answers #5 refused: the session has expired: it was not used for its time to live
+            0 < 1 answers #6 done 9
+            0 > say 1 #7 execute 9/1 from 1 within 7.75s
+            0 > say 1 #8 execute 9/2 from 1 within 7.75s
+            0 < 1 answers #7 done 10
+            0 > answer 2 done 10
+            0 < 1 answers #8 done 11
+            0 > answer 3 done 11
+    ");
+}
+
+#[test]
+fn a_session_expires_while_the_fate_of_a_command_is_unclear() {
+    let mut story = Story::begins(|_| {});
+    story.goes_well();
+    story.asks(2, 8_000);
+    story.loses(1);
+    story.connects(2, leads(1));
+    story.hears(2, 6, Outcome::Refused(Refusal::SessionExpired));
+    story.is("
+            0 < call 2
+            0 > say 1 #4 execute 7/2 from 2 within 7.75s
+            0 < 1 lost
+            0 > dial 2 m1:1
+            0 > use none
+            0 < 2 connected, m1 leads
+            0 > say 2 #5 view within 5s
+            0 > say 2 #6 execute 7/2 from 2 within 7.75s
+            0 > use 2
+            0 < 2 answers #6 refused: the session has expired: it was not used for its time to live
+            0 > answer 2 unknown Some((7, 2)): an attempt was not answered, and the next one was refused: the session has expired: it was not used for its time to live
+    ");
+}
+
+#[test]
+fn members_lie_about_the_leader() {
+    let mut story = Story::begins(|_| {});
+    story.connects(1, leads(1));
+    for link in 2..=4 {
+        story.connects(link, leads(usize::from(link % 2 == 1)));
+    }
+    story.asks(1, 8_000);
+    story.waits(100);
+    story.is("
+            0 > dial 1 m0:1
+            0 < 1 connected, m1 leads
+            0 > say 1 #1 view within 5s
+            0 > dial 2 m1:1
+            0 > use 1
+            0 < 2 connected, m0 leads
+            0 > say 2 #2 view within 5s
+            0 > dial 3 m0:1
+            0 > use 2
+            0 < 3 connected, m1 leads
+            0 > say 3 #3 view within 5s
+            0 > dial 4 m1:1
+            0 > use 3
+            0 < 4 connected, m0 leads
+            0 > say 4 #4 view within 5s
+            0 > use 4
+            0 < call 1
+            0 > say 4 #5 session within 3s
+    ");
+}
+
+#[test]
+fn a_member_hangs() {
+    let mut story = Story::begins(|_| {});
+    story.goes_well();
+    story.asks(2, 8_000);
+    story.waits(2_000);
+    story.connects(2, leads(1));
+    story.is("
+            0 < call 2
+            0 > say 1 #4 execute 7/2 from 2 within 7.75s
+         1000 > say 1 #5 view within 5s
+         2000 > close 1
+         2000 > dial 2 m1:1
+         2000 > use none
+         2000 < 2 connected, m1 leads
+         2000 > say 2 #6 view within 5s
+         2000 > say 2 #7 execute 7/2 from 2 within 5.75s
+         2000 > use 2
+    ");
+}
+
+#[test]
+fn a_member_is_cut_off_from_the_others() {
+    let mut story = Story::begins(|_| {});
+    story.goes_well();
+    story.asks(2, 8_000);
+    story.hears_hint(1, Hint::Nobody);
+    story.hears_view(1, 5, 0, None);
+    story.waits(500);
+    story.connects(2, leads(1));
+    story.hears(1, 4, Outcome::Refused(Refusal::NoLeader));
+    story.hears(2, 6, done(9));
+    story.is("
+            0 < call 2
+            0 > say 1 #4 execute 7/2 from 2 within 7.75s
+            0 < 1 says nobody leads
+            0 > say 1 #5 view within 5s
+            0 < 1 answers #5 that it is m0 of three
+          500 > dial 2 m1:1
+          500 < 2 connected, m1 leads
+          500 > close 1
+          500 > say 2 #6 view within 5s
+          500 > say 2 #7 execute 7/2 from 2 within 7.25s
+          500 > use 2
+          500 < 1 answers #4 refused: the cluster has no leader
+          500 < 2 answers #6 done 9
+    ");
+}
+
+#[test]
+fn a_refusal_is_told_while_it_is_known() {
+    let mut story = Story::begins(|_| {});
+    story.goes_well();
+    story.asks(2, 1_000);
+    story.now = story.now + ms(875);
+    story.hears(1, 4, Outcome::Refused(Refusal::NoQuorum { reachable: 1, needed: 2 }));
+    story.waits(125);
+    story.is("
+            0 < call 2
+            0 > say 1 #4 execute 7/2 from 2 within 875ms
+          875 < 1 answers #4 refused: 1 voting members are reachable from here, 2 are needed
+          875 > dial 2 m1:1
+         1000 > answer 2 refused: 1 voting members are reachable from here, 2 are needed
+    ");
+}
+
+#[test]
+fn an_answer_is_not_kept_any_more() {
+    let mut story = Story::begins(|_| {});
+    story.goes_well();
+    story.asks(2, 8_000);
+    for number in 4..=6 {
+        story.hears(1, number, Outcome::Unknown { why: "who knows".to_owned(), slot: None });
+        story.waits(100);
+    }
+    story.asks(3, 8_000);
+    story.is("
+            0 < call 2
+            0 > say 1 #4 execute 7/2 from 2 within 7.75s
+            0 < 1 answers #4 unknown None: who knows
+            1 > say 1 #5 execute 7/2 from 2 within 7.749s
+          100 < 1 answers #5 unknown None: who knows
+          160 > say 1 #6 execute 7/2 from 2 within 7.589134469s
+          200 < 1 answers #6 unknown None: who knows
+          200 > answer 2 unknown None: who knows
+          300 < call 3
+          300 > say 1 #7 execute 7/3 from 3 within 7.75s
+    ");
+}
+
+#[test]
+fn a_member_answers_for_another() {
+    let mut story = Story::begins(|_| {});
+    story.goes_well();
+    story.asks(2, 8_000);
+    story.hears_hint(1, Hint::Leads { id: id(1), address: address(1) });
+    story.connects(2, leads(1));
+    story.asks(3, 8_000);
+    // Each is asked about one of the calls, and says something of the other.
+    story.hears(2, 4, done(8));
+    story.hears(1, 7, done(9));
+    story.hears(1, 4, done(10));
+    story.hears(2, 7, done(11));
+    story.is("
+            0 < call 2
+            0 > say 1 #4 execute 7/2 from 2 within 7.75s
+            0 < 1 says m1 leads
+            0 > say 1 #5 view within 5s
+            0 > dial 2 m1:1
+            0 < 2 connected, m1 leads
+            0 > say 2 #6 view within 5s
+            0 > use 2
+            0 < call 3
+            0 > say 2 #7 execute 7/3 from 2 within 7.75s
+            0 < 2 answers #4 done 8
+            0 < 1 answers #7 done 9
+            0 < 1 answers #4 done 10
+            0 > answer 2 done 10
+            0 < 2 answers #7 done 11
+            0 > answer 3 done 11
+    ");
+}
+
+#[test]
+fn what_became_of_a_call_can_be_asked_again_and_again() {
+    let mut story = Story::begins(|_| {});
+    story.goes_well();
+    story.asks(2, 400);
+    story.waits(400);
+    let slot = Some(Slot { session: 7, sequence: 2, unanswered: 2 });
+    let demand = Demand::Execute { slot, body: Bytes::from_static(b"x") };
+    let deadline = story.now + ms(8_000);
+    story.happens("call 3 about 7/2", Event::Call { request: RequestId(3), demand, deadline });
+    story.hears(1, 5, Outcome::Refused(Refusal::Invalid("no such name".to_owned())));
+    story.asks(4, 8_000);
+    story.is("
+            0 < call 2
+            0 > say 1 #4 execute 7/2 from 2 within 350ms
+          400 > answer 2 unknown Some((7, 2)): m0:1 did not answer in time
+          400 < call 3 about 7/2
+          400 > say 1 #5 execute 7/2 from 2 within 7.75s
+          400 < 1 answers #5 refused: no such name
+          400 > answer 3 refused: no such name
+          400 < call 4
+          400 > say 1 #6 execute 7/3 from 2 within 7.75s
+    ");
+}
+
+#[test]
+fn too_many_calls_are_refused_at_once() {
+    let mut story = Story::begins(|config| (config.inflight_max, config.inflight_bytes_max) = (2, 1));
+    story.asks(1, 8_000);
+    story.asks(2, 8_000);
+    story.is("
+            0 > dial 1 m0:1
+            0 < call 1
+            0 < call 2
+            0 > answer 2 refused: busy: 1 bytes of calls of this client wait for an answer; 1 may
+    ");
+    let mut story = Story::begins(|config| config.inflight_max = 1);
+    story.asks(1, 8_000);
+    story.asks(2, 8_000);
+    assert!(story.told.contains("> answer 2 refused: busy: 1 calls of this client"), "{}", story.told);
+}
