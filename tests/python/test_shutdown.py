@@ -7,11 +7,10 @@ import sys
 import threading
 
 import graft
+import grpc
 import pytest
 from machines import Bank
 from nodes import DEADLINE_SECONDS, free_addresses, until
-
-grpc = pytest.importorskip("grpc")
 
 
 def shut_down(address):
