@@ -200,7 +200,8 @@ def _dependencies(manifest: Path) -> set[str]:
 
 def _house(root: Path) -> str:
     domain, services = (_dependencies(root / "src" / layer / "Cargo.toml") for layer in ("domain", "services"))
-    crates = _dependencies(root / "Cargo.toml") | {"graft_domain", "graft_services"}
+    store = _dependencies(root / "src/infrastructure/store/Cargo.toml")
+    crates = _dependencies(root / "Cargo.toml") | store | {"graft_domain", "graft_services"}
     rooms, names = rust_edges(_read(root / "src/infrastructure", ".rs"), crates, "infrastructure")
     edges: Edges = {"domain": set(), "services": {"domain"} if "graft_domain" in services else set()}
     below: Edges = {"domain": domain, "services": services - {"graft_domain"}}

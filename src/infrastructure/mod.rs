@@ -1,8 +1,10 @@
-//! How it touches the world. Adapters do not know one another; only `runtime` wires them.
+//! How it touches the world. Adapters do not know one another; only `runtime` wires them. The store is a
+//! crate of its own, so that a simulator has the real log without the rest.
 
 pub mod config;
 pub mod grpc;
 #[cfg(feature = "python")]
 pub mod python;
 pub mod runtime;
-pub mod store;
+
+pub use graft_store as store;

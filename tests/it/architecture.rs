@@ -76,6 +76,19 @@ fn the_services_do_no_io_and_know_no_clock_and_no_luck() {
 }
 
 #[test]
+fn the_store_depends_on_the_inner_layers_only() {
+    let manifest = Tree::manifest("src/infrastructure/store");
+    none(layers::dependencies_within("src/infrastructure/store/Cargo.toml", &manifest, layers::STORE_MAY_USE));
+}
+
+#[test]
+fn nothing_of_the_store_but_os_files_touches_the_world() {
+    let tree = Tree::read();
+    let store = tree.rust_under("src/infrastructure/store/").filter(|s| !s.path.ends_with("/os.rs"));
+    none(store.flat_map(layers::is_deterministic));
+}
+
+#[test]
 fn adapters_do_not_know_one_another() {
     let tree = Tree::read();
     let rooms = layers::rooms(tree.rust_under("src/infrastructure/").map(|s| s.path.as_str()));

@@ -7,6 +7,7 @@ use super::source::{Named, Source};
 
 pub(super) const DOMAIN_MAY_USE: &[&str] = &["bytes"];
 pub(super) const SERVICES_MAY_USE: &[&str] = &["bytes", "graft-domain", "tracing"];
+pub(super) const STORE_MAY_USE: &[&str] = &["bytes", "crc32c", "graft-domain", "graft-services"];
 
 /// Modules of `std` through which the world comes in.
 const WORLD: &[&str] = &["env", "fs", "net", "os", "process", "thread", "time"];
@@ -103,10 +104,10 @@ pub(super) fn is_deterministic(source: &Source) -> Vec<Violation> {
         let clock = segments.windows(2).any(|s| s == ["Instant", "now"]);
         if world || clock {
             let whole = segments.join("::");
-            return Some(format!("names {whole}; what the services know of the world comes in events"));
+            return Some(format!("names {whole}; what this layer knows of the world is told to it"));
         }
         let luck = segments.iter().find(|s| UNREPEATABLE.contains(s))?;
-        Some(format!("names {luck}; the services repeat themselves exactly (use BTreeMap, BTreeSet)"))
+        Some(format!("names {luck}; this layer repeats itself exactly (use BTreeMap, BTreeSet)"))
     })
 }
 
@@ -152,7 +153,7 @@ pub(super) fn stays_in_its_room(source: &Source, rooms: &BTreeSet<&str>) -> Vec<
 /// The path from the root of the crate, for one that begins with `crate`, `self` or `super`.
 fn absolute<'a>(path: &'a str, segments: &[&'a str]) -> Option<Vec<&'a str>> {
     let file = path.strip_prefix("src/")?.trim_end_matches(".rs");
-    let mut module: Vec<&str> = file.split('/').filter(|s| *s != "mod").collect();
+    let mut module: Vec<&str> = file.split('/').filter(|s| *s != "mod" && *s != "lib").collect();
     let mut rest = segments;
     match *rest.first()? {
         "crate" => (module, rest) = (Vec::new(), &rest[1..]),
