@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graft._aio_members import AsyncMembers
     from graft._async_client import AsyncClient
     from graft._client import Client
+    from graft._cluster import LocalCluster
     from graft._config import Config
     from graft._context import Context
     from graft._errors import (
@@ -81,6 +82,7 @@ __all__ = [
     "Halted",
     "IdentityMismatch",
     "InvalidCall",
+    "LocalCluster",
     "Member",
     "Members",
     "MembershipRefused",
@@ -125,6 +127,7 @@ _HOMES = {
     "Event": "_events",
     "Events": "_events",
     "FellBehind": "_watch",
+    "LocalCluster": "_cluster",
     "Member": "_status",
     "Members": "_members",
     "Node": "_node",

@@ -207,20 +207,35 @@ class Node(Access[S]):
             if native is None:
                 return
             finished = native.stop(seconds)
-            self._ended.set()
-            self._last = _stopped(from_native(native.view(_LOOK_SECONDS)[0], native.address))
-            self._running = None
-            _lifecycle.untrack(self)
-            self._end_calls(seconds)
-            if finished:
-                self._machine.__dict__.pop(RUNNING, None)
-                self._remove_temporary()
+            self._settle(native, finished, seconds)
         if not finished:
             warnings.warn(
                 f"node {self.id} did not end within {seconds:g} s: is a command of its machine still running?",
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def _kill(self, seconds: float) -> bool:
+        """Ends it as `kill -9` would end its process, for a `LocalCluster`. False if a command still runs."""
+        _lifecycle.refuse_on_machine_thread("kill")
+        _lifecycle.refuse_after_fork(self._generation, self._title)
+        with self._lock:
+            native = self._running
+            if native is None:
+                return True
+            finished = native.kill(seconds)
+            self._settle(native, finished, seconds)
+        return finished
+
+    def _settle(self, native: NativeNode, finished: bool, seconds: float) -> None:
+        self._ended.set()
+        self._last = _stopped(from_native(native.view(_LOOK_SECONDS)[0], native.address))
+        self._running = None
+        _lifecycle.untrack(self)
+        self._end_calls(seconds)
+        if finished:
+            self._machine.__dict__.pop(RUNNING, None)
+            self._remove_temporary()
 
     def __enter__(self) -> Self:
         return self.start()

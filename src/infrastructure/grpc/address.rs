@@ -3,11 +3,14 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use super::faults::LinkFaults;
 
 /// Why a node cannot listen at an address.
 #[derive(Debug)]
@@ -90,11 +93,18 @@ pub(super) struct Connector {
     /// A look-up that took too long. The system cannot be told to give it up, so it is waited for rather than
     /// started again: one thread at the most is stuck in it.
     lookup: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
+    /// What may be in the way of members.
+    faults: Option<Arc<LinkFaults>>,
 }
 
 impl Connector {
     pub(super) fn new(address: String) -> Self {
-        Self { address, lookup: None }
+        Self { address, lookup: None, faults: None }
+    }
+
+    /// One that is cut off by the faults of this node's links.
+    pub(super) fn of_member(address: String, faults: &Arc<LinkFaults>) -> Self {
+        Self { faults: Some(Arc::clone(faults)), ..Self::new(address) }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -103,6 +113,10 @@ impl Connector {
 
     /// Takes at most `limit` to resolve and as long again to connect, shared among the addresses found.
     pub(super) async fn connect(&mut self, limit: Duration) -> io::Result<TcpStream> {
+        if let Some(faults) = &self.faults {
+            let passage = timeout(limit, faults.passage(&self.address)).await;
+            passage.map_err(|_| timed_out("connecting", limit))?;
+        }
         let found = self.lookup(limit).await?;
         let each = limit / u32::try_from(found.len().max(1)).unwrap_or(u32::MAX);
         let mut error = io::Error::new(ErrorKind::NotFound, "the name has no address");

@@ -245,7 +245,8 @@ impl Fetch {
             ..shared.config.clone()
         };
         let same = self.connector.take().filter(|connector| connector.address() == address);
-        let connector = self.connector.insert(same.unwrap_or_else(|| Connector::new(address.clone())));
+        let connector =
+            self.connector.insert(same.unwrap_or_else(|| Connector::of_member(address.clone(), &shared.faults)));
         let connection = Single::open(connector, &config, &shared.tasks, ANSWER_BYTES_MAX).await;
         let mut connection = connection.map_err(|none| match none {
             NoConnection::Unreachable(why) | NoConnection::Foreign(why) => {

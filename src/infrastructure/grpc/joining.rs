@@ -44,7 +44,11 @@ impl Transport {
         if let Some(earlier) = self.shared.joining.replace(Some(ended.clone())) {
             earlier.cancel();
         }
-        let given = addresses.into_iter().take(GIVEN_MAX).map(Connector::new).collect();
+        let given = addresses
+            .into_iter()
+            .take(GIVEN_MAX)
+            .map(|address| Connector::of_member(address, &self.shared.faults))
+            .collect();
         let shared = Arc::clone(&self.shared);
         let joiner = Joiner { shared: Arc::clone(&shared), given, learnt: BTreeMap::new() };
         shared.tasks.spawn(async move { ended.run_until_cancelled(joiner.run()).await });
@@ -150,7 +154,7 @@ impl Joiner {
         for (id, address) in members {
             let given = self.given.iter().any(|connector| connector.address() == address);
             if *id != self.shared.me && !given && !self.learnt.contains_key(id) {
-                self.learnt.insert(*id, Connector::new(address.clone()));
+                self.learnt.insert(*id, Connector::of_member(address.clone(), &self.shared.faults));
             }
         }
     }

@@ -50,6 +50,7 @@ mod dial;
 mod event;
 mod failure;
 mod failure_kinds;
+mod faults;
 mod feeding;
 mod fetching;
 mod handshake;
@@ -77,6 +78,7 @@ pub use address::{BindError, bind, is_address};
 pub use client::{ClerkSink, Happened, Lines, Watchers};
 pub use config::PeerConfig;
 pub use event::{Health, JoinTrouble, LinkStatus, LocalHello, Offers, Peer, PeerEvent, PeerSink, RefusedCode};
+pub use faults::{LinkFault, LinkFaults};
 pub use join_reply::JoinReply;
 pub use transport::Transport;
 

@@ -52,7 +52,7 @@ async fn greet(shared: &Arc<Shared>, id: NodeId, address: &str) -> Result<Introd
             "what listens at {address} does not answer as a node does ({why}): correct the address, or start {id} there"
         )
     };
-    let mut connector = Connector::new(address.to_owned());
+    let mut connector = Connector::of_member(address.to_owned(), &shared.faults);
     let connection = Single::open(&mut connector, &shared.config, &shared.tasks, REPLY_BYTES_MAX).await;
     let mut connection = connection.map_err(|none| match none {
         NoConnection::Unreachable(why) => {

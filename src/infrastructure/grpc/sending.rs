@@ -139,6 +139,7 @@ impl Transfer {
         while self.offset < self.total {
             let left = usize::try_from(self.total - self.offset).unwrap_or(usize::MAX);
             let bytes = left.min(self.part_bytes_max);
+            self.shared.faults.passage(&self.to.address).await;
             self.pace.take(bytes).await;
             let data = match self.read(bytes).await {
                 Ok(data) => data,

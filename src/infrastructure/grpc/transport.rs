@@ -19,6 +19,7 @@ use super::address::Connector;
 use super::config::PeerConfig;
 use super::dial::Dial;
 use super::event::{Health, LinkStatus, LocalHello, Offers, Peer, PeerEvent, PeerSink, RefusedCode};
+use super::faults::{Late, LinkFaults};
 use super::fetching::Fetches;
 use super::handshake::{Introduction, View};
 use super::joining::Joining;
@@ -57,6 +58,7 @@ pub(super) struct Shared {
     pub(super) joining: Joining,
     pub(super) probes: Arc<Semaphore>,
     pub(super) fetches: Fetches,
+    pub(super) faults: Arc<LinkFaults>,
 }
 
 /// The link to a peer, as seen from outside of its task.
@@ -64,6 +66,7 @@ pub(super) struct Shared {
 struct Link {
     address: String,
     outbox: Arc<Outbox>,
+    late: Arc<Late>,
     nudge: Arc<Notify>,
     ended: CancellationToken,
 }
@@ -107,6 +110,7 @@ impl Transport {
             joining: Joining::default(),
             probes: Arc::new(Semaphore::new(PROBES_MAX)),
             fetches: Fetches::default(),
+            faults: Arc::default(),
         });
         shared.tasks.spawn(server::accept(listener, Arc::clone(&shared)));
         Ok(Self { shared, address })
@@ -176,17 +180,29 @@ impl Transport {
 
     /// Queues messages in order, with at most one wake-up, and answers how many were not dropped.
     pub fn send_batch(&self, to: NodeId, messages: impl IntoIterator<Item = PeerMessage>) -> usize {
-        match self.shared.links().get(&to) {
-            Some(link) => {
-                link.outbox.push(messages.into_iter().filter(|message| addressed(message, self.shared.me, to)))
-            }
-            None => 0,
+        let links = self.shared.links();
+        let Some(link) = links.get(&to) else { return 0 };
+        let messages = messages.into_iter().filter(|message| addressed(message, self.shared.me, to));
+        let faults = &self.shared.faults;
+        match faults.at(&link.address) {
+            None => link.outbox.push(messages),
+            Some(fault) => faults.send(fault, messages, (&self.shared.tasks, &link.late, &link.outbox)),
         }
     }
 
     /// How it stands with the link to a peer; none if it is not one that was set.
     pub fn link(&self, peer: NodeId) -> Option<LinkStatus> {
         self.shared.links().get(&peer).map(|link| link.outbox.status())
+    }
+
+    /// What may be done to the links on purpose.
+    pub fn faults(&self) -> &Arc<LinkFaults> {
+        &self.shared.faults
+    }
+
+    /// Breaks every connection and drops what is queued, as the end of the process would. Nothing works afterwards.
+    pub fn break_off(&self) {
+        self.shared.tasks.kill();
     }
 
     /// Says goodbye, sends what is queued and ends every task, by force after `timeout`. The port is free afterwards.
@@ -216,13 +232,13 @@ impl Transport {
         let dial = Dial {
             shared: Arc::clone(&self.shared),
             peer,
-            connector: Connector::new(address.to_owned()),
+            connector: Connector::of_member(address.to_owned(), &self.shared.faults),
             outbox: Arc::clone(&outbox),
             nudge: Arc::clone(&nudge),
             ended: ended.clone(),
         };
         self.shared.tasks.spawn(dial.run());
-        Link { address: address.to_owned(), outbox, nudge, ended }
+        Link { address: address.to_owned(), outbox, late: Arc::default(), nudge, ended }
     }
 }
 

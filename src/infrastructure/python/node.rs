@@ -1,5 +1,6 @@
 //! A node as Python's layer holds it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use graft_services::api::View;
@@ -10,7 +11,7 @@ use super::calls::NativeCalls;
 use super::convert::{self, seconds};
 use super::machine::PyMachine;
 use super::{changes, errors, fork, logs};
-use crate::infrastructure::runtime::{Node, NodeConfig};
+use crate::infrastructure::runtime::{LinkFault, Node, NodeConfig};
 
 /// One node. It is started once and stopped once.
 #[pyclass(frozen, extends = NativeCalls, module = "graft._graft")]
@@ -67,6 +68,44 @@ impl NativeNode {
             return true;
         }
         py.detach(|| node.stop(seconds(timeout)))
+    }
+
+    /// Ends the node as if its process were killed. False if something was left behind after `timeout` seconds.
+    fn kill(&self, py: Python<'_>, timeout: f64) -> bool {
+        let Some(node) = self.node.get() else { return true };
+        if fork::refuse_in_child(py).is_err() {
+            return true;
+        }
+        py.detach(|| node.kill(seconds(timeout)))
+    }
+
+    /// Faults on the ways from here to the peers at these addresses, `(cut, delay in seconds, share lost)` each, and no
+    /// others.
+    fn link_faults(&self, faults: BTreeMap<String, (bool, f64, f64)>, seed: u64) {
+        let fault = |(cut, delay, drop)| LinkFault { cut, delay: seconds(delay), drop };
+        let by_address = faults.into_iter().map(|(address, of)| (address, fault(of))).collect();
+        if let Some(node) = self.node.get() {
+            node.faults().set_links(by_address, seed);
+        }
+    }
+
+    fn pause(&self) {
+        if let Some(node) = self.node.get() {
+            node.faults().pause();
+        }
+    }
+
+    fn resume(&self) {
+        if let Some(node) = self.node.get() {
+            node.faults().resume();
+        }
+    }
+
+    /// Has every write fail from now on.
+    fn fail_disk(&self) {
+        if let Some(node) = self.node.get() {
+            node.faults().fail_disk();
+        }
     }
 
     /// What the node says of itself, and what stands in the way of work: now, or, should its engine be busy for longer than a

@@ -16,6 +16,7 @@ use super::calls::Callers;
 use super::clock::Monotonic;
 use super::door_queue::Queue;
 use super::events::Events;
+use super::faults::Faults;
 use super::fitness::Fitness;
 use super::front::Standing;
 use super::hub::Hub;
@@ -110,6 +111,7 @@ pub(crate) struct Engine {
     pub(crate) notices: Vec<Notice>,
     pub(crate) outbox: BTreeMap<NodeId, Vec<PeerMessage>>,
     pub(crate) stopped: bool,
+    pub(crate) faults: Arc<Faults>,
 }
 
 impl Engine {
@@ -134,6 +136,7 @@ impl Engine {
 
     /// Everything that waits, then the timer (a heartbeat may have been among the messages), then what all of it wants done.
     fn turn(&mut self, first: Option<Message>) {
+        self.faults.gate();
         let clock = self.clock.clock();
         if let Some(first) = first {
             self.take(clock, first);

@@ -11,6 +11,7 @@ mod door;
 mod door_queue;
 mod engine;
 mod events;
+mod faults;
 mod fitness;
 mod front;
 mod hub;
@@ -37,6 +38,7 @@ use graft_services::{Read, Replica, Status, WhatIf};
 pub use calls::{Caller, Sink, Waiting, until};
 pub use client::{Client, ClientConfig};
 pub use events::{Happening, Happenings};
+pub use faults::{Faults, LinkFault};
 #[cfg(feature = "python")]
 pub(crate) use machine_worker::panic_words;
 
@@ -54,6 +56,7 @@ pub struct Node {
     front: Arc<Front>,
     doorkeeper: Arc<Doorkeeper>,
     ending: Arc<Ending>,
+    faults: Arc<Faults>,
 }
 
 /// Why a node did not start. Nothing of it is left running.
@@ -100,6 +103,11 @@ impl Node {
     /// What happened after the event of number `since`, after waiting for one at most so long.
     pub fn happenings(&self, since: u64, timeout: Duration) -> Happenings {
         self.front.events.after(since, timeout)
+    }
+
+    /// What may be done to this node on purpose, to see how its cluster bears it. The network cannot ask for it.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// Hands leadership over, answers everyone, and takes the node down. False if something, the user's code most likely, did

@@ -11,6 +11,7 @@ use graft_domain::NodeId;
 use super::calls::until;
 use super::clock::Monotonic;
 use super::engine::Message;
+use super::faults::Faults;
 use crate::infrastructure::grpc::Transport;
 
 /// Whoever gives a longer timeout than this means "however long it takes".
@@ -21,6 +22,7 @@ pub(crate) struct Parts {
     pub(crate) transport: Arc<Transport>,
     pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) threads: Vec<(JoinHandle<()>, Receiver<()>)>,
+    pub(crate) faults: Arc<Faults>,
 }
 
 /// The parts of a node, for as long as it has them.
@@ -73,6 +75,7 @@ impl Ending {
             let _ = self.inbox.send(Message::Kill);
             return self.wait(timeout);
         };
+        parts.transport.break_off();
         let clean = take_down(&self.inbox, parts, Message::Kill, timeout);
         self.finish(true);
         clean
@@ -117,7 +120,11 @@ impl Ending {
     fn begin(&self) -> Option<Parts> {
         let mut state = self.lock();
         match std::mem::replace(&mut *state, State::Ending) {
-            State::Running(parts) => Some(parts),
+            State::Running(parts) => {
+                // What stands still would not hear of it.
+                parts.faults.resume();
+                Some(parts)
+            }
             other => {
                 *state = other;
                 None
@@ -147,7 +154,7 @@ impl Ending {
 }
 
 fn take_down(inbox: &Sender<Message>, parts: Parts, last: Message, timeout: Duration) -> bool {
-    let Parts { transport, runtime, threads } = parts;
+    let Parts { transport, runtime, threads, .. } = parts;
     let deadline = Instant::now() + timeout;
     // Without an engine there is nobody to tell.
     let _ = inbox.send(last);

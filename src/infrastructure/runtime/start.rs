@@ -15,6 +15,7 @@ use super::clock::Monotonic;
 use super::door::Doorkeeper;
 use super::door_queue::Queue;
 use super::engine::{Engine, Message, weight};
+use super::faults::Faults;
 use super::fitness::Fitness;
 use super::front::{Front, Standing};
 use super::hub::Hub;
@@ -138,6 +139,7 @@ impl Build<'_> {
         let offers =
             Offers { files: Some(Arc::clone(&self.snapshots)), api: Some(Arc::<Doorkeeper>::clone(&doorkeeper)) };
         let transport = self.transport(&runtime, listener, peers.clone(), offers, engine.clone(), &inbox_bytes)?;
+        let faults = Arc::new(Faults::new(Arc::clone(transport.faults())));
         let (store, store_inbox) = channel();
         let cluster = replica.core().cluster();
         if self.opened.identity.cluster == ClusterId::UNKNOWN && cluster != ClusterId::UNKNOWN {
@@ -145,7 +147,7 @@ impl Build<'_> {
             transport.set_cluster(cluster);
             let _ = store.send(StoreJob::Cluster(cluster));
         }
-        let store_thread = start_store(config.id, self.wal, store_inbox, engine, killed)?;
+        let store_thread = start_store(config.id, self.wal, store_inbox, engine, (killed, Arc::clone(&faults)))?;
         let loop_ = Engine {
             replica,
             inbox,
@@ -167,6 +169,7 @@ impl Build<'_> {
             parting: None,
             outbox: std::collections::BTreeMap::new(),
             stopped: false,
+            faults: Arc::clone(&faults),
         };
         tracing::info!(node = %config.id, address = %self.address, data_dir = %config.data_dir.display(), "listening");
         if !config.join.is_empty() {
@@ -182,8 +185,8 @@ impl Build<'_> {
         // Without an engine nobody else would end the door's thread.
         threads.insert(0, start_engine(config.id, loop_, self.dead).inspect_err(|_| queue.close())?);
         threads.extend(self.threads);
-        ending.started(Parts { transport, runtime, threads });
-        Ok(Node { address: self.address, front, doorkeeper, ending })
+        ending.started(Parts { transport, runtime, threads, faults: Arc::clone(&faults) });
+        Ok(Node { address: self.address, front, doorkeeper, ending, faults })
     }
 
     fn peers(&self) -> PeerConfig {
@@ -302,10 +305,10 @@ fn start_store(
     wal: Wal,
     jobs: Receiver<StoreJob>,
     engine: Sender<Message>,
-    killed: Arc<AtomicBool>,
+    (killed, faults): (Arc<AtomicBool>, Arc<Faults>),
 ) -> Result<Thread, StartError> {
     thread(id, "log", move || {
-        let run = catch_unwind(AssertUnwindSafe(|| run_store(wal, &jobs, &engine, &killed)));
+        let run = catch_unwind(AssertUnwindSafe(|| run_store(wal, &jobs, &engine, &killed, &faults)));
         if let Err(panic) = run {
             let failed = graft_services::Event::StorageFailed(panic_words(&*panic));
             let _ = engine.send(Message::Event(failed));

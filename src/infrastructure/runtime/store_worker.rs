@@ -9,6 +9,7 @@ use graft_services::Event;
 use graft_services::ports::{LogStore, StoreError};
 
 use super::engine::Message;
+use super::faults::Faults;
 use crate::infrastructure::store::Wal;
 
 /// For the disk.
@@ -29,11 +30,18 @@ const FULL_RETRY: Duration = Duration::from_millis(100);
 /// Does the jobs in their order; writes that queued during the last sync go with the next one.
 ///
 /// Once `killed`, what still waits is dropped as a killed process would.
-pub(crate) fn run_store(wal: Wal, jobs: &Receiver<StoreJob>, engine: &Sender<Message>, killed: &AtomicBool) {
-    let mut work = Work { wal, engine, killed };
+pub(crate) fn run_store(
+    wal: Wal,
+    jobs: &Receiver<StoreJob>,
+    engine: &Sender<Message>,
+    killed: &AtomicBool,
+    faults: &Faults,
+) {
+    let mut work = Work { wal, engine, killed, faults };
     let mut writes = Vec::new();
     let mut held: Option<StoreJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
+        faults.gate();
         if killed.load(Ordering::Relaxed) {
             return;
         }
@@ -78,6 +86,7 @@ struct Work<'a> {
     wal: Wal,
     engine: &'a Sender<Message>,
     killed: &'a AtomicBool,
+    faults: &'a Faults,
 }
 
 impl Work<'_> {
@@ -105,7 +114,7 @@ impl Work<'_> {
     fn insist(&mut self, mut run: impl FnMut(&mut Wal) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let mut told = false;
         loop {
-            match run(&mut self.wal) {
+            match self.faults.disk().and_then(|()| run(&mut self.wal)) {
                 Err(StoreError::Full { path }) => {
                     if !told {
                         tracing::error!(%path, "no space left: nothing is written until there is");
