@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from graft._progress import Progress
     from graft._result import Result
     from graft._status import Member, Status
+    from graft._timeline import Timeline, TimelineEvent
     from graft._verbs import Calls
     from graft._verification import Verification
     from graft._watch import AsyncWatch, Emitted, FellBehind, Watch
@@ -99,6 +100,8 @@ __all__ = [
     "Status",
     "Stopped",
     "StorageError",
+    "Timeline",
+    "TimelineEvent",
     "Timeout",
     "TlsError",
     "TooLarge",
@@ -136,6 +139,8 @@ _HOMES = {
     "Result": "_result",
     "StateMachine": "_machine",
     "Status": "_status",
+    "Timeline": "_timeline",
+    "TimelineEvent": "_timeline",
     "Verification": "_verification",
     "Watch": "_watch",
     "WhatIf": "_what_if",

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from graft._graft import NativeCalls
     from graft._loops import Loops
     from graft._status import Status
+    from graft._timeline import Timeline
     from graft._units import Duration
     from graft._verification import Verification
     from graft._watch import Since, Watch
     from graft._what_if import Question, WhatIf
 
 S = TypeVar("S", bound=StateMachine)
+
+RECORD_SECONDS = 0.2
 
 
 class Access(Calls[S]):
@@ -165,6 +168,22 @@ class Access(Calls[S]):
         except GraftError as error:
             raise unfinished(error, self._last_status(), seconds) from None
 
+    def record(self, every: Duration = RECORD_SECONDS) -> Timeline:
+        """Records what happens and how things are, so often (default 0.2 s), until its `stop()` or the end of a `with`:
+
+        ```python
+        with cluster.record() as timeline:
+            cluster.kill(cluster.leader)
+        timeline.plot()
+        ```
+
+        Of a `LocalCluster` it has what every node sees, of a node or a client what that one sees.
+        """
+        from graft._timeline import record
+
+        self._engine("record")
+        return record(self, every)
+
     # What the calls use.
 
     def _engine(self, verb: str) -> NativeCalls:
@@ -216,6 +235,11 @@ class Access(Calls[S]):
             self._made_notifier.close(seconds)
         if self._made_loops is not None:
             self._made_loops.close()
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Any:  # noqa: ARG002
+        from graft._display import of_access
+
+        return of_access(self)
 
     def __repr__(self) -> str:
         if self._generation != _lifecycle.process.generation:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 import weakref
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from graft._config import Config, Settings
+    from graft._load import Load
     from graft._node import Node
     from graft._progress import Report
     from graft._status import Status
@@ -39,6 +41,7 @@ _READY_SECONDS = 20.0
 _ADD_SECONDS = 60.0
 _CONVERGE_SECONDS = 20.0
 _POLL_SECONDS = 0.005
+_TIMES_MAX = 10_000
 
 _named: weakref.WeakValueDictionary[str, LocalCluster[Any]] = weakref.WeakValueDictionary()
 
@@ -58,6 +61,7 @@ class LocalCluster(Mischief, Client[S]):
     """
 
     _noun = "cluster"
+    _load: Load | None = None
 
     def __init__(
         self,
@@ -96,6 +100,8 @@ class LocalCluster(Mischief, Client[S]):
         self._directory = Path(data_dir if self._temporary is None else self._temporary)  # type: ignore[arg-type]
         self._make = make
         self._lock_seats = threading.RLock()
+        # How long the last calls took, for whoever records.
+        self._times: deque[float] = deque(maxlen=_TIMES_MAX)
         self._luck = random.Random()  # noqa: S311 - which messages are lost is no secret
         self._seats: dict[str, Seat] = {}
         for number_ in range(1, number + 1):
@@ -125,6 +131,17 @@ class LocalCluster(Mischief, Client[S]):
         deadline = time.monotonic() + _READY_SECONDS
         for seat in self._seats.values():
             seat.node.wait_ready(max(0.001, deadline - time.monotonic()))
+
+    if not TYPE_CHECKING:  # the same signatures as those of every client
+
+        def execute(self, command: Any, /, *args: Any, **kwargs: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return super().execute(command, *args, **kwargs)
+            finally:
+                self._times.append(time.perf_counter() - begin)
+
+        execute.__doc__ = Client.execute.__doc__
 
     # Its nodes.
 
@@ -289,10 +306,44 @@ class LocalCluster(Mischief, Client[S]):
                 return False
         return True
 
+    def load(self, call: Callable[[], object] | None = None, *, threads: int = 2) -> Load:
+        """Has threads make one call after the other, to see the cluster at work: until `stop()` of what it returns, or
+        the end of a `with`. By default they call the first command whose arguments are numbers and texts.
+
+        Raises `ConfigError` if there is none and no `call` is given."""
+        from graft._load import Load
+
+        self._refuse_closed()
+        self._end_load()
+        self._load = Load(self, call, _units.count("threads", threads))
+        self._note("load", None, "a stream of commands begins")
+        return self._load
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether threads of `load` make calls now."""
+        return self._load is not None and self._load.is_running
+
+    def toggle_load(self) -> str:
+        """Begins a `load`, or ends the one that goes on. Returns, in words, which."""
+        if self.is_loaded:
+            ended = self._end_load()
+            return f"the stream of commands has ended: {ended}"
+        self.load()
+        return "a stream of commands goes to the cluster"
+
+    def _end_load(self) -> Load | None:
+        load, self._load = self._load, None
+        if load is not None:
+            load.stop()
+            self._note("load", None, f"the stream of commands has ended: {load.done} done, {load.failed} failed")
+        return load
+
     def close(self, timeout: Duration = _CLOSE_SECONDS) -> None:
         """Ends all nodes and removes the temporary directory. Closing twice is fine."""
         _lifecycle.refuse_on_machine_thread("close")
         if getattr(self, "_ended", None) is not None:
+            self._end_load()
             super().close(timeout)
             _lifecycle.untrack(self)
         with self._lock_seats:
@@ -331,6 +382,9 @@ class LocalCluster(Mischief, Client[S]):
             if status is not None and status.role == "leader" and status.has_quorum is not False:
                 leading.append((status.term, seat))
         return max(leading, key=lambda found: found[0])[1] if leading else None
+
+    def _begin_index(self) -> int:
+        return max((seat.node.status().membership_index for seat in self._all() if seat.is_live), default=0)
 
     def _refuse_closed(self) -> None:
         if self._ended.is_set():

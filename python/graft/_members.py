@@ -57,6 +57,11 @@ class Roster:
         """The change that is under way, in words; None if there is none."""
         return self._access.status().change
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:  # noqa: ARG002
+        from graft._display import of_members
+
+        return of_members(self)
+
     def __repr__(self) -> str:
         try:
             return table(self._access.status())

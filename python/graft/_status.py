@@ -79,6 +79,11 @@ class Status:
     error_code: str | None
     """The `code` of the `GraftError` that tells of `error`; None without one."""
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:  # noqa: ARG002
+        from graft._display import of_status
+
+        return of_status(self)
+
     @property
     def own(self) -> Member | None:
         """The member that this node is; None if it is none."""

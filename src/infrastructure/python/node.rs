@@ -89,6 +89,13 @@ impl NativeNode {
         }
     }
 
+    /// `(index, term)` of the newest entries in the log, at most `count` of them; None if the engine is busy.
+    fn newest_terms(&self, py: Python<'_>, count: u64) -> Option<Vec<(u64, u64)>> {
+        let node = self.node.get()?;
+        let terms = py.detach(|| node.newest_terms(count))?;
+        Some(terms.into_iter().map(|(index, term)| (index.0, term.0)).collect())
+    }
+
     fn pause(&self) {
         if let Some(node) = self.node.get() {
             node.faults().pause();

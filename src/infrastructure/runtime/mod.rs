@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use graft_domain::{Index, Term};
 use graft_services::api::{Api, Call, News, Reader, Then, View, Wake, Watch};
 use graft_services::change::{Ask, Change};
 use graft_services::ports::{Halt, StoreError};
@@ -98,6 +99,17 @@ impl Node {
     /// What the cluster would be after a change. None if the engine is gone or busy.
     pub fn outlook(&self, change: Change) -> Option<WhatIf> {
         self.front.look_now(move |replica| replica.what_if(&change))
+    }
+
+    /// The terms of the newest entries in the log, at most `count` of them, oldest first; where an entry is missing, they begin
+    /// behind it. None if the engine is gone or busy.
+    pub fn newest_terms(&self, count: u64) -> Option<Vec<(Index, Term)>> {
+        self.front.look_now(move |replica| {
+            let core = replica.core();
+            let last = core.last().index.0;
+            let entries = (last.saturating_sub(count) + 1..=last).filter_map(|index| core.entry(Index(index)));
+            entries.map(|entry| (entry.index, entry.term)).collect()
+        })
     }
 
     /// What happened after the event of number `since`, after waiting for one at most so long.
