@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
-.PHONY: help demo test test-rust test-python test-pythons chaos increments sabotage build wheel scenarios docs \
+.PHONY: help demo test test-rust test-python test-pythons chaos increments sabotage bench build wheel scenarios docs \
 	check check-rust check-python check-architecture check-docs check-dependencies fix clean rust
 
 help: ## Say what there is to make.
@@ -47,6 +47,20 @@ increments: $(VENV)/.wheel ## Kill 20 leaders under 8000 increments, miss and do
 
 sabotage: $(VENV)/.wheel ## Break the engine in two ways, see the chaos tests find it out.
 	$(PY) tools/sabotage.py $(SABOTAGE)
+
+# Where the module for benches lies: built without assertions, in the way of nothing else.
+BENCH := target/bench-python
+BENCH_PROFILE := $(if $(QUICK),quick,release)
+bench: $(VENV)/.tools | rust ## Measure beside limits and peers; QUICK=1 for one short round.
+	@command -v etcd >/dev/null || { echo "etcd is missing, and is installed as Debian's etcd-server"; \
+		{ apt-get install -y etcd-server || { apt-get update && apt-get install -y etcd-server; }; } >/dev/null 2>&1 \
+		|| echo "that failed: it is left out" >&2; }
+	$(PY) -m pip install --quiet --requirement requirements-bench.txt
+	rm -rf $(BENCH)
+	$(VENV)/bin/maturin build --profile $(BENCH_PROFILE) --locked --auditwheel skip --interpreter $(PY) --out $(BENCH)
+	$(PY) -m pip install --quiet --no-deps --target $(BENCH) $(BENCH)/*.whl
+	PYTHONPATH=$(BENCH) $(PY) benches/bench.py --profile $(BENCH_PROFILE) $(if $(QUICK),--quick) \
+		--json target/bench.jsonl --plot target/bench.png
 
 build: $(VENV)/.tools | rust ## Build into .venv as the Python files lie here: edit them and go on.
 	rm -f $(VENV)/.wheel

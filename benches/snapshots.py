@@ -128,13 +128,13 @@ def main(size: int) -> None:
             snapshot = load.rate(lambda: node.snapshot(timeout=300))
             peaks = {"sender": 0, "receiver": 0}
             argv = [sys.executable, __file__, "newcomer", f"{directory}/n2", f"127.0.0.1:{free_port()}", founder]
-            child = subprocess.Popen(argv, stdin=subprocess.PIPE)  # noqa: S603 - this very program
+            child = subprocess.Popen(argv, stdin=subprocess.PIPE)
             begun = time.monotonic()
             catching_up = load.rate(lambda: watch(node, {"sender": os.getpid(), "receiver": child.pid}, peaks))
             took = time.monotonic() - begun
             load.stop()
             child.communicate()
-    print(  # noqa: T201 - a program for people
+    print(
         json.dumps(
             {
                 "state_mib": size,

@@ -1,0 +1,168 @@
+//! Graft: a member in each process, with a machine that does nothing. Calls are made on the leader, on a follower, or by
+//! a client in this process.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use graft::domain::{Index, NodeId};
+use graft::infrastructure::runtime::{Client, ClientConfig, Node, NodeConfig};
+use graft::services::ports::{Command, Halt, Machine, Made, Reply, WriteSnapshot};
+
+use super::Subject;
+use super::load::{self, Kind, Load, Sample};
+use super::processes::{Process, free_addresses};
+
+struct Nothing;
+
+impl Machine for Nothing {
+    fn open(&mut self, _directory: &str) -> Result<Index, Halt> {
+        Ok(Index::ZERO)
+    }
+
+    fn apply(&mut self, commands: &[Command], made: &mut Made) -> Result<(), Halt> {
+        let replies = &mut made.replies;
+        replies.resize(replies.len() + commands.len(), Reply::Value(Bytes::new()));
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
+        Ok(Box::new(|_| Ok(())))
+    }
+
+    fn restore(&mut self, _file: Box<dyn Read + Send>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn digest(&mut self) -> Result<Bytes, String> {
+        Ok(Bytes::new())
+    }
+
+    fn query(&mut self, queries: &[Bytes], replies: &mut Vec<Reply>) {
+        replies.resize(queries.len(), Reply::Value(Bytes::new()));
+    }
+}
+
+/// The life of one member: `ID DIRECTORY ID=ADDRESS…`.
+pub(crate) fn member(mut arguments: impl Iterator<Item = String>) {
+    let (id, directory) = (arguments.next().unwrap(), arguments.next().unwrap());
+    let members: BTreeMap<NodeId, String> = arguments
+        .map(|member| {
+            let (id, address) = member.split_once('=').unwrap();
+            (NodeId::new(id).unwrap(), address.to_owned())
+        })
+        .collect();
+    let id = NodeId::new(&id).unwrap();
+    let mut config = NodeConfig::new(id, &members[&id], Path::new(&directory).join(id.as_str()));
+    config.members = Some(members);
+    let node = Node::start(&config, Box::new(Nothing)).unwrap();
+    let role = loop {
+        match node.status().role {
+            role @ ("leader" | "follower") if node.status().commit > Index::ZERO => break role,
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    println!("{role}");
+    std::io::stdout().flush().unwrap();
+    load::serve(|load| load::run(&node, load));
+}
+
+/// A cluster, and those who measure it.
+struct Cluster {
+    leader: Process,
+    followers: Vec<Process>,
+    client: Option<Client>,
+    _directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    fn start(members: usize) -> Self {
+        let directory = tempfile::tempdir_in("target").unwrap();
+        let addresses = free_addresses(members);
+        let named: Vec<String> =
+            addresses.iter().enumerate().map(|(number, address)| format!("n{}={address}", number + 1)).collect();
+        let start = |number: usize| {
+            let path = directory.path().to_str().unwrap().to_owned();
+            let mut arguments = vec!["graft-node".to_owned(), format!("n{}", number + 1), path];
+            arguments.extend(named.iter().cloned());
+            Process::start(&arguments)
+        };
+        let mut processes: Vec<Process> = (0..members).map(start).collect();
+        let roles: Vec<String> = processes.iter_mut().map(Process::first_line).collect();
+        let leads = roles.iter().position(|role| role == "leader").expect("nobody leads");
+        let leader = processes.remove(leads);
+        let client = Client::start(ClientConfig::new(addresses)).unwrap();
+        Self { leader, followers: processes, client: Some(client), _directory: directory }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            client.close(Duration::from_secs(1));
+        }
+    }
+}
+
+enum From {
+    Leader,
+    Follower,
+    Remote,
+}
+
+struct Calls {
+    cluster: Rc<RefCell<Cluster>>,
+    from: From,
+}
+
+impl Subject for Calls {
+    fn name(&self) -> String {
+        let from = match self.from {
+            From::Leader => "graft, on the leader",
+            From::Follower => "graft, on a follower",
+            From::Remote => "graft, by a client",
+        };
+        from.to_owned()
+    }
+
+    fn kinds(&self) -> &'static [Kind] {
+        match self.from {
+            From::Leader => &[Kind::Command, Kind::Linearizable, Kind::Lease],
+            From::Follower | From::Remote => &[Kind::Command, Kind::Linearizable],
+        }
+    }
+
+    fn run(&mut self, load: Load) -> Sample {
+        let mut cluster = self.cluster.borrow_mut();
+        match self.from {
+            From::Leader => cluster.leader.run(load),
+            From::Follower => cluster.followers[0].run(load),
+            From::Remote => load::run(cluster.client.as_ref().unwrap(), load),
+        }
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let cluster = self.cluster.borrow();
+        cluster.followers.iter().chain([&cluster.leader]).map(Process::id).collect()
+    }
+}
+
+pub(crate) fn subjects(names: &[&str], members: usize) -> Vec<Box<dyn Subject>> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let cluster = Rc::new(RefCell::new(Cluster::start(members)));
+    let subject = |name: &&str| {
+        let from = match *name {
+            "graft" => From::Leader,
+            "follower" => From::Follower,
+            _ => From::Remote,
+        };
+        Box::new(Calls { cluster: Rc::clone(&cluster), from }) as Box<dyn Subject>
+    };
+    names.iter().map(subject).collect()
+}
