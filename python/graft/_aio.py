@@ -14,8 +14,9 @@ from graft._machine import Command, Query, StateMachine
 from graft._plan import COMMAND, QUERY
 from graft._readiness import readiness
 from graft._resolving import remember
+from graft._result import Result
 from graft._snapshotting import unfinished
-from graft._verbs import SNAPSHOT_SECONDS, VERIFY_SECONDS, chosen, gathered
+from graft._verbs import SNAPSHOT_SECONDS, VERIFY_SECONDS, Proxy, chosen, gathered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from graft._graft import Completions
     from graft._loops import LoopCalls
     from graft._node import Node
+    from graft._plan import Plan
     from graft._reading import Consistency, Reading
     from graft._status import Status
     from graft._units import Duration
@@ -58,13 +60,7 @@ class AsyncCalls(Generic[S]):
     async def execute(self, command: Any, /, *args: Any, **kwargs: Any) -> Any:
         """See `Calls.execute`."""
         plan = self._access._catalog.plan(COMMAND, command, args, kwargs)
-        submit = partial(self._access._engine("execute").submit_execute, plan.body, self._seconds, None)
-        try:
-            reply, index, _ = await self._loop().send(COMMAND, submit)
-        except GraftError as error:
-            remember(error, self._access, plan, self._seconds)
-            raise
-        return plan.value(reply, index)
+        return (await self._finish(plan, self._send("execute", COMMAND, plan))).value
 
     @overload
     async def query(self, query: Query[S, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -75,9 +71,23 @@ class AsyncCalls(Generic[S]):
     async def query(self, query: Any, /, *args: Any, **kwargs: Any) -> Any:
         """See `Calls.query`."""
         plan = self._access._catalog.plan(QUERY, query, args, kwargs)
-        submit = partial(self._access._engine("query").submit_query, plan.body, self._seconds, self._reading)
-        reply, index, _ = await self._loop().send(QUERY, submit)
-        return plan.value(reply, index)
+        return (await self._finish(plan, self._send("query", QUERY, plan))).value
+
+    @overload
+    def submit(self, call: Command[S, P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[Result[R]]: ...
+    @overload
+    def submit(self, call: Query[S, P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[Result[R]]: ...
+    @overload
+    def submit(self, call: str, /, *args: Any, **kwargs: Any) -> asyncio.Task[Result[Any]]: ...
+    @overload
+    def submit(self, call: bytes, /) -> asyncio.Task[Result[Any]]: ...
+    def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> asyncio.Task[Result[Any]]:
+        """See `Calls.submit`. The call is sent at once, awaited or not; what it gives can be awaited. Raises
+        `RuntimeError` where no event loop runs."""
+        catalog, loop = self._access._catalog, asyncio.get_running_loop()
+        kind = catalog.kind_of(call)
+        plan = catalog.plan(kind, call, args, kwargs)
+        return loop.create_task(self._finish(plan, self._send("submit", kind, plan)))
 
     async def execute_many(
         self, calls: Iterable[tuple[Any, ...] | bytes], /, *, return_errors: bool = False
@@ -107,6 +117,11 @@ class AsyncCalls(Generic[S]):
     ) -> AsyncCalls[S]:
         """See `Calls.options`."""
         return AsyncCalls(self._access, *chosen(self, timeout, consistency, max_age, at_least))
+
+    @property
+    def proxy(self) -> Any:
+        """See `Calls.proxy`; what is called on this one can be awaited: `await node.aio.proxy.deposit("ann", 1)`."""
+        return Proxy(self)
 
     async def status(self) -> Status:
         """See `Node.status` and `Client.status`."""
@@ -158,6 +173,20 @@ class AsyncCalls(Generic[S]):
         except GraftError as error:
             raise unfinished(error, await self._access._last_status_later(), seconds) from None
         return int(index)
+
+    def _send(self, verb: str, kind: int, plan: Plan) -> asyncio.Future[Any]:
+        native = self._access._engine(verb)
+        if kind == COMMAND:
+            return self._loop().send(kind, partial(native.submit_execute, plan.body, self._seconds, None))
+        return self._loop().send(kind, partial(native.submit_query, plan.body, self._seconds, self._reading))
+
+    async def _finish(self, plan: Plan, sent: asyncio.Future[Any]) -> Result[Any]:
+        try:
+            reply, index, term = await sent
+        except GraftError as error:
+            remember(error, self._access, plan, self._seconds)
+            raise
+        return Result(plan.value(reply, index), index, term)
 
     async def _look(self, submit: Callable[[Completions, int], None]) -> Any:
         return await looked(self._access, self._seconds, submit)

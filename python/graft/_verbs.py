@@ -170,11 +170,11 @@ class Options(Calls[S]):
 
 
 class Proxy:
-    """See `Calls.proxy`."""
+    """See `Calls.proxy` and `AsyncCalls.proxy`."""
 
     __slots__ = ("_calls",)
 
-    def __init__(self, calls: Calls[Any]) -> None:
+    def __init__(self, calls: Calls[Any] | AsyncCalls[Any]) -> None:
         self._calls = calls
 
     def __getattr__(self, name: str) -> Any:

@@ -170,6 +170,42 @@ def test_the_same_for_await(trio):
     arun(main())
 
 
+def test_awaitable_calls_are_sent_when_they_are_submitted(trio):
+    async def main():
+        async with graft.AsyncClient(list(trio.members.values()), Bank, timeout=DEADLINE_SECONDS) as client:
+            sent = [client.submit(Bank.deposit, "ann", 1) for _ in range(200)]
+            # Nobody awaits them, and they are on their way: another call, made later, is answered after some of them.
+            while not all(one.done() for one in sent):
+                await client.execute(Bank.deposit, "bob", 1)
+            results = await asyncio.gather(*sent)
+            assert sorted(result.value for result in results) == list(range(1, 201))
+            assert len({result.index for result in results}) == 200
+            seen = await client.submit(Bank.balance, "ann")
+            assert (seen.value, seen.index >= max(result.index for result in results)) == (200, True)
+            assert (await client.submit("deposit", "ann", 1)).value == 201
+            with pytest.raises(graft.ApplyError, match="positive"):
+                await client.submit(Bank.deposit, "ann", -1)
+            with pytest.raises(TypeError):
+                client.submit(Bank.deposit, "ann", "much")
+            cancelled = client.submit(Bank.deposit, "eve", 1)
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            assert await client.proxy.deposit("ann", 1) == 202
+            assert await trio["n1"].aio.proxy.balance("ann") == 202
+            with pytest.raises(AttributeError, match="no command or query 'rob'"):
+                await client.proxy.rob("ann")
+        with pytest.raises(graft.Stopped):
+            await client.submit(Bank.deposit, "ann", 1)
+
+    arun(main())
+
+
+def test_submitting_to_no_loop_is_refused(client):
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        client.aio.submit(Bank.deposit, "ann", 1)
+
+
 def test_cancelling_disturbs_nobody(trio):
     async def main():
         async with graft.AsyncClient(list(trio.members.values()), Bank, timeout=DEADLINE_SECONDS) as client:

@@ -27,6 +27,7 @@ def mistakes(node: Node[Bank], lines: Node[Lines]) -> None:
 async def awaited(node: Node[Bank]) -> None:
     await node.aio.execute(Bank.deposit, "ann")  # bad: missing argument
     await node.aio.execute(Bank.balance, "ann")  # bad: a query is not a command
+    await node.aio.submit(Bank.deposit, 5, "ann")  # bad: the wrong way round
 
 
 def members(node: Node[Bank]) -> None:

@@ -88,6 +88,9 @@ def raw() -> None:
 async def service(node: Node[Bank]) -> None:
     assert_type(await node.aio.execute(Bank.deposit, "ann", 5), int)
     assert_type(await node.aio.options(timeout=0.5).query(Bank.balance, "ann"), int)
+    assert_type(await node.aio.submit(Bank.deposit, "ann", 5), graft.Result[int])
+    assert_type((await node.aio.submit(Bank.balance, "ann")).value, int)
+    await node.aio.proxy.deposit("ann", 5)
     try:
         await node.aio.execute("deposit", "ann", 5)
     except graft.ApplyError as error:
