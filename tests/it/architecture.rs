@@ -89,6 +89,15 @@ fn nothing_of_the_store_but_os_files_touches_the_world() {
 }
 
 #[test]
+fn the_simulator_has_no_luck_of_its_own() {
+    let manifest = Tree::manifest("src/simulation");
+    none(layers::dependencies_within("src/simulation/Cargo.toml", &manifest, layers::SIMULATION_MAY_USE));
+    let tree = Tree::read();
+    let worlds = tree.rust_under("src/simulation/").filter(|s| !s.path.ends_with("/main.rs"));
+    none(worlds.flat_map(layers::is_deterministic));
+}
+
+#[test]
 fn adapters_do_not_know_one_another() {
     let tree = Tree::read();
     let rooms = layers::rooms(tree.rust_under("src/infrastructure/").map(|s| s.path.as_str()));

@@ -8,6 +8,7 @@ use super::source::{Named, Source};
 pub(super) const DOMAIN_MAY_USE: &[&str] = &["bytes"];
 pub(super) const SERVICES_MAY_USE: &[&str] = &["bytes", "graft-domain", "tracing"];
 pub(super) const STORE_MAY_USE: &[&str] = &["bytes", "crc32c", "graft-domain", "graft-services"];
+pub(super) const SIMULATION_MAY_USE: &[&str] = &["bytes", "graft-domain", "graft-services", "graft-store"];
 
 /// Modules of `std` through which the world comes in.
 const WORLD: &[&str] = &["env", "fs", "net", "os", "process", "thread", "time"];

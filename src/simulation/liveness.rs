@@ -1,0 +1,192 @@
+//! Everything heals: within a bounded time there is one leader and one settled membership, all have converged, nobody waits,
+//! and everybody is served.
+
+use std::time::Duration;
+
+use graft_domain::{Membership, NodeId};
+use graft_services::change::Change;
+use graft_services::error::{Outcome, Refusal};
+use graft_services::{Consistency, Read, RequestId};
+
+use crate::history::Verdict;
+use crate::node::words;
+use crate::world::World;
+
+/// Within this time, in milliseconds, after everything healed.
+const WITHIN_MS: u64 = 30_000;
+
+impl World {
+    pub(crate) fn lives(&mut self) -> Verdict {
+        self.heal();
+        self.pass(3_000);
+        self.give_up_on_the_lost();
+        let leads = self.until(WITHIN_MS, |world| world.membership().is_some_and(|m| m.is_settled()));
+        if self.broken.is_some() {
+            return Ok(());
+        }
+        if !leads && self.has_lost_a_majority() {
+            self.coverage.saw("too many disks are lost");
+            return Ok(());
+        }
+        if !leads {
+            let membership = self.membership().ok_or("nobody leads though all is well")?;
+            return Err(format!("a change does not come to its end though all is well: {membership:?}"));
+        }
+        self.replace_the_lost()?;
+        let Some(membership) = self.membership() else { return Err("nobody leads any more".to_owned()) };
+        let members: Vec<NodeId> = membership.members.keys().copied().collect();
+        self.serves(&members)?;
+        if self.broken.is_some() {
+            return Ok(());
+        }
+        let applied = |world: &Self, id: &NodeId| Some(world.nodes.get(id)?.running.as_ref()?.work.applied);
+        let converged = self.until(WITHIN_MS, |world| {
+            let first = applied(world, &members[0]);
+            first.is_some() && members.iter().all(|id| applied(world, id) == first)
+        });
+        let all: Vec<_> = members.iter().map(|id| (*id, applied(self, id))).collect();
+        if !converged && self.broken.is_none() {
+            return Err(format!("not all have applied the same though all is well: {all:?}"));
+        }
+        self.one_leader(&membership)
+    }
+
+    fn one_leader(&self, membership: &Membership) -> Verdict {
+        let leader = self.leader();
+        for id in membership.members.keys() {
+            let Some(running) = self.nodes.get(id).and_then(|node| node.running.as_ref()) else { continue };
+            let core = running.replica.core();
+            if core.leader() != leader || **core.membership() != *membership {
+                return Err(format!("{id} follows {:?} by {:?}, {leader:?} leads", core.leader(), core.membership()));
+            }
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, milliseconds: u64) {
+        let end = self.now + Duration::from_millis(milliseconds);
+        self.run_until(end);
+    }
+
+    fn until(&mut self, milliseconds: u64, is_so: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + Duration::from_millis(milliseconds);
+        while self.now < end && self.broken.is_none() {
+            if is_so(self) {
+                return true;
+            }
+            self.pass(50);
+        }
+        is_so(self)
+    }
+
+    /// Whether the disks of a majority of some half are gone: nobody can help.
+    fn has_lost_a_majority(&self) -> bool {
+        let cores = self.nodes.values().filter_map(|node| Some(node.running.as_ref()?.replica.core()));
+        cores.into_iter().any(|core| {
+            let membership = core.membership();
+            let gone = |ids: Vec<NodeId>| 2 * ids.iter().filter(|id| self.is_no_help(**id)).count() >= ids.len().max(1);
+            gone(membership.voters().collect()) || (membership.is_joint() && gone(membership.outgoing().collect()))
+        })
+    }
+
+    /// A disk that is gone, or that never held anything: who has no log cannot tell whether it forgot what it promised, and
+    /// helps nobody to lead once something is committed.
+    fn is_no_help(&self, id: NodeId) -> bool {
+        let last =
+            self.nodes.get(&id).and_then(|node| node.running.as_ref()).map(|running| running.replica.core().last());
+        self.lost.contains(&id) || last == Some(graft_domain::EntryId::ZERO)
+    }
+
+    /// A change that waits for a disk that is gone is given up.
+    fn give_up_on_the_lost(&mut self) {
+        let waits = self.membership().is_some_and(|m| !m.is_settled() && self.lost.iter().any(|id| m.contains(id)));
+        if let Some(leader) = self.leader().filter(|_| waits) {
+            self.change(leader, Change::Cancel, 5_000);
+        }
+    }
+
+    /// Somebody looks after members whose disks are gone.
+    fn replace_the_lost(&mut self) -> Verdict {
+        for id in self.lost.clone() {
+            let (Some(leader), Some(membership)) = (self.leader(), self.membership()) else { continue };
+            if membership.contains(&id) {
+                self.change(leader, Change::Remove { id }, 10_000);
+                let gone = self
+                    .until(WITHIN_MS, |world| world.membership().is_some_and(|m| m.is_settled() && !m.contains(&id)));
+                if !gone && self.broken.is_none() {
+                    return Err(format!("{id} lost its disk and cannot be removed: {:?}", self.membership()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is asked now is answered, through every member.
+    fn serves(&mut self, members: &[NodeId]) -> Verdict {
+        let mut asked = self.ask_for_the_rest(members);
+        for (nth, id) in members.iter().enumerate() {
+            let body = bytes::Bytes::from(format!("fresh {nth} {}", self.requests));
+            asked.push(self.execute(*id, None, body, 20_000));
+            asked.push(self.read(*id, Read::of(Consistency::Linearizable), 20_000));
+            asked.push(self.read(*id, Read::of(Consistency::Lease), 20_000));
+        }
+        self.until(20_000, |world| asked.iter().all(|request| world.history.answer(*request).is_some()));
+        if self.broken.is_some() {
+            return Ok(());
+        }
+        asked.into_iter().try_for_each(|request| self.is_served(request))
+    }
+
+    fn is_served(&self, request: RequestId) -> Verdict {
+        match self.history.answer(request) {
+            // Of what was answered before, the answer may not be kept any more.
+            Some(
+                Outcome::Done { .. }
+                | Outcome::Refused(Refusal::SessionExpired | Refusal::Busy(_) | Refusal::TooLarge { .. })
+                | Outcome::Unknown { slot: None, .. },
+            ) => Ok(()),
+            other => Err(format!("call {} is answered {other:?} though all is well", request.0)),
+        }
+    }
+
+    /// Ends the story with what each node has come to.
+    pub(crate) fn look_around(&mut self) {
+        for id in self.ids() {
+            let lost = if self.lost.contains(&id) { ", its disk is gone" } else { "" };
+            let Some(node) = self.nodes.get(&id) else { continue };
+            let line = node.running.as_ref().map_or_else(|| format!("{id} is down{lost}"), |running| {
+                let (core, status) = (running.replica.core(), running.replica.status());
+                let (term, end, commit) = (core.term(), core.last(), core.commit());
+                let links: Vec<&str> = node.links.iter().map(NodeId::as_str).collect();
+                format!(
+                    "{id} is {} of term {term}, log upto {end}, committed upto {commit}, applied {}, by {} (at {}), \
+                     linked to {links:?}, {:?}{lost}",
+                    status.role, running.work.applied, words(core.membership()), core.membership_index(), status.error
+                )
+            });
+            self.note(|| line);
+        }
+    }
+
+    /// Counts how calls ended.
+    pub(crate) fn count_answers(&mut self) {
+        for asked in self.history.asked.values() {
+            let what = match (&asked.answer, asked.is_command()) {
+                (Some(Outcome::Done { reply: graft_services::ports::Reply::Raised(_), .. }), true) => {
+                    "a command raises"
+                }
+                (Some(Outcome::Done { .. }), true) => "a command is done",
+                (Some(Outcome::Done { .. }), false) => match asked.is_exact() {
+                    Some(true) => "a linearizable read",
+                    Some(false) => "a stale read",
+                    None => continue,
+                },
+                (Some(Outcome::Refused(_)), true) => "a command is refused",
+                (Some(Outcome::Unknown { .. }), true) => "a command is unknown",
+                (Some(Outcome::Compared { .. }), _) => "replicas are compared",
+                _ => continue,
+            };
+            self.coverage.saw(what);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a store has said to be durable, kept beside it, so that it can be held to its word.
+
+use graft_domain::{Entry, EntryId, Index, NodeId, Term, Write};
+use graft_services::ports::Opened;
+
+use crate::history::Verdict;
+
+/// The log as the store has acknowledged it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Shadow {
+    pub(crate) term: Term,
+    pub(crate) vote: Option<NodeId>,
+    /// The log begins after this entry.
+    pub(crate) base: EntryId,
+    pub(crate) entries: Vec<Entry>,
+    /// The newest snapshot.
+    pub(crate) snapshot: EntryId,
+}
+
+impl Shadow {
+    pub(crate) fn of(opened: &Opened) -> Self {
+        let recovered = &opened.recovered;
+        Self {
+            term: recovered.term,
+            vote: recovered.vote,
+            base: recovered.snapshot,
+            entries: recovered.entries.clone(),
+            snapshot: recovered.snapshot,
+        }
+    }
+
+    pub(crate) fn write(&mut self, write: &Write) {
+        (self.term, self.vote) = (write.term, write.vote);
+        if let Some(first) = write.entries.first() {
+            self.cut_after(first.index.prev());
+            self.entries.extend(write.entries.iter().cloned());
+        }
+    }
+
+    fn cut_after(&mut self, last: Index) {
+        let kept = self.entries.partition_point(|entry| entry.index <= last);
+        self.entries.truncate(kept);
+    }
+
+    pub(crate) fn compact(&mut self, covered: EntryId) {
+        if covered.index <= self.base.index {
+            return;
+        }
+        if self.holds(covered) {
+            let gone = self.entries.partition_point(|entry| entry.index <= covered.index);
+            self.entries.drain(..gone);
+        } else {
+            self.entries.clear();
+        }
+        self.base = covered;
+    }
+
+    pub(crate) fn entry(&self, index: Index) -> Option<&Entry> {
+        let first = self.entries.first()?.index.0;
+        self.entries.get(usize::try_from(index.0.checked_sub(first)?).ok()?)
+    }
+
+    pub(crate) fn holds(&self, id: EntryId) -> bool {
+        id.index < self.base.index || self.base == id || self.entry(id.index).is_some_and(|entry| entry.id() == id)
+    }
+
+    pub(crate) fn last(&self) -> EntryId {
+        self.entries.last().map_or(self.base, Entry::id)
+    }
+
+    /// The latest term that anything here proves.
+    pub(crate) fn proven_term(&self) -> Term {
+        self.term.max(self.last().term)
+    }
+
+    /// What was opened is this, or this with `in_flight`, which was being written when the machine went down.
+    pub(crate) fn is_found_again(&self, in_flight: &[Write], opened: &Opened) -> Result<bool, String> {
+        let mut more = self.clone();
+        for write in in_flight {
+            more.write(write);
+        }
+        match self.is_in(opened) {
+            Ok(()) => Ok(false),
+            Err(_) if !in_flight.is_empty() && more.is_in(opened).is_ok() => Ok(true),
+            Err(why) => Err(why),
+        }
+    }
+
+    fn is_in(&self, opened: &Opened) -> Verdict {
+        let recovered = &opened.recovered;
+        if recovered.snapshot.index < self.snapshot.index {
+            return Err(format!("the snapshot of {} is gone, {} is there", self.snapshot, recovered.snapshot));
+        }
+        let mut cut = self.clone();
+        if recovered.snapshot.index > cut.base.index {
+            cut.compact(recovered.snapshot);
+        }
+        if recovered.entries != cut.entries {
+            let found = recovered.entries.last().map_or(recovered.snapshot, Entry::id);
+            return Err(format!("the log ended with {} and ends with {found}, or differs before", cut.last()));
+        }
+        let later = recovered.snapshot.term > self.term && recovered.term == recovered.snapshot.term;
+        if !later && (recovered.term, recovered.vote) != (self.term, self.vote) {
+            let (term, vote) = (recovered.term, recovered.vote);
+            return Err(format!("term {} with vote {:?} were durable, found {term} {vote:?}", self.term, self.vote));
+        }
+        Ok(())
+    }
+}
