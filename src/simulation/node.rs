@@ -374,9 +374,15 @@ impl World {
             let run = running.run;
             self.at(now + Duration::from_micros(5), Happening::Turn(id, run));
         }
+        // First: one of the effects may be the end of the node.
+        self.look_at(id);
         for effect in effects {
             self.perform(id, effect);
         }
+        self.set_alarm(id);
+    }
+
+    fn look_at(&mut self, id: NodeId) {
         let Some(running) = self.nodes.get(&id).and_then(|node| node.running.as_ref()) else { return };
         let core = running.replica.core();
         let marks = [core.term().0, core.commit().0, core.last().index.0, core.applied().0];
@@ -385,7 +391,6 @@ impl World {
             self.mark(word);
         }
         self.must(verdict);
-        self.set_alarm(id);
     }
 
     fn leases_end(&self) -> Result<(), String> {
