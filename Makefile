@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
-.PHONY: help demo test test-rust test-python test-pythons simulate chaos increments sabotage bench build wheel scenarios docs \
+.PHONY: help demo test test-rust test-python test-pythons simulate mutants chaos increments sabotage bench build wheel scenarios docs \
 	check check-rust check-python check-architecture check-docs check-dependencies fix clean rust
 
 help: ## Say what there is to make.
@@ -42,6 +42,9 @@ SEEDS ?= 2000
 export SEEDS SEED FIRST LYING HORIZON
 simulate: | rust ## Try SEEDS=2000 simulated worlds on all cores, every check after every step.
 	cargo run --quiet --profile fast --locked -p graft-simulation
+
+mutants: $(VENV)/.tools | rust ## Put small bugs into a copy of the tree, see simulated worlds find each; write docs/mutants.md.
+	$(PY) tools/mutants.py --report docs/mutants.md $(MUTANTS)
 
 # More arguments, such as --seed 7 or --network namespaces: make chaos CHAOS="--seed 7".
 SECONDS ?= 600

@@ -149,3 +149,21 @@ fn the_lints_of_the_services_are_those_of_the_house_and_more() {
 fn no_path_of_somebodys_machine() {
     none(Tree::read().texts().flat_map(|(path, text)| manners::private_paths(path, text)));
 }
+
+#[test]
+fn every_scenario_has_its_tests() {
+    let (tree, path) = (Tree::read(), "docs/scenarios.md");
+    let text = Tree::file(path);
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| S")).collect();
+    assert_eq!(rows.len(), 51, "the list of known bugs has 51");
+    let exists = |name: &str| {
+        let story = format!("src/domain/scenarios/{name}.txt");
+        let test = format!("fn {name}()");
+        tree.texts().any(|(path, _)| path == story) || tree.rust().any(|source| source.code.contains(&test))
+    };
+    for row in rows {
+        let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        let missing: Vec<_> = names.iter().filter(|name| !exists(name)).collect();
+        assert!(!names.is_empty() && missing.is_empty(), "{row}: {missing:?} is not there");
+    }
+}
