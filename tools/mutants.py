@@ -2,9 +2,9 @@
 
     mutants.py [--only NAME ...] [--seconds 60] [--report docs/mutants.md]
 
-What no world shows, the golden transcripts may. A mutant is one text in one file that is replaced by another. It is caught when the simulator finds a world in which
-something does not hold; `survived` after the seconds is a hole in the simulator, or a mutant that changes nothing that
-anybody can see. Exit status 1 if one survived, or does not apply any more.
+A mutant is one text in one file that is replaced by another; mutants.toml lists them. It is caught when the simulator
+finds a world in which something does not hold, or else by the golden transcripts. One that survived is a hole in both,
+or changes nothing that anybody can see. Exit status 1 if one survived, or does not apply any more.
 """
 
 from __future__ import annotations
