@@ -10,7 +10,7 @@ use graft_services::ports::PeerMessage;
 use crate::world::{Happening, World};
 
 /// How often connections that are not there are tried.
-const LINKS_EVERY: Duration = Duration::from_millis(60);
+const LINKS_EVERY: Duration = Duration::from_millis(120);
 
 #[derive(Debug, Default)]
 pub(crate) struct Network {

@@ -395,7 +395,7 @@ impl World {
 
     fn leases_end(&self) -> Result<(), String> {
         for node in self.nodes.values() {
-            if let Some(running) = &node.running {
+            if let Some(running) = node.running.as_ref().filter(|running| running.replica.core().is_leader()) {
                 self.checks.leases(running.replica.core(), node.pace.shows(self.now))?;
             }
         }
