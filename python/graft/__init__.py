@@ -54,8 +54,10 @@ if TYPE_CHECKING:
     from graft._verification import Verification
     from graft._watch import AsyncWatch, Emitted, FellBehind, Watch
     from graft._what_if import WhatIf
+    from graft.tls import TLS
 
 __all__ = [
+    "TLS",
     "AddressInUse",
     "ApplyError",
     "AsyncCalls",
@@ -115,6 +117,7 @@ __all__ = [
 
 # Names are loaded at first use, which keeps `import graft` a matter of a millisecond.
 _HOMES = {
+    "TLS": "tls",
     "AsyncCalls": "_aio",
     "AsyncClient": "_async_client",
     "AsyncEvents": "_events",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from graft._units import Duration
+    from graft.tls import TLS
 
 S = TypeVar("S", bound=StateMachine)
 
@@ -38,7 +39,7 @@ class AsyncClient(AsyncCalls[S]):
         machine: type[S],
         *,
         timeout: Duration = TIMEOUT_SECONDS,
-        tls: None = None,
+        tls: TLS | None = None,
         session_ttl: Duration | None = None,
     ) -> None:
         """See `Client`."""

@@ -15,6 +15,7 @@ from graft._errors import ConfigError, GraftError, NoLeader, NoQuorum, NotLeader
 from graft._machine import StateMachine
 from graft._readiness import all_is_well
 from graft._status import Status, from_native
+from graft.tls import checked_tls, material
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from graft._graft import NativeClient
     from graft._units import Duration
+    from graft.tls import TLS
 
 S = TypeVar("S", bound=StateMachine)
 
@@ -61,7 +63,7 @@ class Client(Access[S]):
         machine: type[S],
         *,
         timeout: Duration = TIMEOUT_SECONDS,
-        tls: None = None,
+        tls: TLS | None = None,
         session_ttl: Duration | None = None,
     ) -> None:
         """Checks everything that can be checked without asking the cluster.
@@ -70,7 +72,7 @@ class Client(Access[S]):
         - `machine`: your `StateMachine`, the class itself: its commands and queries are what can be called. It is never
           made.
         - `timeout`: how long a call waits unless `options(timeout=...)` says otherwise; default 10 s.
-        - `tls`: only None, for members that talk plainly.
+        - `tls`: a `graft.TLS` with a certificate of the cluster; None for members that talk plainly.
         - `session_ttl`: how long the cluster remembers the answers of this client's commands after the last one, at
           least 1 s; by default that of the cluster, see `Config.session_ttl`.
 
@@ -79,11 +81,7 @@ class Client(Access[S]):
         kind = _checked_machine(machine)
         self.endpoints = _address.checked_endpoints(endpoints)
         """The addresses that it was given."""
-        if tls is not None:
-            raise ConfigError(
-                f"tls={tls!r:.100}: clients do not speak TLS yet, and nothing is sent in the open against your word; "
-                "leave it out on a network that you trust"
-            )
+        self._tls = checked_tls(tls)
         self._session_ttl = None if session_ttl is None else _units.seconds("session_ttl", session_ttl)
         if self._session_ttl is not None and self._session_ttl < _SESSION_TTL_MIN:
             raise ConfigError(f"session_ttl={session_ttl!r} is below 1 s: a session would end between two calls")
@@ -187,7 +185,7 @@ class Client(Access[S]):
             raise self._late(seconds) from None
 
     def _native_config(self) -> dict[str, object]:
-        return {"endpoints": list(self.endpoints), "session_ttl": self._session_ttl}
+        return {"endpoints": list(self.endpoints), "session_ttl": self._session_ttl, "tls": material(self._tls)}
 
     def _not_running(self) -> Stopped:
         return Stopped(f"the {self._title} is closed", fix="make a new client")

@@ -10,6 +10,7 @@ from graft._files import Sink, Source
 
 __all__ = [
     "Completions",
+    "NativeAuthority",
     "NativeCalls",
     "NativeClient",
     "NativeEvents",
@@ -81,6 +82,12 @@ class NativeNode(NativeCalls):
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def fail_disk(self) -> None: ...
+
+@final
+class NativeAuthority:
+    def __new__(cls, cluster: str) -> NativeAuthority: ...
+    def node(self, id_: str, /) -> tuple[bytes, bytes, bytes]: ...
+    def client(self, name: str, role: str) -> tuple[bytes, bytes, bytes]: ...
 
 @final
 class NativeClient(NativeCalls):

@@ -21,6 +21,7 @@ from graft._machine import RUNNING, StateMachine
 from graft._readiness import all_is_well, readiness, refuse_ended
 from graft._serving import Ending, ending_signals
 from graft._status import Status, from_native, idle
+from graft.tls import checked_tls, material
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from graft._aio import AsyncNode
     from graft._graft import NativeNode
     from graft._units import Duration
+    from graft.tls import TLS
 
 S = TypeVar("S", bound=StateMachine)
 
@@ -67,6 +69,7 @@ class Node(Access[S]):
         members: Mapping[str, str] | None = None,
         join: str | Iterable[str] | None = None,
         bind: str | None = None,
+        tls: TLS | None = None,
         config: Config | None = None,
         **settings: Unpack[Settings],
     ) -> None:
@@ -85,6 +88,8 @@ class Node(Access[S]):
           asks to be let in, gets the log, and votes once it has it; `wait_ready()` waits for that. Say the same at
           every start: a node that is a member already only announces its address.
         - `bind`: the address to listen on, if it is not the announced one: "0.0.0.0:7001".
+        - `tls`: a `graft.TLS` with this member's own certificate: every connection is then encrypted, and both sides
+          prove who they are. Without it whoever reaches the port may do anything.
         - `config`, `settings`: see `Config`; a setting given here wins.
 
         Raises `TypeError` if the machine cannot be replicated, `ConfigError` for anything else.
@@ -100,6 +105,7 @@ class Node(Access[S]):
             raise ConfigError(
                 "give members, to found a cluster together, or join, to enter one that runs, but not both"
             )
+        self._tls = checked_tls(tls)
         self._founding = _address.checked_members(members, self.id, self._announced)
         self._join = _address.checked_join(join, self._announced)
         self._data_dir = _checked_directory(data_dir)
@@ -135,9 +141,9 @@ class Node(Access[S]):
     def start(self) -> Self:
         """Opens the directory, listens, and takes part. Returns the node; a node that runs already is left alone.
 
-        Raises `ConfigError` (`AddressInUse`), `StorageError` (`Corruption`), `IdentityMismatch`, `ClusterMismatch`, or
-        `TypeError` if the state of the machine cannot be kept. Warns (`RuntimeWarning`) if the directory has never had
-        a member that was given.
+        Raises `ConfigError` (`AddressInUse`), `TlsError`, `StorageError` (`Corruption`), `IdentityMismatch`,
+        `ClusterMismatch`, or `TypeError` if the state of the machine cannot be kept. Warns (`RuntimeWarning`) if the
+        directory has never had a member that was given.
         """
         _lifecycle.refuse_after_fork(self._generation, self._title)
         _lifecycle.refuse_on_machine_thread("start")
@@ -359,6 +365,7 @@ class Node(Access[S]):
             "data_dir": self._temporary if self._data_dir is None else self._data_dir,
             "members": self._founding,
             "join": list(self._join),
+            "tls": material(self._tls),
             "election_timeout": self.config.election_timeout,
             "heartbeat": self.config.heartbeat,
             "command_bytes_max": self.config.command_bytes_max,
@@ -408,4 +415,4 @@ def _checked_config(config: object, settings: Settings) -> Config:
     return config.replace(**settings) if settings else config
 
 
-_PARAMETERS = ("id", "address", "data_dir", "members", "join", "bind", "config")
+_PARAMETERS = ("id", "address", "data_dir", "members", "join", "bind", "tls", "config")

@@ -6,5 +6,6 @@ pub mod grpc;
 #[cfg(feature = "python")]
 pub mod python;
 pub mod runtime;
+pub mod tls;
 
 pub use graft_store as store;

@@ -45,6 +45,8 @@ pub enum Refusal {
     /// The session that the command names does not exist any more. The command was not applied by this attempt; an earlier
     /// one under the same place in the session may have been.
     SessionExpired,
+    /// Who calls may not do this; the text says who that is and what it takes.
+    Denied(String),
     /// No replica could make anything of the call: an unknown name, wrong types; the text says what is wrong.
     Invalid(String),
 }
@@ -92,7 +94,7 @@ impl fmt::Display for Refusal {
             Self::Busy(what) => write!(f, "busy: {what}"),
             Self::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the limit of {limit}"),
             Self::Timeout => f.write_str("the deadline came first; nothing was applied"),
-            Self::Membership(why) | Self::Unreachable(why) => f.write_str(why),
+            Self::Membership(why) | Self::Unreachable(why) | Self::Denied(why) => f.write_str(why),
             Self::Snapshot(why) => write!(f, "no snapshot was taken: {why}"),
             Self::Removed => f.write_str("this node was removed from the cluster"),
             Self::Stopped => f.write_str("the node is stopped"),

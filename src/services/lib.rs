@@ -11,6 +11,7 @@ pub mod commands;
 mod ending;
 pub mod error;
 mod heard;
+pub mod identity;
 mod links;
 mod membership;
 mod notice;

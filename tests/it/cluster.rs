@@ -515,6 +515,6 @@ fn a_directory_is_not_free_while_its_machine_works() {
     assert!(node.stop(PATIENCE));
 }
 
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }

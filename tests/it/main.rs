@@ -11,4 +11,5 @@ mod proxy;
 mod sessions;
 mod shutdown;
 mod strangers;
+mod tls;
 mod watch;

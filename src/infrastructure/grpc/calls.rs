@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use graft_services::api::{Call, Caller, Sink};
 use graft_services::error::{Outcome, Refusal};
+use graft_services::identity::{Identity, Role};
 use graft_services::ports::Reply;
 use prost::Message as _;
 use tokio::sync::{Notify, mpsc, watch};
@@ -73,6 +74,8 @@ struct Answer {
 
 struct Stream {
     desk: Desk,
+    /// Who calls, if that is known.
+    identity: Option<Identity>,
     calls: Streaming<wire::CallBatch>,
     out: mpsc::Sender<Result<wire::AnswerBatch, Status>>,
     leading: watch::Receiver<Known>,
@@ -101,10 +104,11 @@ enum End {
 }
 
 /// Serves a stream until it ends.
-pub(super) fn begin(desk: &Desk, calls: Streaming<wire::CallBatch>) -> Answers {
+pub(super) fn begin(desk: &Desk, identity: Option<Identity>, calls: Streaming<wire::CallBatch>) -> Answers {
     let (out, answers) = mpsc::channel(1);
     let stream = Stream {
         desk: desk.clone(),
+        identity,
         calls,
         out,
         leading: desk.leading.watch(),
@@ -248,7 +252,7 @@ impl Stream {
                 Ok(call) => (call.asked.kind(), Ok(call)),
                 Err(refusal) => (Kind::Execute, Err(refusal)),
             };
-            let allowed = asked.and_then(|call| self.within_limits(call));
+            let allowed = asked.and_then(|call| self.authorised(call)).and_then(|call| self.within_limits(call));
             match allowed {
                 Ok(call) => {
                     let caller = self.open_call(&call);
@@ -259,6 +263,19 @@ impl Stream {
         }
         run.flush(&self.desk);
         Ok(())
+    }
+
+    /// Whoever may only read, only reads.
+    fn authorised(&self, call: Numbered) -> Result<Numbered, Refusal> {
+        match &self.identity {
+            Some(identity) if identity.role() < Role::Writer && call.asked.kind() != Kind::Query => {
+                Err(Refusal::Denied(format!(
+                    "{identity} may not execute commands: that takes the role {}. Use a certificate of that role",
+                    Role::Writer
+                )))
+            }
+            _ => Ok(call),
+        }
     }
 
     /// One batch may have more calls than a stream may have in flight.

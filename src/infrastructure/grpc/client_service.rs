@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use graft_services::api::{Call, News};
 use graft_services::error::Refusal;
+use graft_services::identity::Identity;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
@@ -58,7 +59,8 @@ impl Client for ClientService {
     }
 
     async fn calls(&self, request: Request<Streaming<wire::CallBatch>>) -> Result<Response<Self::CallsStream>, Status> {
-        Ok(Response::new(calls::begin(&self.desk, request.into_inner())))
+        let identity = request.extensions().get::<Identity>().cloned();
+        Ok(Response::new(calls::begin(&self.desk, identity, request.into_inner())))
     }
 
     async fn query(&self, request: Request<wire::QueryRequest>) -> Result<Response<wire::QueryResponse>, Status> {

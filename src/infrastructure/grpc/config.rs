@@ -6,6 +6,7 @@ use rustix::process::{Resource, getrlimit};
 use tracing::info;
 
 use super::admission::Limits;
+use super::security::Security;
 
 /// Limits and times of the transport between members. Every queue and every wait has one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,6 +54,8 @@ pub struct PeerConfig {
     pub snapshot_part_bytes_max: usize,
     /// How long a transfer of a snapshot may stand still before it is broken off, on either side. 10 s.
     pub snapshot_stall_timeout: Duration,
+    /// What every connection is secured with. Nothing.
+    pub security: Security,
 }
 
 impl Default for PeerConfig {
@@ -78,6 +81,7 @@ impl Default for PeerConfig {
             snapshot_bytes_per_second: 128 << 20,
             snapshot_part_bytes_max: 1 << 20,
             snapshot_stall_timeout: Duration::from_secs(10),
+            security: Security::default(),
         }
     }
 }

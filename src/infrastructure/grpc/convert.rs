@@ -80,6 +80,7 @@ fn refusal_bytes_max(refusal: &Refusal) -> usize {
         Refusal::Busy(text)
         | Refusal::Halted(text)
         | Refusal::Invalid(text)
+        | Refusal::Denied(text)
         | Refusal::Membership(text)
         | Refusal::Snapshot(text) => text.len(),
         _ => NodeId::BYTES_MAX,
@@ -243,7 +244,8 @@ fn encode_refusal(refusal: Refusal) -> wire::Refusal {
         Refusal::Stopped => Why::Stopped(refusal::Stopped {}),
         Refusal::Halted(why) => Why::Halted(clipped(why)),
         Refusal::SessionExpired => Why::SessionExpired(refusal::SessionExpired {}),
-        Refusal::Invalid(what) => Why::Invalid(clipped(what)),
+        // Between members nobody is denied: the one that was asked has judged.
+        Refusal::Invalid(what) | Refusal::Denied(what) => Why::Invalid(clipped(what)),
     };
     wire::Refusal { why: Some(why) }
 }

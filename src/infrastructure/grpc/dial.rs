@@ -134,8 +134,8 @@ impl Dial {
 
     /// Makes the call, up to the answer.
     async fn call(&self, stream: TcpStream, tasks: &Tasks) -> Result<(wire::Hello, Streaming<wire::Hello>), End> {
-        let client = http2::client(stream, &self.shared.config, tasks, ANSWER_BYTES_MAX).await;
-        let mut client = client.map_err(|error| End::Unreachable(self.failed("does not speak HTTP/2", &error)))?;
+        let client = http2::client(stream, &self.shared.config, tasks, ANSWER_BYTES_MAX, Some(self.peer)).await;
+        let mut client = client.map_err(|error| End::Unreachable(self.failed("cannot be linked to", &error)))?;
         // In this order: a cluster that becomes known after the introduction was written is announced on the call.
         let mut request = Request::new(self.outbox.call());
         let hello = self.shared.view.borrow().hello(&self.peer);

@@ -169,6 +169,7 @@ fn understood(info: &ErrorInfo, words: &str, again: bool) -> Failure {
         "HALTED" => Refusal::Halted(without(kinds::HALTED_PREFIX)),
         "SESSION_EXPIRED" => Refusal::SessionExpired,
         "INVALID_CALL" => Refusal::Invalid(words.to_owned()),
+        "TLS" => Refusal::Denied(words.to_owned()),
         "UNKNOWN_OUTCOME" => {
             let field = |key| number(key).filter(|number| *number > 0);
             let slot = field("session").zip(field("sequence"));

@@ -73,6 +73,11 @@ const fn kind(reason: &'static str, code: Code, retry_after: Option<Duration>, f
     Kind { reason, code, retry_after, fix }
 }
 
+const fn denied() -> Kind {
+    let fix = "use a certificate of the role that the message names";
+    kind("TLS", Code::PermissionDenied, None, fix)
+}
+
 fn refused(refusal: &Refusal) -> Kind {
     match refusal {
         Refusal::NotLeader { .. } => kind(
@@ -136,6 +141,7 @@ fn refused(refusal: &Refusal) -> Kind {
             None,
             "open another session; a command that was sent before may have been applied then, so look at the state first",
         ),
+        Refusal::Denied(_) => denied(),
         Refusal::Invalid(_) => {
             kind("INVALID_CALL", Code::InvalidArgument, None, "correct the call as the message says")
         }

@@ -247,7 +247,7 @@ impl Fetch {
         let same = self.connector.take().filter(|connector| connector.address() == address);
         let connector =
             self.connector.insert(same.unwrap_or_else(|| Connector::of_member(address.clone(), &shared.faults)));
-        let connection = Single::open(connector, &config, &shared.tasks, ANSWER_BYTES_MAX).await;
+        let connection = Single::open(connector, &config, &shared.tasks, ANSWER_BYTES_MAX, Some(leader)).await;
         let mut connection = connection.map_err(|none| match none {
             NoConnection::Unreachable(why) | NoConnection::Foreign(why) => {
                 Trouble::Broken(format!("{leader} at {address} cannot be connected to: {why}"))

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use graft_domain::NodeId;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -42,15 +43,26 @@ impl Single {
         config: &PeerConfig,
         tasks: &Tasks,
         answer_bytes_max: usize,
+        expected: Option<NodeId>,
     ) -> Result<Self, NoConnection> {
         let words = |error: &dyn Display| error.to_string();
         let stream = connector.connect(config.connect_timeout).await;
         let stream = stream.map_err(|error| NoConnection::Unreachable(words(&error)))?;
         let (tasks, closes) = tasks.subgroup();
-        let client = client(stream, config, &tasks, answer_bytes_max).await;
+        let client = client(stream, config, &tasks, answer_bytes_max, expected).await;
         let client = client.map_err(|error| NoConnection::Foreign(words(&error)))?;
         Ok(Self { client, _closes: closes })
     }
+}
+
+/// An error, with all that is behind it.
+fn chained(error: &dyn Error) -> String {
+    let (mut why, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        why = format!("{why}: {error}");
+        cause = error.source();
+    }
+    why
 }
 
 /// What a status says, with all that is behind it.
@@ -70,16 +82,29 @@ pub(super) async fn client(
     config: &PeerConfig,
     tasks: &Tasks,
     answer_bytes_max: usize,
-) -> Result<PeerClient<Http2>, hyper::Error> {
+    expected: Option<NodeId>,
+) -> Result<PeerClient<Http2>, String> {
     // The path is what matters; the authority is a formality of HTTP.
     let origin = http::Uri::from_static("http://graft.invalid");
-    Ok(PeerClient::with_origin(http2(stream, config, tasks).await?, origin)
+    Ok(PeerClient::with_origin(secured(stream, config, tasks, expected).await?, origin)
         .max_encoding_message_size(config.message_bytes_max)
         .max_decoding_message_size(answer_bytes_max))
 }
 
-/// Speaks HTTP/2 on a connection, with tasks of the group.
-pub(super) async fn http2(stream: TcpStream, config: &PeerConfig, tasks: &Tasks) -> Result<Http2, hyper::Error> {
+/// Speaks HTTP/2 on a connection to any member, with tasks of the group.
+pub(super) async fn http2(stream: TcpStream, config: &PeerConfig, tasks: &Tasks) -> Result<Http2, String> {
+    secured(stream, config, tasks, None).await
+}
+
+async fn secured(
+    stream: TcpStream,
+    config: &PeerConfig,
+    tasks: &Tasks,
+    expected: Option<NodeId>,
+) -> Result<Http2, String> {
+    let stream = config.security.connect(stream, expected, config.handshake_timeout).await;
+    let stream = stream.map_err(|distrust| distrust.to_string())?;
+    let foreign = |error: hyper::Error| format!("it does not speak HTTP/2: {}", chained(&error));
     let (sender, connection) = http2::Builder::new(tasks.clone())
         .timer(TokioTimer::new())
         .initial_stream_window_size(config.stream_window_bytes)
@@ -88,7 +113,8 @@ pub(super) async fn http2(stream: TcpStream, config: &PeerConfig, tasks: &Tasks)
         .keep_alive_timeout(config.keepalive_timeout)
         .keep_alive_while_idle(true)
         .handshake(TokioIo::new(stream))
-        .await?;
+        .await
+        .map_err(foreign)?;
     tasks.spawn(connection);
     Ok(Http2(sender))
 }

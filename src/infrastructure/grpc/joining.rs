@@ -172,7 +172,7 @@ async fn attempt(shared: &Arc<Shared>, connector: &mut Connector) -> Answer {
 async fn ask(shared: &Arc<Shared>, connector: &mut Connector) -> Result<wire::JoinReply, JoinTrouble> {
     let address = connector.address().to_owned();
     let passing = |why: String| JoinTrouble { why, fatal: false, code: None };
-    let connection = Single::open(connector, &shared.config, &shared.tasks, REPLY_BYTES_MAX).await;
+    let connection = Single::open(connector, &shared.config, &shared.tasks, REPLY_BYTES_MAX, None).await;
     let mut connection = connection.map_err(|none| match none {
         NoConnection::Unreachable(why) => passing(format!("{address} cannot be connected to: {why}")),
         NoConnection::Foreign(why) => passing(format!("what listens at {address} is no node: {why}")),

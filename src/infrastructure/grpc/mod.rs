@@ -25,6 +25,7 @@
 //!
 //! - `failure` says why there is no answer, in gRPC's terms and back; `failure_kinds` has the table of codes.
 //! - `calls` is the stream of numbered calls, `call_batch` what comes on it, `feeding` what is read on and on; `deadline` how long a call may take.
+//! - `security` has every connection prove who is there, and says what a call takes.
 //! - `admission` says how many connections of whom there may be, `served` which service a call is for.
 //! - `health_service` and `reflection` are for the tools of others.
 
@@ -65,6 +66,7 @@ mod pace;
 mod probing;
 mod reflection;
 mod refusal;
+mod security;
 mod sending;
 mod served;
 mod server;
@@ -80,6 +82,7 @@ pub use config::PeerConfig;
 pub use event::{Health, JoinTrouble, LinkStatus, LocalHello, Offers, Peer, PeerEvent, PeerSink, RefusedCode};
 pub use faults::{LinkFault, LinkFaults};
 pub use join_reply::JoinReply;
+pub use security::{Guard, Io, Secured, Securing, Security};
 pub use transport::Transport;
 
 /// The wire types and service stubs, generated from `proto/graft/v1`.

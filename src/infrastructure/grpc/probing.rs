@@ -53,7 +53,7 @@ async fn greet(shared: &Arc<Shared>, id: NodeId, address: &str) -> Result<Introd
         )
     };
     let mut connector = Connector::of_member(address.to_owned(), &shared.faults);
-    let connection = Single::open(&mut connector, &shared.config, &shared.tasks, REPLY_BYTES_MAX).await;
+    let connection = Single::open(&mut connector, &shared.config, &shared.tasks, REPLY_BYTES_MAX, Some(id)).await;
     let mut connection = connection.map_err(|none| match none {
         NoConnection::Unreachable(why) => {
             format!("nobody can be reached at {address} ({why}): start {id} there first, or correct the address")

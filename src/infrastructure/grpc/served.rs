@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use graft_services::error::Refusal;
+use graft_services::identity::Identity;
 use hyper::body::Incoming;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tonic::body::Body;
 use tonic::codegen::Service as _;
@@ -12,6 +14,7 @@ use tonic::codegen::http::{HeaderValue, Request, Response};
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tonic_health::pb::health_server::HealthServer;
+use tracing::warn;
 
 use super::admin_service::AdminService;
 use super::admission::{Full, Place};
@@ -20,9 +23,11 @@ use super::client_service::ClientService;
 use super::deadline::Deadline;
 use super::desk::Desk;
 use super::failure::Failure;
+use super::handshake::View;
 use super::health_service::HealthService;
 use super::leading::Leading;
 use super::reflection;
+use super::security::needed;
 use super::server::Connection;
 use super::service::Service;
 use super::transport::Shared;
@@ -53,6 +58,8 @@ pub(super) struct Served {
     /// Bytes of a request, and of one message of a stream of calls.
     request_bytes_max: usize,
     message_bytes_max: usize,
+    /// Who was removed.
+    view: watch::Receiver<View>,
 }
 
 impl Served {
@@ -70,6 +77,7 @@ impl Served {
             intake: Intake::new(config.requests_bytes_max),
             request_bytes_max: config.request_bytes_max,
             message_bytes_max: config.message_bytes_max,
+            view: shared.view.subscribe(),
         }
     }
 
@@ -77,12 +85,40 @@ impl Served {
     pub(super) async fn call(self, connection: Connection, mut request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
         if !path.starts_with(PEER_PREFIX) {
+            if let Err(why) = self.authorise(connection.identity.as_ref(), path) {
+                connection.place.speak();
+                warn!(remote = %connection.remote, path, "call refused: {why}");
+                return deny(why);
+            }
+            if let Some(identity) = connection.identity {
+                request.extensions_mut().insert(identity);
+            }
             return self.client_call(&connection.place, request).await;
         }
         connection.place.speak();
+        if let Some(identity) = &connection.identity
+            && identity.member().is_none()
+        {
+            return deny(format!("{identity} is a client, and this is for members only"));
+        }
         let mut routes = if path == LINK_PATH { self.links } else { self.requests };
         request.extensions_mut().insert(connection);
         answered(routes.call(request.map(Body::new)).await)
+    }
+
+    /// Whether who is there may make this call.
+    fn authorise(&self, identity: Option<&Identity>, path: &str) -> Result<(), String> {
+        let Some(identity) = identity else { return Ok(()) };
+        if identity.member().is_some_and(|id| self.view.borrow().removed.contains(&id)) {
+            return Err(format!("{identity} was removed from the cluster: its certificate is worth nothing any more"));
+        }
+        let needed = needed(path);
+        if identity.role() < needed {
+            return Err(format!(
+                "{identity} may not call {path}: that takes the role {needed}. Use a certificate of that role"
+            ));
+        }
+        Ok(())
     }
 
     async fn client_call(self, place: &Place, mut request: Request<Incoming>) -> Response<Body> {
@@ -136,6 +172,10 @@ fn answered(response: Result<Response<Body>, std::convert::Infallible>) -> Respo
         Ok(response) => response,
         Err(never) => match never {},
     }
+}
+
+fn deny(why: String) -> Response<Body> {
+    refuse(Refusal::Denied(why))
 }
 
 fn refuse(refusal: Refusal) -> Response<Body> {

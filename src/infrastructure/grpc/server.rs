@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use graft_services::identity::Identity;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::address;
 use super::admission::{Admission, Place, Seated};
+use super::security::Io;
 use super::served::Served;
 use super::transport::Shared;
 
@@ -24,6 +26,8 @@ use super::transport::Shared;
 pub(super) struct Connection {
     pub(super) remote: SocketAddr,
     pub(super) place: Place,
+    /// Who has proved to be there; none if connections are not secured.
+    pub(super) identity: Option<Identity>,
 }
 
 /// Calls that one connection may have open.
@@ -81,12 +85,29 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
+/// Has whoever connects prove who he is. None if that fails, takes too long, or the place is needed.
+async fn secure(
+    stream: TcpStream,
+    remote: SocketAddr,
+    place: &Place,
+    shared: &Shared,
+) -> Option<(Box<dyn Io>, Option<Identity>)> {
+    let securing = shared.config.security.accept(stream, shared.config.handshake_timeout);
+    let secured = tokio::select! {
+        secured = securing => secured,
+        () = place.end.cancelled() => return None,
+        () = shared.stop.cancelled() => return None,
+    };
+    secured.inspect_err(|why| warn!(%remote, "connection refused: {why}")).ok()
+}
+
 /// Serves one connection until it ends, says nothing for too long, its place is needed, or the transport stops.
 async fn serve(stream: TcpStream, remote: SocketAddr, seat: Seated, served: Served, shared: Arc<Shared>) {
     let config = &shared.config;
     let (tasks, _ended_with_this) = shared.tasks.subgroup();
     let place = seat.0.clone();
-    let connection = Connection { remote, place: place.clone() };
+    let Some((stream, identity)) = secure(stream, remote, &place, &shared).await else { return };
+    let connection = Connection { remote, place: place.clone(), identity };
     let service = service_fn(move |request| {
         let answer = served.clone().call(connection.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }

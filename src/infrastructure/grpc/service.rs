@@ -6,6 +6,7 @@ use graft_domain::NodeId;
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
 
 use super::admission::Full;
 use super::event::RefusedCode;
@@ -61,7 +62,20 @@ impl Service {
             To::ThisNode => Introduction::parse(hello),
             To::Anyone => Introduction::parse_open(hello, self.shared.me),
         };
-        parsed.map_err(|refusal| self.refuse(claimed, &remote, refusal))
+        let parsed = parsed.map_err(|refusal| self.refuse(claimed, &remote, refusal))?;
+        let identity = connection.and_then(|connection| connection.identity.as_ref());
+        match identity {
+            Some(identity) if identity.member() != Some(parsed.id) => {
+                let why = format!(
+                    "it says that it is {}, and its certificate that it is {identity}. Start {} with its own certificate.",
+                    parsed.id, parsed.id
+                );
+                let refusal = Refusal::new(RefusedCode::IdentityMismatch, why);
+                warn!(%remote, "link refused: {}", refusal.why);
+                Err(refusal.to_status())
+            }
+            _ => Ok(parsed),
+        }
     }
 
     /// Judges a peer that says whom it calls. What it calls on is a member's connection from then on.

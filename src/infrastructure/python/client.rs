@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 
 use super::calls::NativeCalls;
 use super::convert::seconds;
-use super::{errors, fork, logs};
+use super::{certificates, errors, fork, logs};
 use crate::infrastructure::runtime::{Client, ClientConfig};
 
 /// A client of a cluster, open from the beginning until it is closed.
@@ -47,6 +47,7 @@ fn client_config(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<ClientCon
         let key: String = key.extract()?;
         match key.as_str() {
             "endpoints" => config.endpoints = value.extract()?,
+            "tls" => config.tls = certificates::source(&value)?,
             "session_ttl" => config.session_ttl = value.extract::<Option<f64>>()?.map(seconds),
             other => return Err(errors::raise(py, "CONFIG", &format!("a client knows no setting {other}"), &[])),
         }

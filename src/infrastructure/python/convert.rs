@@ -76,7 +76,7 @@ pub(super) fn config(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<NodeC
     for (key, value) in dict {
         let key: String = key.extract()?;
         match key.as_str() {
-            "id" | "address" | "data_dir" => {}
+            "id" | "address" | "data_dir" | "tls" => {}
             "bind" => config.bind = value.extract()?,
             "members" => config.members = members(py, &value)?,
             "join" => config.join = value.extract()?,

@@ -60,6 +60,7 @@ pub(super) fn refusal<'py>(py: Python<'py>, refusal: &Refusal) -> PyResult<Bound
         Refusal::Stopped => ("STOPPED", vec![]),
         Refusal::Halted(_) => ("HALTED", vec![]),
         Refusal::SessionExpired => ("SESSION_EXPIRED", vec![]),
+        Refusal::Denied(_) => ("TLS", vec![]),
         Refusal::Invalid(_) => ("INVALID_CALL", vec![]),
     };
     object(py, code, &refusal.to_string(), &details)
@@ -100,6 +101,7 @@ pub(super) fn start(py: Python<'_>, error: &StartError) -> PyErr {
     match error {
         StartError::Bind(BindError::InUse { .. }) => raise(py, "ADDRESS_IN_USE", &words, &[]),
         StartError::Config(_) | StartError::Bind(_) => raise(py, "CONFIG", &words, &[]),
+        StartError::Tls(_) => raise(py, "TLS", &words, &[]),
         StartError::Machine(_) => raise(py, "HALTED", &words, &[]),
         StartError::Store(StoreError::Corrupt { file, offset, .. }) => {
             let details = [("file", Detail::Text(file.clone())), ("offset", Detail::Number(*offset))];

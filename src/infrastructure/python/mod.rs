@@ -3,6 +3,7 @@
 //! The engine's threads never touch the interpreter. Only the machine's thread does, and the callers' own.
 
 mod calls;
+mod certificates;
 mod changes;
 mod client;
 mod completions;
@@ -29,6 +30,8 @@ const SLICE: Duration = Duration::from_millis(50);
 mod module {
     #[pymodule_export]
     use super::calls::NativeCalls;
+    #[pymodule_export]
+    use super::certificates::NativeAuthority;
     #[pymodule_export]
     use super::client::NativeClient;
     #[pymodule_export]

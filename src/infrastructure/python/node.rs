@@ -10,13 +10,14 @@ use pyo3::types::PyDict;
 use super::calls::NativeCalls;
 use super::convert::{self, seconds};
 use super::machine::PyMachine;
-use super::{changes, errors, fork, logs};
-use crate::infrastructure::runtime::{LinkFault, Node, NodeConfig};
+use super::{certificates, changes, errors, fork, logs};
+use crate::infrastructure::runtime::{LinkFault, Node, NodeConfig, Source};
 
 /// One node. It is started once and stopped once.
 #[pyclass(frozen, extends = NativeCalls, module = "graft._graft")]
 pub(super) struct NativeNode {
     config: NodeConfig,
+    tls: Option<Source>,
     host: Py<PyAny>,
     node: OnceLock<Arc<Node>>,
     starting: Mutex<()>,
@@ -26,8 +27,10 @@ pub(super) struct NativeNode {
 impl NativeNode {
     #[new]
     fn new(py: Python<'_>, host: Py<PyAny>, config: &Bound<'_, PyDict>) -> PyResult<PyClassInitializer<Self>> {
+        let given = config.get_item("tls")?;
+        let tls = given.as_ref().map_or(Ok(None), certificates::source)?;
         let config = convert::config(py, config)?;
-        let node = Self { config, host, node: OnceLock::new(), starting: Mutex::new(()) };
+        let node = Self { config, tls, host, node: OnceLock::new(), starting: Mutex::new(()) };
         Ok(PyClassInitializer::from(NativeCalls::new()).add_subclass(node))
     }
 
@@ -49,7 +52,7 @@ impl NativeNode {
             if this.node.get().is_some() {
                 return Ok(());
             }
-            let node = Node::start(&this.config, Box::new(machine))?;
+            let node = Node::start_secured(&this.config, Box::new(machine), this.tls.as_ref())?;
             // The lock is held and nobody was first.
             let _ = this.node.set(Arc::new(node));
             Ok(())

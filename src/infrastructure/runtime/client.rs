@@ -21,8 +21,9 @@ use graft_services::client::{Clerk, ClerkConfig, Demand};
 use graft_services::error::Refusal;
 
 use super::clock::Monotonic;
+use super::security::security;
 use super::start::random;
-use super::{StartError, until};
+use super::{Source, StartError, until};
 use crate::infrastructure::config::BadConfig;
 use crate::infrastructure::grpc::{self, ClerkSink, Lines, PeerConfig, Watchers};
 use inbox::{Counted, Loop, Message};
@@ -41,6 +42,8 @@ pub struct ClientConfig {
     pub endpoints: Vec<String>,
     /// How long the session lasts without a command, by the stamps of the log; that of the cluster if none is given.
     pub session_ttl: Option<Duration>,
+    /// What connections are secured with; nothing, for members that talk plainly.
+    pub tls: Option<Source>,
     /// Calls that wait for an answer; more are refused as busy. 65 536.
     pub inflight_max: usize,
     /// Bytes of calls that wait for an answer; more are refused as busy. 256 MiB.
@@ -52,6 +55,7 @@ impl ClientConfig {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             session_ttl: None,
+            tls: None,
             inflight_max: 65_536,
             inflight_bytes_max: 256 << 20,
         }
@@ -110,6 +114,7 @@ impl Client {
     /// Starts to connect, and comes back at once: members that are down are no error.
     pub fn start(config: ClientConfig) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
+        let security = security(config.tls.as_ref(), None)?;
         let io = |doing| move |error| StartError::Io { doing, error };
         let shared = Shared::of_this_process().map_err(io("starting the client's network thread"))?;
         let seed = random()?;
@@ -119,7 +124,8 @@ impl Client {
             // A loop that is gone needs no news.
             let _ = events.send(Message::Happened(all));
         });
-        let lines = Lines::new(shared.handle().clone(), PeerConfig::default(), sink);
+        let peers = PeerConfig { security, ..PeerConfig::default() };
+        let lines = Lines::new(shared.handle().clone(), peers, sink);
         let watchers = lines.watchers();
         let inflight = Arc::new(AtomicUsize::new(0));
         let inbox_max = config.inflight_max.saturating_mul(2);

@@ -20,6 +20,7 @@ mod parts;
 mod peers;
 mod requests;
 mod ring;
+mod security;
 mod snapshot_worker;
 mod start;
 mod store_worker;
@@ -45,6 +46,7 @@ pub(crate) use machine_worker::panic_words;
 
 pub use crate::infrastructure::config::{BadConfig, NodeConfig};
 pub use crate::infrastructure::grpc::BindError;
+pub use crate::infrastructure::tls::{Authority, Pem, Source, TlsError};
 
 use door::Doorkeeper;
 use front::Front;
@@ -65,6 +67,8 @@ pub struct Node {
 pub enum StartError {
     Config(BadConfig),
     Bind(BindError),
+    /// The certificates cannot be used.
+    Tls(TlsError),
     Store(StoreError),
     /// The machine could not open its own state.
     Machine(Halt),
@@ -193,6 +197,7 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Machine(halt) => f.write_str(&halt.why),
             Self::Io { doing, error } => write!(f, "{doing}: {error}"),

@@ -22,12 +22,13 @@ use super::hub::Hub;
 use super::machine_worker::{MachineJob, MachineWork, panic_words};
 use super::parts::{Ending, Parts};
 use super::peers::Peers;
+use super::security::security;
 use super::snapshot_worker::{SnapshotWork, run_snapshots};
 use super::store_worker::{StoreJob, run_store};
 use super::threads::{Thread, USER_STACK_BYTES, io, thread, thread_with_stack};
-use super::{Node, StartError};
+use super::{Node, Source, StartError};
 use crate::infrastructure::config::NodeConfig;
-use crate::infrastructure::grpc::{self, LocalHello, Offers, PeerConfig, PeerEvent, PeerSink, Transport};
+use crate::infrastructure::grpc::{self, LocalHello, Offers, PeerConfig, PeerEvent, PeerSink, Security, Transport};
 use crate::infrastructure::store::{self, Founding, StoreConfig, Wal};
 
 /// Bytes of peers' messages that may wait for the event loop; beyond, messages are dropped as a network would.
@@ -37,9 +38,20 @@ const INBOX_BYTES_MAX: usize = 256 << 20;
 const STORAGE_TIMEOUTS: u32 = 5;
 
 impl Node {
-    /// Binds the port, opens the data directory, lets the machine open its own, and starts the threads.
+    /// As [`Node::start_secured`], on a network that is trusted: whoever reaches the port may do anything.
     pub fn start(config: &NodeConfig, machine: Box<dyn Machine>) -> Result<Self, StartError> {
+        Self::start_secured(config, machine, None)
+    }
+
+    /// Binds the port, opens the data directory, lets the machine open its own, and starts the threads. With `tls` every
+    /// connection is secured, and the certificate has to be this node's own.
+    pub fn start_secured(
+        config: &NodeConfig,
+        machine: Box<dyn Machine>,
+        tls: Option<&Source>,
+    ) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
+        let security = security(tls, Some(config.id))?;
         let listener = grpc::bind(config.bind.as_deref().unwrap_or(&config.address)).map_err(StartError::Bind)?;
         let port = listener.local_addr().map_err(io("reading the bound address"))?.port();
         let address = announced(&config.address, port);
@@ -83,6 +95,7 @@ impl Node {
         let threads = vec![machine_thread, snapshot_thread];
         let build = Build {
             config,
+            security,
             address,
             membership,
             opened,
@@ -102,6 +115,7 @@ impl Node {
 /// Everything that is there before the threads.
 struct Build<'a> {
     config: &'a NodeConfig,
+    security: Security,
     address: String,
     membership: Membership,
     opened: Arc<Opened>,
@@ -195,6 +209,7 @@ impl Build<'_> {
             snapshot_bytes_per_second: self.config.snapshot_bytes_per_second,
             clients_max: self.config.clients_max,
             request_bytes_max: PeerConfig::request_bytes_max(self.config.command_bytes_max),
+            security: self.security.clone(),
             ..PeerConfig::default()
         }
     }

@@ -126,6 +126,7 @@ impl Again {
             | Refusal::Membership(_)
             | Refusal::Snapshot(_)
             | Refusal::SessionExpired
+            | Refusal::Denied(_)
             | Refusal::Invalid(_) => Self::Never,
         }
     }

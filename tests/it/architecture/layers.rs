@@ -35,6 +35,10 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("tonic_health", &["src/infrastructure/grpc/"]),
     ("tonic_reflection", &["src/infrastructure/grpc/"]),
     ("rustix", &["src/infrastructure/grpc/", "src/infrastructure/runtime/"]),
+    ("rcgen", &["src/infrastructure/tls/"]),
+    ("rustls", &["src/infrastructure/tls/"]),
+    ("tokio_rustls", &["src/infrastructure/tls/"]),
+    ("x509_parser", &["src/infrastructure/tls/"]),
     ("crc32c", &["src/infrastructure/store/"]),
 ];
 

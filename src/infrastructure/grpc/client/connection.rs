@@ -136,7 +136,7 @@ impl Dialled {
         let mut connector = Connector::new(self.channel.address.to_string());
         let stream = connector.connect(self.config.connect_timeout).await.map_err(|error| error.to_string())?;
         let http2 = http2::http2(stream, &self.config, &self.channel.tasks).await;
-        let http2 = http2.map_err(|error| format!("it does not speak HTTP/2: {error}"))?;
+        let http2 = http2?;
         let http2 = self.channel.http2.get_or_init(|| http2);
         let max = self.channel.message_bytes_max;
         let mut client = ClientClient::with_origin(http2.clone(), origin())

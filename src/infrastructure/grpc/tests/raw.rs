@@ -47,7 +47,7 @@ impl Call {
         let (tasks, guard) = Tasks::new(tokio::runtime::Handle::current()).subgroup();
         let stream = TcpStream::connect(address).await.expect("a connection");
         let config = PeerConfig::default();
-        let mut client = calling::client(stream, &config, &tasks, 1 << 20).await.expect("HTTP/2");
+        let mut client = calling::client(stream, &config, &tasks, 1 << 20, None).await.expect("HTTP/2");
         let (batches, receiver) = mpsc::channel(16);
         let mut request = Request::new(ReceiverStream::new(receiver));
         if let Some(hello) = hello {
@@ -225,7 +225,7 @@ impl Fetch {
         let stream = TcpStream::connect(address).await.expect("a connection");
         let config =
             PeerConfig { stream_window_bytes: 1 << 16, connection_window_bytes: 1 << 16, ..PeerConfig::default() };
-        let mut client = calling::client(stream, &config, &tasks, 8 << 20).await.expect("HTTP/2");
+        let mut client = calling::client(stream, &config, &tasks, 8 << 20, None).await.expect("HTTP/2");
         let wanted = wire::FetchSnapshotRequest { last_term: 3, last_index: 900, offset: 0 };
         let mut request = Request::new(wanted);
         handshake::into_metadata(&hello(from, "n1"), request.metadata_mut());

@@ -1,0 +1,117 @@
+//! Clusters whose every connection proves who is there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use graft::infrastructure::runtime::{Authority, Client, ClientConfig, Node, NodeConfig, Source, StartError};
+use graft::services::Consistency;
+use graft::services::change::{Ask, Change};
+use graft::services::error::{Outcome, Refusal};
+use graft::services::identity::Role;
+
+use crate::cluster::{Kind, Lines, PATIENCE, call, execute, free_address, id, value, wait};
+
+const SHORT: Duration = Duration::from_secs(3);
+
+struct Secured {
+    authority: Authority,
+    addresses: BTreeMap<graft::domain::NodeId, String>,
+    nodes: Vec<Node>,
+    _directories: Vec<tempfile::TempDir>,
+}
+
+impl Secured {
+    fn new(size: usize) -> Self {
+        let authority = Authority::new("bank").unwrap();
+        let addresses: BTreeMap<_, _> = (0..size).map(|n| (id(n), free_address())).collect();
+        let directories: Vec<_> = (0..size).map(|_| tempfile::tempdir().unwrap()).collect();
+        let start = |n: usize| {
+            let mut config = NodeConfig::new(id(n), addresses[&id(n)].clone(), directories[n].path());
+            config.members = Some(addresses.clone());
+            let tls = Source::Memory(authority.node(id(n).as_str()).unwrap());
+            Node::start_secured(&config, Box::new(Lines::default()), Some(&tls)).unwrap()
+        };
+        let nodes: Vec<_> = (0..size).map(start).collect();
+        wait("a leader", || nodes.iter().find(|node| node.status().leader.is_some()).map(|_| ()));
+        Self { authority, addresses, nodes, _directories: directories }
+    }
+
+    fn client(&self, tls: Option<Source>) -> Client {
+        let endpoints = self.addresses.values().cloned();
+        Client::start(ClientConfig { tls, ..ClientConfig::new(endpoints) }).unwrap()
+    }
+
+    fn of_role(&self, role: Role) -> Client {
+        self.client(Some(Source::Memory(self.authority.client("web", role).unwrap())))
+    }
+}
+
+fn query(client: &Client) -> Outcome {
+    call(client, Kind::Query(Consistency::Linearizable), &["count"], PATIENCE).remove(0)
+}
+
+fn change(client: &Client) -> Outcome {
+    let waiting = graft::infrastructure::runtime::Waiting::new(1);
+    let caller = graft::services::api::Caller { sink: waiting.clone(), token: 0 };
+    let ask = Ask::Change { change: Change::Remove { id: id(2) }, guard: None };
+    graft::services::api::Api::ask(client, ask, caller, PATIENCE);
+    assert!(waiting.wait(PATIENCE * 2));
+    waiting.take().remove(0)
+}
+
+fn denied(outcome: &Outcome, words: &str) {
+    let Outcome::Refused(Refusal::Denied(why)) = outcome else { panic!("not denied: {outcome:?}") };
+    assert!(why.contains(words), "{why}");
+}
+
+#[test]
+fn members_and_clients_of_one_authority_work_together_within_their_roles() {
+    let cluster = Secured::new(3);
+    assert_eq!(value(execute(&cluster.nodes[1], "a")), "1");
+    let writer = cluster.of_role(Role::Writer);
+    assert_eq!(value(call(&writer, Kind::Execute, &["b"], PATIENCE).remove(0)), "2");
+    let reader = cluster.of_role(Role::Reader);
+    assert_eq!(value(query(&reader)), "2");
+    denied(&call(&reader, Kind::Execute, &["c"], PATIENCE).remove(0), "writer");
+    denied(&change(&writer), "operator");
+    assert_eq!(value(query(&reader)), "2", "nothing was applied");
+    let operator = cluster.of_role(Role::Operator);
+    assert!(matches!(change(&operator), Outcome::Done { .. }));
+}
+
+#[test]
+fn whoever_does_not_belong_is_refused_in_words() {
+    let cluster = Secured::new(1);
+    let other = Authority::new("bank").unwrap();
+    let ours_elsewhere = Authority::new("shop").unwrap();
+    let strangers = [
+        (None, ""),
+        (Some(other.client("web", Role::Operator).unwrap()), "authority"),
+        (Some(ours_elsewhere.client("web", Role::Operator).unwrap()), ""),
+    ];
+    for (pem, words) in strangers {
+        let client = cluster.client(pem.map(Source::Memory));
+        let outcome = call(&client, Kind::Execute, &["x"], SHORT).remove(0);
+        let Outcome::Refused(refusal) = outcome else { panic!("let in: {outcome:?}") };
+        assert!(refusal.to_string().contains(words), "{refusal}");
+    }
+    assert_eq!(value(query(&cluster.of_role(Role::Reader))), "0");
+}
+
+#[test]
+fn a_node_starts_with_its_own_certificate_only() {
+    let authority = Authority::new("bank").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let config = NodeConfig::new(id(0), "127.0.0.1:0", directory.path());
+    let others = [authority.node("n9").unwrap(), authority.client("web", Role::Operator).unwrap()];
+    for pem in others {
+        let error = Node::start_secured(&config, Box::new(Lines::default()), Some(&Source::Memory(pem))).unwrap_err();
+        let StartError::Tls(why) = error else { panic!("{error:?}") };
+        assert!(why.to_string().contains("this node is"), "{why}");
+    }
+    let mut mixed = authority.node(id(0).as_str()).unwrap();
+    mixed.key = authority.node("n9").unwrap().key;
+    assert!(!format!("{mixed:?}").contains("KEY"));
+    let error = Node::start_secured(&config, Box::new(Lines::default()), Some(&Source::Memory(mixed))).unwrap_err();
+    assert!(error.to_string().contains("do not fit"), "{error}");
+}
