@@ -1,6 +1,8 @@
 //! How it touches the world. Adapters do not know one another; only `runtime` wires them. The store is a
 //! crate of its own, so that a simulator has the real log without the rest.
 
+#[cfg(feature = "cli")]
+mod cli;
 pub mod config;
 pub mod grpc;
 #[cfg(feature = "python")]
@@ -9,3 +11,6 @@ pub mod runtime;
 pub mod tls;
 
 pub use graft_store as store;
+
+#[cfg(feature = "cli")]
+pub use cli::{Next, Start, run as command_line};

@@ -158,8 +158,8 @@ fn every_scenario_has_its_tests() {
     assert_eq!(rows.len(), 51, "the list of known bugs has 51");
     let exists = |name: &str| {
         let story = format!("src/domain/scenarios/{name}.txt");
-        let test = format!("fn {name}()");
-        tree.texts().any(|(path, _)| path == story) || tree.rust().any(|source| source.code.contains(&test))
+        let declared = format!("fn {name}()");
+        tree.texts().any(|(path, _)| path == story) || tree.rust().any(|source| source.code.contains(&declared))
     };
     for row in rows {
         let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
+use crate::infrastructure::Next;
+
 /// How long a waiting call sleeps before it looks for signals, so that Ctrl-C is answered.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -41,7 +43,7 @@ mod module {
     #[pymodule_export]
     use super::readers::{NativeEvents, NativeWatch};
     #[pymodule_export]
-    use super::{after_fork_in_child, build_info, log_level, msgpack_trouble, take_logs};
+    use super::{after_fork_in_child, build_info, command_line, log_level, msgpack_trouble, take_logs};
 }
 
 /// What this build of the engine is: `version` (str) and `debug` (bool: slow, for development).
@@ -51,6 +53,23 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
     info.set_item("version", env!("CARGO_PKG_VERSION"))?;
     info.set_item("debug", env!("GRAFT_OPT_LEVEL") == "0")?;
     Ok(info)
+}
+
+/// Does what a command line says, the program's name first. Gives the status to exit with, or a dict of the node to run.
+#[pyfunction]
+fn command_line(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> PyResult<Bound<'_, PyAny>> {
+    let start = match py.detach(|| crate::infrastructure::command_line(arguments)) {
+        Next::Exit(status) => return Ok(status.into_pyobject(py)?.into_any()),
+        Next::Start(start) => start,
+    };
+    let node = pyo3::types::PyDict::new(py);
+    node.set_item("id", start.id())?;
+    node.set_item("address", start.address)?;
+    node.set_item("machine", start.machine)?;
+    node.set_item("data_dir", start.data_dir)?;
+    node.set_item("bind", start.bind)?;
+    node.set_item("cluster", start.cluster)?;
+    Ok(node.into_any())
 }
 
 /// Called in the child after a fork: whatever this process inherited of the engine is unusable from here on.

@@ -33,10 +33,7 @@ pub(super) fn security(source: Option<&Source>, id: Option<graft_domain::NodeId>
     if let Some(id) = id
         && endpoint.identity().member() != Some(id)
     {
-        let why = format!(
-            "the certificate is that of {}, and this node is {id}: give it its own (`graft tls node {id}` makes one)",
-            endpoint.identity()
-        );
+        let why = format!("the certificate is that of {}, and this node is {id}: give it its own", endpoint.identity());
         return Err(StartError::Tls(TlsError(why)));
     }
     Ok(Security::new(Arc::new(Certified(endpoint))))

@@ -99,7 +99,7 @@ fn refuse_out_of_date(leaf: &Certificate, now: SystemTime) -> Result<(), TlsErro
     let at = seconds(now);
     if at > leaf.not_after {
         return Err(TlsError::new(format!(
-            "it expired at {} (it is {} now): renew it with `graft tls renew`",
+            "it expired at {} (it is {} now): put a new one in its place",
             date(leaf.not_after),
             date(at)
         )));
@@ -118,7 +118,7 @@ fn read(path: &Path, of: &str) -> Result<Vec<u8>, TlsError> {
     let shown = path.display();
     let wrong = |error: std::io::Error| {
         let what = match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no such file: make it with `graft tls`, or correct the path",
+            std::io::ErrorKind::NotFound => "there is no such file: make it, or correct the path",
             std::io::ErrorKind::PermissionDenied => "this user may not read it",
             _ => "it cannot be read",
         };

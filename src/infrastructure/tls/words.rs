@@ -46,7 +46,7 @@ fn of(error: &Error, side: Side) -> Distrust {
         Error::AlertReceived(alert) => alerted(*alert),
         Error::NoCertificatesPresented => {
             "the other side showed no certificate: it has to be started with `tls=`, and a \
-             certificate of this cluster (`graft tls client NAME --role ROLE` makes one)"
+             certificate of this cluster"
                 .to_owned()
         }
         Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::MessageTooLarge) => match side {
@@ -77,13 +77,11 @@ fn certificate(bad: &CertificateError) -> Distrust {
             )
         }
         CertificateError::ExpiredContext { time, not_after } => format!(
-            "the other side's certificate expired at {} (it is {} here): renew it with `graft tls renew`",
+            "the other side's certificate expired at {} (it is {} here): put a new one in its place",
             at(not_after),
             at(time)
         ),
-        CertificateError::Expired => {
-            "the other side's certificate has expired: renew it with `graft tls renew`".to_owned()
-        }
+        CertificateError::Expired => "the other side's certificate has expired: put a new one in its place".to_owned(),
         CertificateError::NotValidYetContext { time, not_before } => format!(
             "the other side's certificate is not valid before {}, and it is {} here: are both clocks right?",
             at(not_before),
@@ -115,7 +113,7 @@ fn alerted(alert: AlertDescription) -> String {
             "it does not know the authority of this side's certificate: make both with the same"
         }
         AlertDescription::CertificateExpired => {
-            "this side's certificate has expired, or is not valid yet by its clock: renew it with `graft tls renew`, and \
+            "this side's certificate has expired, or is not valid yet by its clock: put a new one in its place, and \
              compare the clocks"
         }
         AlertDescription::CertificateUnknown

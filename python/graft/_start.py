@@ -1,0 +1,96 @@
+"""`graft start`: a process that is one node."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graft._errors import GraftError, Removed
+from graft._machine import StateMachine
+from graft._node import Node
+
+if TYPE_CHECKING:
+    import os
+
+_USAGE = 2
+
+
+class _UsageError(Exception):
+    """The command line asks for what cannot be, and why."""
+
+
+def start(
+    *,
+    id: str,  # noqa: A002 - as Node has it
+    address: str,
+    machine: str,
+    data_dir: os.PathLike[str] | None,
+    bind: str | None,
+    cluster: list[str],
+) -> int:
+    """Runs a node until it is told to end, or removed. Gives the status to exit with."""
+    try:
+        made = machine_of(machine)()
+        join = None if cluster == [address] else cluster
+        if join == []:
+            raise _UsageError(
+                "which cluster? `--cluster` with the node's own address founds one, with a member's address joins it"
+            )
+        node = Node(made, id=id, address=address, data_dir=data_dir or f"graft-{id}", bind=bind, join=join).start()
+        _say(f"node {id} at {address}, {'founds a cluster' if join is None else 'joins ' + ', '.join(cluster)}")
+        return _serve(node)
+    except _UsageError as error:
+        _say(f"error[USAGE]: {error}")
+        return _USAGE
+    except GraftError as error:
+        _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
+        return 1
+
+
+def _serve(node: Node[Any]) -> int:
+    # One that was removed before it started has no business here; one that is removed now has done its work.
+    was_removed = node.status().role == "removed"
+    try:
+        node.serve_forever()
+    except Removed:
+        if was_removed:
+            raise
+        _say(f"node {node.id} was removed from the cluster, and ends")
+    return 0
+
+
+def machine_of(where: str) -> type[StateMachine]:
+    """The class of `package.module:Class` or `file.py:Class`."""
+    place, _, name = where.rpartition(":")
+    if not place or not name:
+        raise _UsageError(f"{where!r} is no place of a machine: write package.module:Class or file.py:Class")
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            if spec is None or spec.loader is None:
+                raise _UsageError(f"{place} cannot be loaded")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module
+            # Its own imports are looked for beside it, as for a script.
+            sys.path.insert(0, str(Path(place).resolve().parent))
+            spec.loader.exec_module(module)
+        else:
+            sys.path.insert(0, str(Path.cwd()))
+            module = importlib.import_module(place)
+    except (ImportError, OSError, SyntaxError) as error:
+        raise _UsageError(f"{place} cannot be loaded: {error}") from error
+    found: Any = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, StateMachine)):
+        offered = [
+            key for key, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, StateMachine) and value is not StateMachine
+        ]  # fmt: skip
+        raise _UsageError(f"{place} has no StateMachine {name}; it has {', '.join(offered) or 'none'}")
+    return found
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)  # noqa: T201 - a command speaks

@@ -1,0 +1,225 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Keeps the state of a Python program alive on several machines: runs nodes, asks clusters and changes them.
+#[derive(Parser, Debug)]
+#[command(name = "graft", version, max_term_width = 100, after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  graft start 127.0.0.1:7001 --cluster 127.0.0.1:7001 --machine bank.py:Bank    found a cluster
+  graft start 127.0.0.1:7002 --cluster 127.0.0.1:7001 --machine bank.py:Bank    join it
+  export GRAFT_CLUSTER=127.0.0.1:7001
+  graft status
+  graft execute deposit who=ann amount=5
+  graft query balance who=ann
+  graft stop 127.0.0.1:7002                                                      remove and shut down
+
+Exit status: 0 done, 1 error, 2 usage, 3 nothing reachable, 4 no leader or majority, 5 refused, 6 outcome unknown,
+10 not healthy, 130 interrupted. `graft explain` tells what each error means.";
+
+#[derive(Args, Debug)]
+pub(super) struct Global {
+    /// Addresses of the cluster, `host:port` with commas: any live member does
+    #[arg(short, long, global = true, env = "GRAFT_CLUSTER", value_delimiter = ',', value_name = "ADDR")]
+    pub(super) cluster: Vec<String>,
+    /// Form of the answer
+    #[arg(short, long, global = true, value_enum, default_value_t = Form::Table, value_name = "FORM")]
+    pub(super) output: Form,
+    /// How long it may take, in seconds [default: 10, for a change of members 300]
+    #[arg(long, global = true, value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub(super) timeout: Option<f64>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.strip_suffix('s').unwrap_or(text).parse().map_err(|_| "write seconds, such as 2.5")?;
+    let sane = seconds.is_finite() && (0.001..=86_400.0).contains(&seconds);
+    sane.then_some(seconds).ok_or_else(|| "between 0.001 and 86400 seconds".to_owned())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(super) enum Form {
+    /// For people
+    Table,
+    /// One document, with a schema tag
+    Json,
+    /// A document for each item, a line each
+    Jsonl,
+    /// Values alone, tabs between them
+    Plain,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Verb {
+    /// Run a node: with --cluster equal to ADDR it founds a cluster, else it joins; the same line at every start
+    Start(Start),
+    /// Remove a member from the cluster and shut its node down
+    Stop {
+        /// Its address or id
+        member: String,
+    },
+    /// Have every replica run a command
+    #[command(visible_alias = "command")]
+    Execute(Call),
+    /// Ask the state
+    Query {
+        #[command(flatten)]
+        call: Call,
+        /// What the answer must have seen
+        #[arg(long, value_enum, default_value_t = Consistency::Linearizable)]
+        consistency: Consistency,
+    },
+    /// Show how the cluster is
+    Status,
+    /// Say in words what stands in the way of work, if anything
+    Why,
+    /// Exit with 0 if all is well, with 10 if not, and say what to do
+    Health {
+        /// Wait until all is well, at most so many seconds
+        #[arg(long, value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
+        wait: Option<f64>,
+    },
+    /// Show the members
+    Configuration,
+    /// Add a running node; it gets the log first, and votes when it has it
+    Add(Add),
+    /// Remove a member
+    Remove {
+        /// Its address or id
+        member: String,
+    },
+    /// Change the membership
+    #[command(subcommand)]
+    Member(Member),
+    /// Show who leads, or hand leadership over
+    #[command(args_conflicts_with_subcommands = true)]
+    Leader {
+        #[command(subcommand)]
+        leader: Option<Leader>,
+        /// Address or id of the member that is to lead
+        to: Option<String>,
+    },
+    /// Take a snapshot on the member that answers
+    Snapshot,
+    /// Compare the replicas' states now
+    Verify,
+    /// Say what an error means and what to do
+    Explain {
+        /// Such as `NO_QUORUM`; without it, all of them
+        code: Option<String>,
+    },
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+}
+
+/// A node to run.
+#[derive(Args, Clone, Debug)]
+pub struct Start {
+    /// Its address, `host:port`, under which the others reach it
+    pub address: String,
+    /// The class of the state machine: `package.module:Class` or `file.py:Class`
+    #[arg(long, value_name = "WHERE:CLASS")]
+    pub machine: String,
+    /// Its name among the members, for ever [default: ADDR]
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Where it keeps its log and snapshots [default: graft-<id>]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to listen, if that differs from ADDR
+    #[arg(long, value_name = "ADDR")]
+    pub bind: Option<String>,
+    /// Of the cluster; filled in from the option of that name.
+    #[arg(skip)]
+    pub cluster: Vec<String>,
+}
+
+impl Start {
+    /// The id that was chosen, or the one that the address gives.
+    pub fn id(&self) -> String {
+        self.id.clone().unwrap_or_else(|| id_of(&self.address))
+    }
+}
+
+/// The id of a node at this address for which none was chosen: the address, but for the brackets of IPv6.
+pub(super) fn id_of(address: &str) -> String {
+    address.replace(['[', ']'], "")
+}
+
+/// A call of the machine.
+#[derive(Args, Debug)]
+pub(super) struct Call {
+    /// Name of the command or query
+    #[arg(required_unless_present_any = ["raw", "file"])]
+    pub(super) name: Option<String>,
+    /// Arguments as KEY=VALUE; a value is JSON if it reads as such, else text
+    #[arg(value_name = "KEY=VALUE")]
+    pub(super) arguments: Vec<String>,
+    /// For a raw machine: this text
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["name", "file"])]
+    pub(super) raw: Option<String>,
+    /// For a raw machine: the bytes of this file, - for stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with = "name")]
+    pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum, Debug)]
+pub(super) enum Consistency {
+    /// Every command that had returned to anybody before, confirmed by a majority
+    Linearizable,
+    /// The same, on the word of the leader's lease
+    Lease,
+    /// What the member that is asked has, however old
+    Stale,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Add {
+    /// `ID ADDR`, or the address alone if the id is the one that `graft start` gives it
+    #[arg(num_args = 1..=2, required = true, value_names = ["ID", "ADDR"])]
+    pub(super) member: Vec<String>,
+    /// It gets the log and never votes
+    #[arg(long)]
+    pub(super) learner: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Member {
+    /// Show the members
+    List,
+    /// Add a running node
+    Add(Add),
+    /// Remove a member
+    Remove { member: String },
+    /// Have a learner vote
+    Promote { member: String },
+    /// Have a voter not vote any more
+    Demote { member: String },
+    /// Put a running node into the place of a member, which may be dead
+    Replace { old: String, new: String, address: String },
+    /// Make these, as ID=ADDR, the voters and the only members
+    Apply {
+        #[arg(required = true, value_name = "ID=ADDR")]
+        members: Vec<String>,
+    },
+    /// Give up the change that is under way
+    Cancel,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Leader {
+    /// Show who leads
+    Show,
+    /// Hand leadership over, to this member or to the best one
+    Transfer { to: Option<String> },
+}

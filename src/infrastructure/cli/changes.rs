@@ -1,0 +1,115 @@
+//! Changes of the cluster.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use graft_domain::{Incarnation, NodeId};
+use graft_services::change::{Ask, Change};
+use graft_services::error::Outcome;
+use serde_json::json;
+
+use super::args::{Add, id_of};
+use super::failure::{Failure, of_outcome};
+use super::note;
+use super::output::Out;
+use super::talk::{PAUSE, Talk};
+
+pub(super) fn add(talk: &Talk, out: &Out, add: &Add) -> Result<(), Failure> {
+    let (id, address) = match add.member.as_slice() {
+        [id, address] => (id.clone(), address.clone()),
+        [address] => (id_of(address), address.clone()),
+        _ => return Err(Failure::usage("write `graft add ID ADDR`")),
+    };
+    note(&format!("{id} at {address} gets the log first"));
+    let change = Change::Add { id: named(&id)?, address, voter: !add.learner, incarnation: Incarnation::UNKNOWN };
+    made(talk, out, change, &format!("{id} is a {}", if add.learner { "learner" } else { "voter" }))
+}
+
+pub(super) fn remove(talk: &Talk, out: &Out, member: &str) -> Result<(), Failure> {
+    let id = talk.member(member)?;
+    made(talk, out, Change::Remove { id }, &format!("{id} is removed"))
+}
+
+pub(super) fn promote(talk: &Talk, out: &Out, member: &str) -> Result<(), Failure> {
+    let id = talk.member(member)?;
+    made(talk, out, Change::Promote { id }, &format!("{id} votes"))
+}
+
+pub(super) fn demote(talk: &Talk, out: &Out, member: &str) -> Result<(), Failure> {
+    let id = talk.member(member)?;
+    made(talk, out, Change::Demote { id }, &format!("{id} does not vote any more"))
+}
+
+pub(super) fn replace(talk: &Talk, out: &Out, old: &str, new: &str, address: String) -> Result<(), Failure> {
+    let old = talk.member(old)?;
+    note(&format!("{new} at {address} gets the log first"));
+    let change = Change::Replace { old, new: named(new)?, address };
+    made(talk, out, change, &format!("{new} has taken the place of {old}"))
+}
+
+pub(super) fn apply(talk: &Talk, out: &Out, members: &[String]) -> Result<(), Failure> {
+    let member = |text: &String| {
+        let split = text.split_once('=');
+        let (id, address) = split.ok_or_else(|| Failure::usage(format!("{text:?} is no ID=ADDR")))?;
+        Ok((named(id)?, address.to_owned()))
+    };
+    let members = members.iter().map(member).collect::<Result<BTreeMap<_, _>, Failure>>()?;
+    let words = format!("the voters are {}", members.keys().map(NodeId::as_str).collect::<Vec<_>>().join(", "));
+    made(talk, out, Change::Apply { members }, &words)
+}
+
+pub(super) fn cancel(talk: &Talk, out: &Out) -> Result<(), Failure> {
+    made(talk, out, Change::Cancel, "no change is under way any more")
+}
+
+pub(super) fn transfer(talk: &Talk, out: &Out, to: Option<&str>) -> Result<(), Failure> {
+    let to = to.map(|name| talk.member(name)).transpose()?;
+    let before = talk.view()?.status.term;
+    done(talk.ask(Ask::Transfer { to })?)?;
+    let begun = Instant::now();
+    loop {
+        let status = talk.view()?.status;
+        if let Some(leader) = status.leader.filter(|leader| to.map_or(status.term > before, |to| to == *leader)) {
+            let document = json!({ "id": leader.to_string(), "term": status.term.0.to_string() });
+            return out.done(&format!("{leader} leads"), "leader", document);
+        }
+        if begun.elapsed() > talk.call_timeout() {
+            return Err(Failure::new("NO_LEADER", "leadership was handed over, and nobody is known to lead yet"));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// A node that `graft start` runs ends when it is removed. The last member is no member of anything else: it is shut down.
+pub(super) fn stop(talk: &Talk, out: &Out, member: &str) -> Result<(), Failure> {
+    let id = talk.member(member)?;
+    if talk.view()?.status.members.len() > 1 {
+        return made(talk, out, Change::Remove { id }, &format!("{id} is removed, and its node ends"));
+    }
+    talk.shutdown();
+    let begun = Instant::now();
+    while talk.view().is_ok() {
+        if begun.elapsed() > talk.call_timeout() {
+            return Err(Failure::new("TIMEOUT", format!("{id} was told to end, and still answers")));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    let words = format!("{id} has ended; its data directory keeps the cluster");
+    out.done(&words, "change", json!({ "done": words }))
+}
+
+fn made(talk: &Talk, out: &Out, change: Change, words: &str) -> Result<(), Failure> {
+    let index = done(talk.ask(Ask::Change { change, guard: None })?)?;
+    out.done(words, "change", json!({ "done": words, "index": index.to_string() }))
+}
+
+fn done(outcome: Outcome) -> Result<u64, Failure> {
+    match outcome {
+        Outcome::Done { index, .. } => Ok(index.0),
+        other => Err(of_outcome(other)),
+    }
+}
+
+fn named(id: &str) -> Result<NodeId, Failure> {
+    NodeId::new(id).map_err(|error| Failure::usage(format!("{id:?} is no id: {error}")))
+}

@@ -1,0 +1,174 @@
+//! Errors as the command line tells them, and what each means.
+
+use std::io;
+
+use graft_services::error::{Outcome, Refusal};
+
+use super::note;
+
+pub(super) const USAGE: u8 = 2;
+const ERROR: u8 = 1;
+const UNREACHABLE: u8 = 3;
+const LEADERLESS: u8 = 4;
+const REFUSED: u8 = 5;
+const UNKNOWN: u8 = 6;
+const DENIED: u8 = 7;
+pub(super) const UNHEALTHY: u8 = 10;
+
+/// Codes, what they mean, what to do about them.
+const CODES: &[(&str, u8, &str, &str)] = &[
+    (
+        "UNREACHABLE",
+        UNREACHABLE,
+        "no member answers at the addresses that were given",
+        "give the address of a live member by --cluster or GRAFT_CLUSTER",
+    ),
+    (
+        "NO_LEADER",
+        LEADERLESS,
+        "nobody leads the cluster now; nothing was applied",
+        "see `graft why`; elections take a moment, so try again",
+    ),
+    (
+        "NO_QUORUM",
+        LEADERLESS,
+        "too few voting members are up to decide anything; nothing was applied",
+        "start the members that are down; `graft health` names them",
+    ),
+    ("NOT_LEADER", LEADERLESS, "the member that was asked does not lead; nothing was applied", "try again"),
+    ("BUSY", REFUSED, "a limit is reached; nothing was applied", "send less at once, and try again"),
+    (
+        "TOO_LARGE",
+        REFUSED,
+        "the call is over a limit; nothing was applied",
+        "send less, or raise `command_bytes_max` on every node",
+    ),
+    (
+        "TIMEOUT",
+        ERROR,
+        "the time was over first; nothing was applied",
+        "give it more with --timeout, and see `graft why`",
+    ),
+    (
+        "UNKNOWN_OUTCOME",
+        UNKNOWN,
+        "the answer did not come: the command may have been applied, or may be later",
+        "ask the state whether it was, before it is sent again",
+    ),
+    (
+        "MEMBERSHIP_REFUSED",
+        REFUSED,
+        "the change of the membership cannot be made; nothing was changed",
+        "see what stands in its way above, and `graft member list`",
+    ),
+    ("STORAGE", ERROR, "the disk of a node is the trouble", "see the node's log, and its free space"),
+    ("REMOVED", REFUSED, "the node that was asked is no member any more", "ask another member"),
+    ("STOPPED", REFUSED, "the node that was asked is stopping", "ask another member"),
+    ("HALTED", ERROR, "the machine or the store of the node failed", "see `graft status`, and the node's log"),
+    (
+        "SESSION_EXPIRED",
+        REFUSED,
+        "the session of the call is forgotten",
+        "make the call again, if the state shows that it was not applied",
+    ),
+    (
+        "INVALID_CALL",
+        REFUSED,
+        "the machine has no such command or query, or its arguments do not fit; nothing was applied",
+        "compare the name and the KEY=VALUE with the class of the machine",
+    ),
+    (
+        "TLS",
+        DENIED,
+        "the certificate does not allow it; nothing was applied",
+        "use a certificate of this cluster with the role that it takes",
+    ),
+    (
+        "APPLY",
+        ERROR,
+        "the command ran on every replica, and raised",
+        "see what it raised; the state is as the command left it",
+    ),
+    ("USAGE", USAGE, "the words of the command line are off", "see `graft help`"),
+    ("UNHEALTHY", UNHEALTHY, "the cluster works less well than it should, or not at all", "do what is said above"),
+];
+
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) code: &'static str,
+    pub(super) exit: u8,
+    what: String,
+    pub(super) is_closed_pipe: bool,
+}
+
+impl Failure {
+    pub(super) fn new(code: &'static str, what: impl Into<String>) -> Self {
+        let exit = CODES.iter().find(|known| known.0 == code).map_or(ERROR, |known| known.1);
+        Self { code, exit, what: what.into(), is_closed_pipe: false }
+    }
+
+    pub(super) fn usage(what: impl Into<String>) -> Self {
+        Self::new("USAGE", what)
+    }
+
+    pub(super) fn tell(&self) {
+        note(&format!("error[{}]: {}", self.code, self.what));
+        if let Some((_, _, why, fix)) = CODES.iter().find(|known| known.0 == self.code) {
+            note(&format!("  why: {why}\n  fix: {fix}"));
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let is_closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
+        Self { is_closed_pipe, ..Self::new("IO", format!("the answer cannot be written: {error}")) }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let code = match &refusal {
+            Refusal::Unreachable(_) => "UNREACHABLE",
+            Refusal::NotLeader { .. } => "NOT_LEADER",
+            Refusal::NoLeader => "NO_LEADER",
+            Refusal::NoQuorum { .. } => "NO_QUORUM",
+            Refusal::Busy(_) => "BUSY",
+            Refusal::TooLarge { .. } => "TOO_LARGE",
+            Refusal::Timeout => "TIMEOUT",
+            Refusal::Membership(_) => "MEMBERSHIP_REFUSED",
+            Refusal::Snapshot(_) => "STORAGE",
+            Refusal::Removed => "REMOVED",
+            Refusal::Stopped => "STOPPED",
+            Refusal::Halted(_) => "HALTED",
+            Refusal::SessionExpired => "SESSION_EXPIRED",
+            Refusal::Invalid(_) => "INVALID_CALL",
+            Refusal::Denied(_) => "TLS",
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+/// What is wrong with an outcome that is no answer.
+pub(super) fn of_outcome(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Refused(refusal) => refusal.into(),
+        Outcome::Unknown { why, .. } => Failure::new("UNKNOWN_OUTCOME", format!("the outcome is not known: {why}")),
+        Outcome::Done { .. } | Outcome::Compared { .. } => {
+            Failure::new("UNKNOWN_OUTCOME", "the answer is of another kind than was asked for")
+        }
+    }
+}
+
+/// One code in words, or all of them.
+pub(super) fn explain(code: Option<&str>) -> Result<String, Failure> {
+    let words =
+        |(code, exit, why, fix): &(&str, u8, &str, &str)| format!("{code} (exit {exit})\n  {why}\n  fix: {fix}\n");
+    let Some(code) = code else { return Ok(CODES.iter().map(words).collect()) };
+    let wanted = code.to_uppercase().replace('-', "_");
+    let known = CODES.iter().find(|known| known.0 == wanted).map(words);
+    known.ok_or_else(|| {
+        let all: Vec<&str> = CODES.iter().map(|known| known.0).collect();
+        Failure::usage(format!("there is no error {code}; there are {}", all.join(", ")))
+    })
+}

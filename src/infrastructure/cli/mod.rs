@@ -1,0 +1,113 @@
+//! The `graft` command: a client of a cluster that speaks with people and scripts. Data goes to stdout, all else to stderr.
+
+mod args;
+mod calls;
+mod changes;
+mod failure;
+mod output;
+mod talk;
+mod values;
+mod views;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Arguments, Leader, Member, Verb};
+use failure::Failure;
+use output::Out;
+use talk::Talk;
+
+pub use args::Start;
+
+/// What remains to be done after [`run`].
+#[derive(Debug)]
+pub enum Next {
+    /// Exit with this status.
+    Exit(u8),
+    /// Run a node, which needs the user's code.
+    Start(Start),
+}
+
+/// Does what the arguments say, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A pipe that was closed wants no more of it.
+            let _ = error.print();
+            return Next::Exit(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
+        }
+    };
+    let out = Out::new(arguments.global.output);
+    match perform(arguments, &out) {
+        Ok(next) => next,
+        Err(failure) => {
+            failure.tell();
+            Next::Exit(failure.exit)
+        }
+    }
+}
+
+fn perform(arguments: Arguments, out: &Out) -> Result<Next, Failure> {
+    let Arguments { mut global, verb } = arguments;
+    // An empty GRAFT_CLUSTER names none.
+    global.cluster.retain(|address| !address.is_empty());
+    let done = match verb {
+        Verb::Start(mut start) => {
+            start.cluster = global.cluster;
+            return Ok(Next::Start(start));
+        }
+        Verb::Explain { code } => out.text(&failure::explain(code.as_deref())?),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "graft", &mut script);
+            output::script(&script)
+        }
+        verb => {
+            let talk = Talk::open(&global)?;
+            let done = ask(verb, &talk, out).map_err(|failure| talk.explained(failure));
+            talk.close();
+            done
+        }
+    };
+    match done {
+        Ok(()) => Ok(Next::Exit(0)),
+        // Whoever reads has had enough.
+        Err(failure) if failure.is_closed_pipe => Ok(Next::Exit(0)),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn ask(verb: Verb, talk: &Talk, out: &Out) -> Result<(), Failure> {
+    match verb {
+        Verb::Status => views::status(talk, out),
+        Verb::Why => views::why(talk, out),
+        Verb::Health { wait } => views::health(talk, out, wait),
+        Verb::Configuration | Verb::Member(Member::List) => views::members(talk, out),
+        Verb::Execute(call) => calls::execute(talk, out, call),
+        Verb::Query { call, consistency } => calls::query(talk, out, call, consistency),
+        Verb::Snapshot => calls::snapshot(talk, out),
+        Verb::Verify => calls::verify(talk, out),
+        Verb::Add(add) | Verb::Member(Member::Add(add)) => changes::add(talk, out, &add),
+        Verb::Remove { member } | Verb::Member(Member::Remove { member }) => changes::remove(talk, out, &member),
+        Verb::Member(Member::Promote { member }) => changes::promote(talk, out, &member),
+        Verb::Member(Member::Demote { member }) => changes::demote(talk, out, &member),
+        Verb::Member(Member::Replace { old, new, address }) => changes::replace(talk, out, &old, &new, address),
+        Verb::Member(Member::Apply { members }) => changes::apply(talk, out, &members),
+        Verb::Member(Member::Cancel) => changes::cancel(talk, out),
+        Verb::Leader { leader: Some(Leader::Transfer { to }), .. } => changes::transfer(talk, out, to.as_deref()),
+        Verb::Leader { leader: None, to: Some(to) } => changes::transfer(talk, out, Some(&to)),
+        Verb::Leader { leader: Some(Leader::Show), .. } | Verb::Leader { leader: None, to: None } => {
+            views::leader(talk, out)
+        }
+        Verb::Stop { member } => changes::stop(talk, out, &member),
+        Verb::Start(_) | Verb::Explain { .. } | Verb::Completions { .. } => Ok(()),
+    }
+}
+
+/// Says something on stderr, if anybody listens.
+fn note(words: &str) {
+    let _ = writeln!(std::io::stderr(), "{words}");
+}

@@ -1,0 +1,101 @@
+//! Answers in the form that was asked for.
+
+use std::io::{self, Write};
+
+use serde_json::{Value as Json, json};
+
+use super::args::Form;
+use super::failure::Failure;
+
+type Told = Result<(), Failure>;
+
+pub(super) struct Out {
+    form: Form,
+}
+
+impl Out {
+    pub(super) fn new(form: Form) -> Self {
+        Self { form }
+    }
+
+    /// As it is, in every form.
+    pub(super) fn text(&self, text: &str) -> Told {
+        match self.form {
+            Form::Json | Form::Jsonl => self.document("text", json!({ "text": text.trim_end() })),
+            Form::Table | Form::Plain => write(text.trim_end()),
+        }
+    }
+
+    /// A value that a machine gave.
+    pub(super) fn value(&self, schema: &str, value: &Json, mut more: Json) -> Told {
+        match (self.form, value) {
+            (Form::Json | Form::Jsonl, _) => {
+                more["value"] = value.clone();
+                self.document(schema, more)
+            }
+            (_, Json::String(text)) => write(text),
+            (Form::Table, Json::Array(_) | Json::Object(_)) => write(&format!("{value:#}")),
+            _ => write(&value.to_string()),
+        }
+    }
+
+    /// What was done, in words for people and as a document for programs.
+    pub(super) fn done(&self, words: &str, schema: &str, document: Json) -> Told {
+        match self.form {
+            Form::Json | Form::Jsonl => self.document(schema, document),
+            Form::Table | Form::Plain => write(words),
+        }
+    }
+
+    /// Rows under heads; `document` is the whole for programs, `items` names its rows.
+    pub(super) fn table(
+        &self,
+        heads: &[&str],
+        rows: &[Vec<String>],
+        schema: &str,
+        document: Json,
+        items: &str,
+    ) -> Told {
+        match self.form {
+            Form::Json => self.document(schema, document),
+            Form::Jsonl => {
+                let all = document[items].as_array().cloned().unwrap_or_default();
+                all.into_iter().try_for_each(|item| self.document(schema, item))
+            }
+            Form::Plain => rows.iter().try_for_each(|row| write(&row.join("\t"))),
+            Form::Table => write(&aligned(heads, rows)),
+        }
+    }
+
+    fn document(&self, schema: &str, mut document: Json) -> Told {
+        document["schema"] = json!(format!("graft/{schema}/v1"));
+        write(&if self.form == Form::Json { format!("{document:#}") } else { document.to_string() })
+    }
+}
+
+/// A text that is as it is in every form, such as a script.
+pub(super) fn script(bytes: &[u8]) -> Told {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
+}
+
+fn write(text: &str) -> Told {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+fn aligned(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().chain([&heads]).filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    [&heads].into_iter().chain(rows).map(line).collect::<Vec<_>>().join("\n")
+}

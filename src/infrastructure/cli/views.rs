@@ -1,0 +1,175 @@
+//! How the cluster is.
+
+use std::time::Instant;
+
+use graft_services::api::View;
+use graft_services::{MemberStatus, Status};
+use serde_json::{Value as Json, json};
+
+use super::failure::Failure;
+use super::output::Out;
+use super::talk::{PAUSE, Talk};
+
+pub(super) fn status(talk: &Talk, out: &Out) -> Result<(), Failure> {
+    let view = talk.view()?;
+    let status = &view.status;
+    let text = |id: Option<graft_domain::NodeId>| id.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
+    let mut rows = vec![
+        row("cluster", &status.cluster.to_string()),
+        row("leader", &text(status.leader)),
+        row("term", &status.term.0.to_string()),
+        row("majority", if status.has_quorum { "yes" } else { "no" }),
+        row("seen by", &format!("{} ({})", status.id, status.role)),
+        row("log", &format!("{} last, {} committed, {} applied", status.last.0, status.commit.0, status.applied.0)),
+        row("snapshot", &status.snapshot.0.to_string()),
+    ];
+    rows.extend(status.change.iter().map(|change| row("under way", change)));
+    rows.extend(status.error.iter().map(|error| row("error", error)));
+    rows.extend(view.why.iter().map(|why| row("why", why)));
+    let member = |member: &MemberStatus| row(member.id.as_str(), &described(status, member));
+    rows.extend(status.members.iter().map(member));
+    out.table(&["", ""], &rows, "status", document(&view), "members")
+}
+
+fn row(name: &str, value: &str) -> Vec<String> {
+    vec![name.to_owned(), value.to_owned()]
+}
+
+fn described(status: &Status, member: &MemberStatus) -> String {
+    let trouble = member.trouble.iter().map(|trouble| format!(", {trouble}"));
+    let all: String = trouble.collect();
+    format!("{} {}, {}{all}", member.address, role(status, member), reachable(status, member))
+}
+
+fn role(status: &Status, member: &MemberStatus) -> &'static str {
+    match (status.leader == Some(member.id), member.voter) {
+        (true, _) => "leader",
+        (false, true) => "voter",
+        (false, false) => "learner",
+    }
+}
+
+fn reachable(status: &Status, member: &MemberStatus) -> &'static str {
+    match member.reachable {
+        _ if member.id == status.id => "reachable",
+        Some(true) => "reachable",
+        Some(false) => "not reachable",
+        None => "not known to be reachable",
+    }
+}
+
+fn lag(status: &Status, member: &MemberStatus) -> Option<u64> {
+    member.matched.map(|matched| status.last.0.saturating_sub(matched.0))
+}
+
+pub(super) fn document(view: &View) -> Json {
+    let status = &view.status;
+    let member = |member: &MemberStatus| {
+        json!({
+            "id": member.id.to_string(),
+            "address": member.address,
+            "role": role(status, member),
+            "voter": member.voter,
+            "reachable": if member.id == status.id { Some(true) } else { member.reachable },
+            "match_index": member.matched.map(|index| index.0.to_string()),
+            "lag": lag(status, member),
+            "last_contact_seconds": member.last_contact.map(|time| time.as_secs_f64()),
+            "trouble": member.trouble,
+        })
+    };
+    json!({
+        "cluster": status.cluster.to_string(),
+        "id": status.id.to_string(),
+        "role": status.role,
+        "term": status.term.0.to_string(),
+        "leader": status.leader.map(|id| id.to_string()),
+        "has_quorum": status.has_quorum,
+        "last_index": status.last.0.to_string(),
+        "commit_index": status.commit.0.to_string(),
+        "applied_index": status.applied.0.to_string(),
+        "snapshot_index": status.snapshot.0.to_string(),
+        "change": status.change,
+        "error": status.error,
+        "why": view.why,
+        "members": status.members.iter().map(member).collect::<Json>(),
+    })
+}
+
+pub(super) fn members(talk: &Talk, out: &Out) -> Result<(), Failure> {
+    let view = talk.view()?;
+    let status = &view.status;
+    let row = |member: &MemberStatus| {
+        vec![
+            member.id.to_string(),
+            member.address.clone(),
+            role(status, member).to_owned(),
+            reachable(status, member).to_owned(),
+            lag(status, member).map_or_else(String::new, |lag| lag.to_string()),
+        ]
+    };
+    let rows: Vec<Vec<String>> = status.members.iter().map(row).collect();
+    let whole = document(&view);
+    let document = json!({ "cluster": whole["cluster"], "change": whole["change"], "members": whole["members"] });
+    out.table(&["id", "address", "role", "reachable", "lag"], &rows, "members", document, "members")
+}
+
+pub(super) fn leader(talk: &Talk, out: &Out) -> Result<(), Failure> {
+    let view = talk.view()?;
+    let status = &view.status;
+    let leads = status.members.iter().find(|member| status.leader == Some(member.id));
+    let leader = leads.ok_or_else(|| Failure::new("NO_LEADER", sentence(&view)))?;
+    let document = json!({
+        "id": leader.id.to_string(), "address": leader.address, "term": status.term.0.to_string(),
+    });
+    out.done(&format!("{} {}", leader.id, leader.address), "leader", document)
+}
+
+pub(super) fn why(talk: &Talk, out: &Out) -> Result<(), Failure> {
+    let view = talk.view()?;
+    let words = if view.why.is_empty() { "all is well".to_owned() } else { view.why.join("\n") };
+    out.done(&words, "why", json!({ "why": view.why }))
+}
+
+fn sentence(view: &View) -> String {
+    if view.why.is_empty() { "the cluster has no leader".to_owned() } else { view.why.join("; ") }
+}
+
+pub(super) fn health(talk: &Talk, out: &Out, wait: Option<f64>) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        let trouble = match talk.view() {
+            Ok(view) => troubles(&view),
+            Err(failure) if wait.is_none() => return Err(failure),
+            Err(_) => vec!["no member answers".to_owned()],
+        };
+        let healthy = trouble.is_empty();
+        if healthy || wait.is_none_or(|seconds| begun.elapsed().as_secs_f64() >= seconds) {
+            let words = if healthy { "healthy".to_owned() } else { trouble.join("\n") };
+            out.done(&words, "health", json!({ "healthy": healthy, "trouble": trouble }))?;
+            let sick = || Failure::new("UNHEALTHY", format!("{} thing(s) are not well", trouble.len()));
+            return if healthy { Ok(()) } else { Err(sick()) };
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// What is not well, and what to do about it.
+fn troubles(view: &View) -> Vec<String> {
+    let status = &view.status;
+    let mut found = Vec::new();
+    if status.leader.is_none() {
+        found.push(format!("nobody leads: {}", sentence(view)));
+    } else if !status.has_quorum {
+        found.push(format!("no majority answers the leader: {}", sentence(view)));
+    }
+    found.extend(status.error.iter().map(|error| format!("{} has failed: {error}", status.id)));
+    for member in status.members.iter().filter(|member| member.id != status.id && member.reachable == Some(false)) {
+        let trouble = member.trouble.as_deref().unwrap_or("it does not answer");
+        let (id, address) = (member.id, &member.address);
+        found.push(format!(
+            "{id} at {address} is not reachable: {trouble}. Start it again with the same line as ever, or, if its disk \
+             is lost: graft member replace {id} NEW-ID ADDR"
+        ));
+    }
+    found
+}

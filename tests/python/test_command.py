@@ -1,0 +1,228 @@
+"""The `graft` command, as a shell would use it: real processes, exit statuses, streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from nodes import DEADLINE_SECONDS, free_addresses, until
+
+MACHINE = """
+import graft
+
+class Bank(graft.StateMachine):
+    def __init__(self):
+        self.accounts = {}
+
+    @graft.command
+    def deposit(self, who: str, amount: int) -> int:
+        if amount <= 0:
+            raise ValueError("amount must be positive")
+        self.accounts[who] = self.accounts.get(who, 0) + amount
+        return self.accounts[who]
+
+    @graft.query
+    def balance(self, who: str) -> int:
+        return self.accounts.get(who, 0)
+
+class Lines(graft.StateMachine):
+    def __init__(self):
+        self.lines = []
+
+    def apply(self, command: bytes):
+        self.lines.append(command.decode())
+        return len(self.lines)
+
+    def query(self, query: bytes):
+        return self.lines[int(query)]
+"""
+
+
+class Shell:
+    """A directory, the nodes that were started in it, and the command."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "machines.py").write_text(MACHINE)
+        self.nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self.cluster = ""
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "graft", *words]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "GRAFT_CLUSTER": self.cluster}
+
+    def run(self, *words: str, status: int = 0, **more) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(self.command(*words), cwd=self.directory, env=self.environment(), text=True,
+                              capture_output=True, timeout=100, check=False, **more)  # fmt: skip
+        assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def says(self, *words: str) -> str:
+        return self.run(*words).stdout.strip()
+
+    def start(self, address: str, machine: str = "Bank") -> None:
+        words = self.command("start", address, "--cluster", self.cluster, "--machine", f"machines.py:{machine}")
+        with (self.directory / f"{address}.log").open("ab") as log:
+            self.nodes[address] = subprocess.Popen(words, cwd=self.directory, stdout=log, stderr=log)
+
+    def wait_members(self, count: int) -> None:
+        def there() -> bool:
+            members = json.loads(self.says("configuration", "-o", "json"))["members"]
+            return len(members) == count and all(member["voter"] and member["reachable"] for member in members)
+
+        until(there)
+
+    def end(self) -> None:
+        for node in self.nodes.values():
+            node.kill()
+            node.wait()
+
+
+@pytest.fixture
+def shell(tmp_path):
+    made = Shell(tmp_path)
+    yield made
+    made.end()
+
+
+def test_a_cluster_lives_from_its_founding_to_its_end(shell):
+    one, two, three = free_addresses(3)
+    shell.cluster = one
+    shell.start(one)
+    assert shell.says("health", "--wait", str(DEADLINE_SECONDS)) == "healthy"
+    shell.start(two)
+    shell.start(three)
+    shell.wait_members(3)
+
+    assert shell.says("command", "deposit", "who=ann", "amount=5") == "5"
+    answer = json.loads(shell.says("execute", "deposit", "who=ann", "amount=6", "-o", "json"))
+    assert (answer["value"], answer["schema"], answer["index"].isdigit()) == (11, "graft/execute/v1", True)
+    for consistency in ("linearizable", "lease"):
+        assert shell.says("query", "balance", "who=ann", "--consistency", consistency) == "11"
+    raised = shell.run("execute", "deposit", "who=ann", "amount=-1", status=1)
+    assert "error[APPLY]: ValueError: amount must be positive" in raised.stderr
+    assert "fix:" in raised.stderr
+    assert not raised.stdout
+    unknown = shell.run("execute", "rob", "who=ann", status=5)
+    assert "error[INVALID_CALL]" in unknown.stderr
+    assert "deposit" in unknown.stderr
+
+    assert shell.says("leader", two) == f"{two} leads"
+    assert shell.says("leader", "show", "-o", "plain").split() == [two, two]
+    assert {line.split("\t")[0] for line in shell.says("member", "list", "-o", "plain").splitlines()} == {
+        one,
+        two,
+        three,
+    }
+    status = json.loads(shell.says("status", "-o", "json"))
+    assert (status["leader"], status["has_quorum"], status["schema"]) == (two, True, "graft/status/v1")
+    assert len({line.split()[1] for line in shell.says("verify").splitlines()[1:]}) == 1
+
+    shell.nodes[three].kill()
+    until(lambda: subprocess.run(shell.command("health"), env=shell.environment(), capture_output=True,
+                                 check=False).returncode == 10)  # fmt: skip
+    sick = shell.run("health", status=10)
+    assert f"{three} at {three} is not reachable" in sick.stdout
+    assert "error[UNHEALTHY]" in sick.stderr
+    refused = shell.run("member", "remove", two, status=5)
+    assert "error[MEMBERSHIP_REFUSED]" in refused.stderr
+    assert three in refused.stderr
+
+    # The seed's `stop`: removed, and its process ends.
+    shell.says("stop", three)
+    shell.says("stop", two)
+    assert shell.nodes[two].wait(DEADLINE_SECONDS) == 0
+    shell.wait_members(1)
+    assert "its data directory keeps the cluster" in shell.says("stop", one)
+    assert shell.nodes[one].wait(DEADLINE_SECONDS) == 0
+    unreachable = shell.run("status", "--timeout", "0.3", status=3)
+    assert "error[UNREACHABLE]" in unreachable.stderr
+
+    # The same line again, and nothing is lost.
+    shell.start(one)
+    shell.run("health", "--wait", str(DEADLINE_SECONDS))
+    assert shell.says("query", "balance", "who=ann") == "11"
+    # One that was removed is told so, whoever starts it.
+    shell.start(two)
+    assert shell.nodes[two].wait(DEADLINE_SECONDS) == 1
+    assert "error[REMOVED]" in (shell.directory / f"{two}.log").read_text()
+
+
+def test_raw_machines_take_text_files_and_stdin(shell):
+    (shell.cluster,) = free_addresses(1)
+    shell.start(shell.cluster, "Lines")
+    shell.run("health", "--wait", str(DEADLINE_SECONDS))
+    assert shell.says("execute", "--raw", "first") == "1"
+    (shell.directory / "body").write_text("second")
+    assert shell.says("execute", "-f", "body") == "2"
+    assert shell.run("execute", "-f", "-", input="third").stdout.strip() == "3"
+    assert [shell.says("query", "--raw", str(number)) for number in range(3)] == ["first", "second", "third"]
+
+
+def test_a_cluster_without_a_majority_says_so(shell):
+    one, two = free_addresses(2)
+    shell.cluster = one
+    shell.start(one)
+    shell.run("health", "--wait", str(DEADLINE_SECONDS))
+    shell.start(two)
+    shell.wait_members(2)
+    shell.nodes[two].kill()
+    shell.nodes[two].wait()
+    until(lambda: json.loads(shell.says("status", "-o", "json"))["leader"] is None)
+    refused = shell.run("execute", "deposit", "who=ann", "amount=1", "--timeout", "2", status=4)
+    assert "error[NO_" in refused.stderr
+    assert "1 of 2" in shell.says("why") or two in shell.says("why")
+    assert shell.run("leader", status=4).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["status"], "GRAFT_CLUSTER"),
+        (["status", "-c", "nonsense"], "host:port"),
+        (["staus"], "similar"),
+        (["execute", "deposit", "amount", "-c", "127.0.0.1:1"], "KEY=VALUE"),
+        (["execute"], "NAME"),
+        (["status", "--timeout", "-1"], "seconds"),
+        (["explain", "NO_SUCH"], "NO_QUORUM"),
+        (["start", "127.0.0.1:0", "--cluster", "127.0.0.1:1", "--machine", "nowhere.py:Bank"], "nowhere.py"),
+        (["start", "127.0.0.1:0", "--cluster", "127.0.0.1:1", "--machine", "machines.py:Bnak"], "Bank, Lines"),
+        (["start", "127.0.0.1:0", "--machine", "machines.py:Bank"], "which cluster"),
+    ],
+)
+def test_what_is_off_is_told_on_stderr(shell, words, what):
+    done = shell.run(*words, status=2)
+    assert what in done.stderr
+    assert not done.stdout
+
+
+def test_words_that_need_no_cluster(shell):
+    assert "graft start" in shell.says("--help")
+    assert shell.says("--version").startswith("graft ")
+    assert "exit 4" in shell.says("explain", "no-quorum")
+    assert "_graft" in shell.says("completions", "bash")
+
+
+def test_interrupts_and_closed_pipes_are_clean(shell):
+    shell.cluster = "127.0.0.1:1"
+    waiting = subprocess.Popen(shell.command("status", "--timeout", "60"), env=shell.environment(), text=True,
+                               stderr=subprocess.PIPE)  # fmt: skip
+    time.sleep(0.5)  # for it to wait: an interrupt that comes before is as good
+    waiting.send_signal(signal.SIGINT)
+    _, words = waiting.communicate(timeout=DEADLINE_SECONDS)
+    assert waiting.returncode in (-signal.SIGINT, 130)
+    assert "Traceback" not in words
+    explained = subprocess.Popen(shell.command("explain"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert explained.stdout
+    explained.stdout.close()
+    explained.stdout = None
+    assert explained.communicate(timeout=DEADLINE_SECONDS) == (None, "")
+    assert explained.returncode == 0
