@@ -17,8 +17,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
-.PHONY: help demo test test-rust test-python test-pythons simulate mutants chaos increments sabotage bench build wheel scenarios docs \
-	check check-rust check-python check-architecture check-docs check-dependencies fix clean rust
+.PHONY: help demo test test-rust test-python test-pythons simulate mutants chaos increments sabotage bench build wheel \
+	scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
+	check-dependencies fix clean rust
 
 help: ## Say what there is to make.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1#\2/p' Makefile | awk -F'#' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -115,6 +116,29 @@ fix: $(VENV)/.tools | rust ## Write what check asks for, where a machine can.
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 	$(PY) tools/dependencies.py
+
+# The notebooks need Jupyter, which nothing else does: it has an environment of its own.
+NOTEBOOK := .venv-notebook
+NOTEBOOK_PY := $(NOTEBOOK)/bin/python
+
+notebooks: $(NOTEBOOK)/.wheel ## Run every notebook in examples from top to bottom, without a browser.
+	$(NOTEBOOK_PY) tools/notebooks.py $(NOTEBOOKS)
+
+test-notebook: $(NOTEBOOK)/.wheel ## Press the buttons of the live view in a real browser, and cells in a real kernel.
+	$(NOTEBOOK_PY) -m pytest --rootdir tests/notebook -c tests/notebook/pytest.ini tests/notebook
+
+pictures: $(NOTEBOOK)/.wheel ## Take the pictures in docs/pictures anew, light and dark.
+	PYTHONPATH=tests/notebook $(NOTEBOOK_PY) tools/pictures.py docs/pictures
+
+$(NOTEBOOK)/.tools: requirements-notebook.txt
+	@test -x $(NOTEBOOK_PY) || { python="$(PYTHON)"; python=$${python:-$$(tools/pythons.sh newest)} && \
+		echo "$$python -m venv $(NOTEBOOK)" && "$$python" -m venv --clear $(NOTEBOOK); }
+	$(NOTEBOOK_PY) -m pip install --quiet --requirement requirements-notebook.txt
+	@touch $@
+
+$(NOTEBOOK)/.wheel: $(VENV)/.wheel $(NOTEBOOK)/.tools
+	$(NOTEBOOK_PY) -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
+	@touch $@
 
 clean: ## Remove all that was made.
 	rm -rf target dist $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis

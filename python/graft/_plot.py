@@ -31,7 +31,16 @@ def figure(timeline: Timeline) -> Any:
     from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
 
     moments = timeline.moments
-    page = Figure(figsize=(9.7, 5.2), layout="constrained")
+
+    class Page(Figure):  # type: ignore[misc]
+        """Shows itself in a notebook that has not heard of matplotlib."""
+
+        def _repr_png_(self) -> bytes:
+            target = io.BytesIO()
+            self.savefig(target, format="png", dpi=_DOTS_PER_INCH)
+            return target.getvalue()
+
+    page = Page(figsize=(9.7, 5.2), layout="constrained")
     axes = page.subplots(3, 1, sharex=True, height_ratios=[1.2, 1, 1])
     begin = moments[0]["time"] if moments else 0.0
     _roles(axes[0], moments, begin)
@@ -44,9 +53,8 @@ def figure(timeline: Timeline) -> Any:
 
 def png(timeline: Timeline) -> bytes:
     """The same as bytes of a PNG file."""
-    target = io.BytesIO()
-    figure(timeline).savefig(target, format="png", dpi=_DOTS_PER_INCH)
-    return target.getvalue()
+    drawn: bytes = figure(timeline)._repr_png_()
+    return drawn
 
 
 def bands(moments: list[Any], begin: float) -> dict[str, list[tuple[float, float, str]]]:
