@@ -1,8 +1,8 @@
 """Graft beside its limits and its peers, in one run, on this machine: `make bench`, or `make bench QUICK=1`.
 
-Everything runs in real processes on loopback, three members each, durable. Rounds are interleaved: what counts are
-the ratios within a round, of which the median and the extremes are shown. `--json FILE` keeps every measurement, `--plot FILE`
-draws the throughput over the depth.
+Everything runs in real processes on loopback, three members each, durable. Rounds are interleaved: what counts are the
+ratios within a round, of which the median and the extremes are shown. `--json FILE` keeps every measurement, `--plot
+FILE` draws the throughput over the depth.
 """
 
 from __future__ import annotations
