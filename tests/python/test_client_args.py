@@ -83,8 +83,8 @@ def test_the_machine_is_never_made():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tls": object()}, "clients do not speak TLS yet"),
-        ({"tls": True}, "tls=True"),
+        ({"tls": object()}, "tls must be a graft.TLS"),
+        ({"tls": True}, "not a bool"),
         ({"timeout": 0}, "timeout=0 must be a finite time"),
         ({"timeout": "soon"}, "timeout='soon'"),
         ({"session_ttl": "100ms"}, "session_ttl='100ms' is below 1 s"),

@@ -38,7 +38,7 @@ def test_the_twenty_lines_run_as_printed(tmp_path: Path) -> None:
 
 
 def test_a_client_calls_as_printed(tmp_path: Path) -> None:
-    twenty_lines, calling, _ = blocks(free_ports(4))
+    twenty_lines, calling, *_ = blocks(free_ports(4))
     for times in (1, 2):  # the second time the state is there, and what was emitted comes again
         first, balance, stale, *rest = run(f"{twenty_lines}\n{calling}", tmp_path)
         assert (first, balance, stale) == (str(5 * times), str(7 * times), str(7 * times))
@@ -52,10 +52,16 @@ def test_a_client_calls_as_printed(tmp_path: Path) -> None:
 
 def test_the_cluster_grows_as_printed(tmp_path: Path) -> None:
     ports = free_ports(4)
-    twenty_lines, _, growing = blocks(ports)
+    twenty_lines, _, growing, _ = blocks(ports)
     for balance in ("5", "10"):  # the second time everything is so already
         printed, *table = run(f"{twenty_lines}\n{growing}", tmp_path)
         assert printed == balance
         assert table[0].split() == ["id", "address", "role", "reachable", "lag"]
         members = {line.split()[0]: line.split()[1] for line in table[1:]}
         assert members == {f"n{place}": f"127.0.0.1:{ports[place - 1]}" for place in (1, 3, 4)}
+
+
+def test_a_cluster_in_one_process_as_printed(tmp_path: Path) -> None:
+    twenty_lines, _, _, local = blocks(free_ports(4))
+    machine = twenty_lines.partition("\nmembers = ")[0]
+    assert run(f"{machine}\n{local}", tmp_path) == ["2"]
