@@ -18,6 +18,7 @@ __all__ = [
     "NativeWatch",
     "after_fork_in_child",
     "build_info",
+    "command_line",
     "log_level",
     "logs",
     "msgpack_trouble",

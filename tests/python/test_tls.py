@@ -26,8 +26,14 @@ def members(authority, tmp_path):
     with ExitStack() as stack:
         nodes = [
             stack.enter_context(
-                graft.Node(Bank(), id=id_, address=addresses[id_], data_dir=tmp_path / id_, members=addresses,
-                           tls=authority.node(id_))  # fmt: skip
+                graft.Node(
+                    Bank(),
+                    id=id_,
+                    address=addresses[id_],
+                    data_dir=tmp_path / id_,
+                    members=addresses,
+                    tls=authority.node(id_),
+                )  # fmt: skip
             )
             for id_ in ids
         ]
@@ -119,15 +125,18 @@ def test_files_are_read_and_their_faults_named(authority, tmp_path):
         path.chmod(0o600)
     given = graft.TLS(**paths)
     assert "PRIVATE" not in repr(given)
-    node = graft.Node(Bank(), id="n1", address="127.0.0.1:0", data_dir=tmp_path / "n1", tls=given)
-    with node:
-        node.wait_ready(DEADLINE_SECONDS)
+
+    def node():
+        return graft.Node(Bank(), id="n1", address="127.0.0.1:0", data_dir=tmp_path / "n1", tls=given)
+
+    with node() as started:
+        started.wait_ready(DEADLINE_SECONDS)
     paths["key"].chmod(0o644)
     with pytest.raises(graft.TlsError, match="key"):
-        node.start()
+        node().start()
     paths["key"].unlink()
     with pytest.raises(graft.TlsError, match="no such file"):
-        graft.Node(Bank(), id="n1", address="127.0.0.1:0", data_dir=tmp_path / "n1", tls=given).start()
+        node().start()
 
 
 @pytest.mark.parametrize("cluster", ["", "Bank", "a b", "x" * 64])
