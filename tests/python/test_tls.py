@@ -33,7 +33,7 @@ def members(authority, tmp_path):
                     data_dir=tmp_path / id_,
                     members=addresses,
                     tls=authority.node(id_),
-                )  # fmt: skip
+                )
             )
             for id_ in ids
         ]
