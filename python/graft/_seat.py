@@ -41,7 +41,9 @@ class Seat:
     @property
     def is_running(self) -> bool:
         """Whether a node is there that is not stopped; a paused one is."""
-        return self.node._running is not None
+        # A cluster may fail before it has a node for every seat.
+        node: Node[Any] | None = self.__dict__.get("node")
+        return node is not None and node._running is not None
 
     @property
     def is_live(self) -> bool:

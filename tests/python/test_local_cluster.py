@@ -264,3 +264,16 @@ def test_faults_that_cannot_be_are_refused(cluster):
             act()
     with pytest.raises(KeyError, match="n9"):
         cluster.kill("n9")
+
+
+def test_a_machine_that_cannot_be_replicated_is_named_and_nothing_is_left(tmp_path):
+    class Handle(graft.StateMachine):
+        def __init__(self) -> None:
+            self.handle = object()
+
+        @graft.command
+        def go(self) -> int:
+            return 1
+
+    with pytest.raises(TypeError, match="handle"):
+        graft.LocalCluster(Handle, 3, data_dir=tmp_path)
