@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use graft_domain::Incarnation;
-use graft_services::api::{Happening, View};
+use graft_services::api::{Api, Happening, View};
 use graft_services::change::{Ask, Change};
 use graft_services::error::Refusal;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,6 +15,7 @@ use super::convert_status::{self, optional_id, text};
 use super::deadline::{Deadline, TIMEOUT_MAX};
 use super::desk::Desk;
 use super::feeding::{Form, feed};
+use super::owing::Owed;
 use super::wire::admin_server::Admin;
 use super::{convert_ask, convert_events, wire};
 
@@ -36,8 +37,7 @@ impl AdminService {
     }
 
     async fn ask(&self, ask: Ask, extensions: &Extensions) -> Result<u64, Status> {
-        let timeout = Deadline::left(extensions);
-        let outcome = self.desk.ask(timeout, |api, caller| api.ask(ask, caller, timeout)).await;
+        let outcome = self.desk.ask(extensions, |api, caller, timeout| api.ask(ask, caller, timeout)).await;
         self.answered(convert_answer::index(outcome))
     }
 
@@ -112,21 +112,23 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::SnapshotRequest>,
     ) -> Result<Response<wire::SnapshotResponse>, Status> {
-        let timeout = Deadline::left(request.extensions());
-        let outcome = self.desk.ask(timeout, |api, caller| api.snapshot(caller, timeout)).await;
+        let snapshot = |api: &dyn Api, caller, timeout| api.snapshot(caller, timeout);
+        let outcome = self.desk.ask(request.extensions(), snapshot).await;
         let index = self.answered(convert_answer::index(outcome))?;
         Ok(Response::new(wire::SnapshotResponse { index }))
     }
 
     async fn verify(&self, request: Request<wire::VerifyRequest>) -> Result<Response<wire::VerifyResponse>, Status> {
-        let timeout = Deadline::left(request.extensions());
-        let outcome = self.desk.ask_harmless(timeout, |api, caller| api.verify(caller, timeout)).await;
+        let verify = |api: &dyn Api, caller, timeout| api.verify(caller, timeout);
+        let outcome = self.desk.ask_harmless(request.extensions(), verify).await;
         self.answered(convert_answer::compared(outcome)).map(Response::new)
     }
 
     async fn events(&self, request: Request<wire::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let since = request.get_ref().since;
-        Ok(Response::new(feed(&self.desk, HAPPENINGS, |wake| self.desk.api.events(since, wake))))
+        Ok(Response::new(feed(&self.desk, Owed::of(request.extensions()), HAPPENINGS, |wake| {
+            self.desk.api.events(since, wake)
+        })))
     }
 
     async fn shutdown(

@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::admission::OpenCall;
 use super::failure::Failure;
+use super::owing::Owed;
 
 /// Bytes of requests that have begun to come in and are not whole yet, of all clients together.
 #[derive(Debug)]
@@ -41,11 +42,14 @@ struct Scan {
     left: usize,
 }
 
-/// A response, and the call that it ends.
+/// A response, the call that it ends, and what it owes.
 #[derive(Debug)]
 pub(super) struct Answering<B> {
     body: B,
     _call: OpenCall,
+    owed: Arc<Owed>,
+    /// Bytes that were given last. Whoever asks for more has taken them.
+    given: usize,
 }
 
 const PREFIX_BYTES: usize = 5;
@@ -147,8 +151,8 @@ where
 }
 
 impl<B> Answering<B> {
-    pub(super) fn new(body: B, call: OpenCall) -> Self {
-        Self { body, _call: call }
+    pub(super) fn new(body: B, call: OpenCall, owed: Arc<Owed>) -> Self {
+        Self { body, _call: call, owed, given: 0 }
     }
 }
 
@@ -157,7 +161,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answering<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        if self.given > 0 {
+            let given = std::mem::take(&mut self.given);
+            self.owed.take(given);
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            self.given = frame.data_ref().map_or(0, Bytes::len);
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use graft_services::api::{Call, Caller, Sink};
 use graft_services::error::{Outcome, Refusal};
 use graft_services::identity::{Identity, Role};
-use graft_services::ports::Reply;
 use prost::Message as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::yield_now;
@@ -24,6 +23,7 @@ use super::desk::{Desk, LAST_WORD_TIMEOUT};
 use super::failure::LeaderHint;
 use super::feeding::MESSAGE_BYTES;
 use super::leading::Known;
+use super::owing::{ANSWER_OVERHEAD, Owed, reply_bytes};
 use super::wire;
 use super::{call_batch, convert_answer};
 
@@ -33,27 +33,50 @@ pub(super) const OPEN_MAX: usize = call_batch::CALLS_MAX;
 const OPEN_BYTES_MAX: usize = 64 << 20;
 /// Calls of a batch after which others get their turn on the network's threads, which carry what members say, too.
 const TURN_MAX: usize = 1000;
-/// What an answer takes beside its reply, about.
-const ANSWER_OVERHEAD: usize = 64;
 
 type Answers = ReceiverStream<Result<wire::AnswerBatch, Status>>;
 
 /// Takes answers from the engine's threads: however many come at once, the stream's task wakes once.
-#[derive(Default)]
 struct Inbox {
-    come: Mutex<Vec<(u64, Outcome)>>,
+    come: Mutex<Vec<Come>>,
     some: Notify,
+    owed: Arc<Owed>,
+    answer_bytes_max: usize,
 }
 
-impl Sink for Inbox {
-    fn complete(&self, token: u64, outcome: Outcome) {
+/// An answer, and how many bytes it is counted as.
+struct Come {
+    token: u64,
+    outcome: Outcome,
+    bytes: usize,
+}
+
+/// Where the answers to calls of one kind come in.
+struct Slit {
+    inbox: Arc<Inbox>,
+    kind: Kind,
+}
+
+impl Inbox {
+    fn owe(&self, outcome: Outcome, kind: Kind) -> (Outcome, usize) {
+        self.owed.owe(sendable(outcome, kind, self.answer_bytes_max), kind == Kind::Query)
+    }
+
+    fn take(&self) -> Vec<Come> {
         // Nothing panics while it holds the lock.
-        let mut come = self.come.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *self.come.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Sink for Slit {
+    fn complete(&self, token: u64, outcome: Outcome) {
+        let (outcome, bytes) = self.inbox.owe(outcome, self.kind);
+        let mut come = self.inbox.come.lock().unwrap_or_else(PoisonError::into_inner);
         let first = come.is_empty();
-        come.push((token, outcome));
+        come.push(Come { token, outcome, bytes });
         drop(come);
         if first {
-            self.some.notify_one();
+            self.inbox.some.notify_one();
         }
     }
 }
@@ -80,6 +103,8 @@ struct Stream {
     out: mpsc::Sender<Result<wire::AnswerBatch, Status>>,
     leading: watch::Receiver<Known>,
     inbox: Arc<Inbox>,
+    queries: Arc<dyn Sink>,
+    commands: Arc<dyn Sink>,
     /// By token: one that is never used twice, as the client's own numbers may be.
     open: HashMap<u64, Open>,
     numbers: HashSet<u64>,
@@ -104,15 +129,25 @@ enum End {
 }
 
 /// Serves a stream until it ends.
-pub(super) fn begin(desk: &Desk, identity: Option<Identity>, calls: Streaming<wire::CallBatch>) -> Answers {
+pub(super) fn begin(
+    desk: &Desk,
+    identity: Option<Identity>,
+    owed: Arc<Owed>,
+    calls: Streaming<wire::CallBatch>,
+) -> Answers {
     let (out, answers) = mpsc::channel(1);
+    let (come, some) = (Mutex::default(), Notify::new());
+    let inbox = Arc::new(Inbox { come, some, owed, answer_bytes_max: desk.answer_bytes_max });
+    let slit = |kind| Arc::new(Slit { inbox: Arc::clone(&inbox), kind });
     let stream = Stream {
         desk: desk.clone(),
         identity,
         calls,
         out,
         leading: desk.leading.watch(),
-        inbox: Arc::default(),
+        queries: slit(Kind::Query),
+        commands: slit(Kind::Execute),
+        inbox: Arc::clone(&inbox),
         open: HashMap::new(),
         numbers: HashSet::new(),
         tokens: 0,
@@ -150,7 +185,8 @@ impl Stream {
                 return End::Done;
             }
             let to_tell = self.tell_leader || self.has_answers();
-            let room = self.open.len() + self.answers.len() < OPEN_MAX && self.bytes < OPEN_BYTES_MAX;
+            let is_full = inbox.owed.is_full();
+            let room = self.open.len() + self.answers.len() < OPEN_MAX && self.bytes < OPEN_BYTES_MAX && !is_full;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return End::Because(self.desk.refuse(Refusal::Stopped)),
@@ -175,6 +211,7 @@ impl Stream {
                     Ok(None) => self.all_asked = true,
                     Err(status) => return End::Because(status),
                 },
+                () = inbox.owed.room(), if is_full && !self.all_asked => {}
                 () = out.closed(), if !to_tell => return End::Gone,
             }
         }
@@ -186,22 +223,28 @@ impl Stream {
 
     /// Takes what has been answered since.
     fn collect(&mut self) {
-        let come = std::mem::take(&mut *self.inbox.come.lock().unwrap_or_else(PoisonError::into_inner));
-        for (token, outcome) in come {
+        for Come { token, outcome, bytes } in self.inbox.take() {
             // A second answer has no call.
-            let Some(Open { number, kind, bytes }) = self.open.remove(&token) else { continue };
-            self.bytes -= bytes;
+            let Some(Open { number, kind, bytes: asked }) = self.open.remove(&token) else {
+                self.inbox.owed.remove(bytes);
+                continue;
+            };
+            self.bytes -= asked;
             self.desk.leading.note(&outcome);
-            self.answer(number, kind, outcome);
+            self.queue(Answer { number, kind, outcome, bytes });
         }
     }
 
-    /// Queues an answer, which counts until it is on its way.
-    fn answer(&mut self, number: u64, kind: Kind, outcome: Outcome) {
-        let outcome = sendable(outcome, kind, self.desk.answer_bytes_max);
-        let bytes = ANSWER_OVERHEAD + reply_bytes(&outcome);
-        self.bytes += bytes;
-        self.answers.push_back(Answer { number, kind, outcome, bytes });
+    /// Answers a call that is not made.
+    fn refuse(&mut self, number: u64, kind: Kind, refusal: Refusal) {
+        let (outcome, bytes) = self.inbox.owe(Outcome::Refused(refusal), kind);
+        self.queue(Answer { number, kind, outcome, bytes });
+    }
+
+    /// An answer counts until it is on its way.
+    fn queue(&mut self, answer: Answer) {
+        self.bytes += answer.bytes;
+        self.answers.push_back(answer);
     }
 
     /// What there is to tell, as far as one message goes.
@@ -211,15 +254,18 @@ impl Stream {
             let known = self.leading.borrow_and_update();
             known.leader.as_ref().map(convert_answer::encode_leader).unwrap_or_default()
         });
-        let (mut answers, mut bytes) = (Vec::new(), 0);
+        let (mut answers, mut bytes, mut counted) = (Vec::new(), 0, 0);
         // What comes next is as large as its reply, about; how large an error is shows when it is encoded.
         while let Some(answer) = self.answers.pop_front_if(|answer| bytes == 0 || bytes + answer.bytes <= MESSAGE_BYTES)
         {
+            counted += answer.bytes;
             let answer = self.encode(answer, hint.as_ref());
             bytes += ANSWER_OVERHEAD + answer.encoded_len();
             answers.push(answer);
         }
-        wire::AnswerBatch { answers, leader }
+        let batch = wire::AnswerBatch { answers, leader };
+        self.inbox.owed.send(counted, &batch);
+        batch
     }
 
     fn encode(&mut self, answer: Answer, hint: Option<&LeaderHint>) -> wire::NumberedAnswer {
@@ -258,7 +304,7 @@ impl Stream {
                     let caller = self.open_call(&call);
                     run.add(&self.desk, call, caller);
                 }
-                Err(refusal) => self.answer(number, kind, Outcome::Refused(refusal)),
+                Err(refusal) => self.refuse(number, kind, refusal),
             }
         }
         run.flush(&self.desk);
@@ -291,7 +337,8 @@ impl Stream {
         let bytes = call.asked.bytes();
         self.bytes += bytes;
         self.open.insert(self.tokens, Open { number: call.number, kind: call.asked.kind(), bytes });
-        Caller { sink: Arc::clone(&self.inbox) as Arc<dyn Sink>, token: self.tokens }
+        let sink = if call.asked.kind() == Kind::Query { &self.queries } else { &self.commands };
+        Caller { sink: Arc::clone(sink), token: self.tokens }
     }
 }
 
@@ -308,18 +355,6 @@ fn sendable(outcome: Outcome, kind: Kind, bytes_max: usize) -> Outcome {
             )),
         },
         outcome => outcome,
-    }
-}
-
-fn reply_bytes(outcome: &Outcome) -> usize {
-    match outcome {
-        Outcome::Done { reply: Reply::Value(value), .. } => value.len(),
-        Outcome::Done { reply: Reply::Raised(raised), .. } => {
-            raised.type_name.len() + raised.message.len() + raised.traceback.len()
-        }
-        Outcome::Refused(refusal) => refusal.to_string().len(),
-        Outcome::Unknown { why, .. } => why.len(),
-        Outcome::Compared { .. } => 0,
     }
 }
 

@@ -1,16 +1,16 @@
 //! The service `graft.v1.Client`: what programs ask of the replicated state.
 
 use bytes::Bytes;
-use graft_services::api::{Call, News};
+use graft_services::api::{Api, Call, News};
 use graft_services::error::Refusal;
 use graft_services::identity::Identity;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::convert_call::Asked;
-use super::deadline::Deadline;
 use super::desk::Desk;
 use super::feeding::{Form, feed};
+use super::owing::Owed;
 use super::wire::client_server::Client;
 use super::{calls, convert_answer, convert_events, wire};
 
@@ -29,16 +29,18 @@ impl ClientService {
     }
 
     async fn call(&self, asked: Asked, extensions: &Extensions) -> graft_services::error::Outcome {
-        let timeout = Deadline::left(extensions);
+        let desk = &self.desk;
         match asked {
             Asked::Execute { body, slot } => {
-                self.desk.ask(timeout, |api, caller| api.execute(vec![Call { body, slot, caller }], timeout)).await
+                let execute = |api: &dyn Api, caller, timeout| api.execute(vec![Call { body, slot, caller }], timeout);
+                desk.ask(extensions, execute).await
             }
             Asked::Query { body, read } => {
-                self.desk.ask_harmless(timeout, |api, caller| api.query(vec![(body, caller)], read, timeout)).await
+                let query = |api: &dyn Api, caller, timeout| api.query(vec![(body, caller)], read, timeout);
+                desk.ask_harmless(extensions, query).await
             }
             Asked::OpenSession { ttl } => {
-                self.desk.ask(timeout, |api, caller| api.open_session(ttl, caller, timeout)).await
+                desk.ask(extensions, |api, caller, timeout| api.open_session(ttl, caller, timeout)).await
             }
         }
     }
@@ -60,7 +62,8 @@ impl Client for ClientService {
 
     async fn calls(&self, request: Request<Streaming<wire::CallBatch>>) -> Result<Response<Self::CallsStream>, Status> {
         let identity = request.extensions().get::<Identity>().cloned();
-        Ok(Response::new(calls::begin(&self.desk, identity, request.into_inner())))
+        let owed = Owed::of(request.extensions());
+        Ok(Response::new(calls::begin(&self.desk, identity, owed, request.into_inner())))
     }
 
     async fn query(&self, request: Request<wire::QueryRequest>) -> Result<Response<wire::QueryResponse>, Status> {
@@ -81,9 +84,10 @@ impl Client for ClientService {
     }
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let watch = convert_events::decode_watch(request.into_inner());
+        let (_, extensions, request) = request.into_parts();
+        let watch = convert_events::decode_watch(request);
         let watch = watch.map_err(|bad| self.desk.refuse(Refusal::Invalid(bad.to_string())))?;
-        Ok(Response::new(feed(&self.desk, NEWS, |wake| self.desk.api.watch(watch, wake))))
+        Ok(Response::new(feed(&self.desk, Owed::of(&extensions), NEWS, |wake| self.desk.api.watch(watch, wake))))
     }
 }
 

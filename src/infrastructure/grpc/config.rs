@@ -46,6 +46,9 @@ pub struct PeerConfig {
     pub request_bytes_max: usize,
     /// Bytes of clients' messages that may be half here, of all clients together. 256 MiB.
     pub requests_bytes_max: usize,
+    /// Bytes of answers that clients have not taken, of all clients together; one connection may be owed a quarter of it.
+    /// 256 MiB.
+    pub answers_bytes_max: usize,
     /// How long a node that asks to be let in waits for the answer before it is told to ask again. 3 s.
     pub join_wait: Duration,
     /// Bytes of snapshots that are sent in a second, to all followers together. 128 MiB.
@@ -77,6 +80,7 @@ impl Default for PeerConfig {
             clients_max: 4096,
             request_bytes_max: Self::request_bytes_max(8 << 20),
             requests_bytes_max: 256 << 20,
+            answers_bytes_max: 256 << 20,
             join_wait: Duration::from_secs(3),
             snapshot_bytes_per_second: 128 << 20,
             snapshot_part_bytes_max: 1 << 20,
@@ -138,6 +142,7 @@ impl PeerConfig {
             clients_max: self.clients_max.clamp(CLIENTS_MIN, CONNECTIONS_MAX),
             request_bytes_max: self.request_bytes_max.clamp(MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX),
             requests_bytes_max: self.requests_bytes_max.max(self.request_bytes_max).max(message_bytes_max),
+            answers_bytes_max: self.answers_bytes_max.max(MESSAGE_BYTES_MIN),
             snapshot_bytes_per_second: self.snapshot_bytes_per_second.max(SNAPSHOT_BYTES_PER_SECOND_MIN),
             snapshot_part_bytes_max: self.snapshot_part_bytes_max.clamp(PART_BYTES_MIN, PART_BYTES_MAX),
             snapshot_stall_timeout: self.snapshot_stall_timeout.max(STALL_TIMEOUT_MIN),

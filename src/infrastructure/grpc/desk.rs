@@ -9,10 +9,12 @@ use graft_services::error::{Outcome, Refusal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Extensions, Status};
 
+use super::deadline::Deadline;
 use super::failure::Failure;
 use super::leading::Leading;
+use super::owing::Owed;
 use super::tasks::Tasks;
 
 /// What every call needs.
@@ -33,33 +35,47 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(super) const LAST_WORD_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Takes the answer to one call.
-struct Once(Mutex<Option<oneshot::Sender<Outcome>>>);
+struct Once {
+    answer: Mutex<Option<oneshot::Sender<Outcome>>>,
+    owed: Arc<Owed>,
+    is_harmless: bool,
+}
 
 impl Sink for Once {
     fn complete(&self, _token: u64, outcome: Outcome) {
         // Nothing panics while it holds the lock.
-        if let Some(answer) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = answer.send(outcome);
+        if let Some(answer) = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = answer.send(self.owed.owe(outcome, self.is_harmless).0);
         }
     }
 }
 
 impl Desk {
-    /// Asks for something that may change the cluster, and waits for what comes of it.
-    pub(super) async fn ask(&self, patience: Duration, ask: impl FnOnce(&dyn Api, Caller)) -> Outcome {
-        let answered = self.wait(patience, ask).await;
+    /// Asks for something that may change the cluster, and waits for what comes of it, as long as its caller does.
+    pub(super) async fn ask(&self, extensions: &Extensions, ask: impl FnOnce(&dyn Api, Caller, Duration)) -> Outcome {
+        let answered = self.wait(extensions, false, ask).await;
         answered.unwrap_or_else(|| Outcome::unknown("this member did not say in time what came of the call"))
     }
 
     /// Asks for something that changes nothing.
-    pub(super) async fn ask_harmless(&self, patience: Duration, ask: impl FnOnce(&dyn Api, Caller)) -> Outcome {
-        self.wait(patience, ask).await.unwrap_or(Outcome::Refused(Refusal::Timeout))
+    pub(super) async fn ask_harmless(
+        &self,
+        extensions: &Extensions,
+        ask: impl FnOnce(&dyn Api, Caller, Duration),
+    ) -> Outcome {
+        self.wait(extensions, true, ask).await.unwrap_or(Outcome::Refused(Refusal::Timeout))
     }
 
-    async fn wait(&self, patience: Duration, ask: impl FnOnce(&dyn Api, Caller)) -> Option<Outcome> {
+    async fn wait(
+        &self,
+        extensions: &Extensions,
+        is_harmless: bool,
+        ask: impl FnOnce(&dyn Api, Caller, Duration),
+    ) -> Option<Outcome> {
+        let patience = Deadline::left(extensions);
         let (sink, answer) = oneshot::channel();
-        let sink = Arc::new(Once(Mutex::new(Some(sink))));
-        ask(&*self.api, Caller { sink, token: 0 });
+        let sink = Once { answer: Mutex::new(Some(sink)), owed: Owed::of(extensions), is_harmless };
+        ask(&*self.api, Caller { sink: Arc::new(sink), token: 0 }, patience);
         let outcome = timeout(patience + GRACE, answer).await.ok()?.ok()?;
         self.leading.note(&outcome);
         Some(outcome)

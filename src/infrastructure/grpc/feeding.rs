@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use graft_services::api::{Reader, Wake};
 use graft_services::error::Refusal;
+use prost::Message;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::desk::{Desk, LAST_WORD_TIMEOUT};
+use super::owing::Owed;
 
 /// Items that are read from the node in one go.
 const ITEMS_MAX: usize = 256;
@@ -25,8 +27,9 @@ pub(super) struct Form<T, M> {
 
 /// The stream of a reader, which `open` makes. Nothing is read before there is room for it: beside what is on its way a
 /// stream holds one message and what one read gave.
-pub(super) fn feed<T: Send + 'static, M: Send + 'static>(
+pub(super) fn feed<T: Send + 'static, M: Message + 'static>(
     desk: &Desk,
+    owed: Arc<Owed>,
     form: Form<T, M>,
     open: impl FnOnce(Wake) -> Box<dyn Reader<T>>,
 ) -> ReceiverStream<Result<M, Status>> {
@@ -34,13 +37,14 @@ pub(super) fn feed<T: Send + 'static, M: Send + 'static>(
     let woken = Arc::clone(&some);
     let reader = open(Arc::new(move || woken.notify_one()));
     let (out, messages) = mpsc::channel(1);
-    let feeding = Feeding { desk: desk.clone(), form, reader, some, out, taken: VecDeque::new(), ended: None };
+    let feeding = Feeding { desk: desk.clone(), owed, form, reader, some, out, taken: VecDeque::new(), ended: None };
     desk.tasks.spawn(feeding.run());
     ReceiverStream::new(messages)
 }
 
 struct Feeding<T, M> {
     desk: Desk,
+    owed: Arc<Owed>,
     form: Form<T, M>,
     reader: Box<dyn Reader<T>>,
     /// There may be more to read.
@@ -50,7 +54,7 @@ struct Feeding<T, M> {
     ended: Option<Refusal>,
 }
 
-impl<T, M> Feeding<T, M> {
+impl<T, M: Message> Feeding<T, M> {
     async fn run(mut self) {
         let stop = self.desk.stop.clone();
         let out = self.out.clone();
@@ -62,6 +66,16 @@ impl<T, M> Feeding<T, M> {
             };
             // The client is gone.
             let Ok(room) = room else { return };
+            // What is not read can be forgotten, and the client is told that it fell behind.
+            if self.taken.is_empty() && self.ended.is_none() && self.owed.is_full() {
+                drop(room);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    () = out.closed() => return,
+                    () = self.owed.room() => continue,
+                }
+            }
             let Some(message) = self.next() else {
                 drop(room);
                 if self.ended.is_some() {
@@ -85,17 +99,24 @@ impl<T, M> Feeding<T, M> {
     fn next(&mut self) -> Option<M> {
         if self.taken.is_empty() && self.ended.is_none() {
             let taken = self.reader.take(ITEMS_MAX);
+            self.owed.add(taken.items.iter().map(self.form.bytes).sum());
             self.taken.extend(taken.items);
             self.ended = taken.ended;
         }
         let (mut items, mut bytes) = (Vec::new(), 0);
         while let Some(item) = self.taken.front() {
-            bytes += (self.form.bytes)(item);
-            if !items.is_empty() && bytes > MESSAGE_BYTES {
+            let more = (self.form.bytes)(item);
+            if !items.is_empty() && bytes + more > MESSAGE_BYTES {
                 break;
             }
+            bytes += more;
             items.extend(self.taken.pop_front());
         }
-        (!items.is_empty()).then(|| (self.form.message)(items))
+        if items.is_empty() {
+            return None;
+        }
+        let message = (self.form.message)(items);
+        self.owed.send(bytes, &message);
+        Some(message)
     }
 }

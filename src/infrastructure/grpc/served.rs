@@ -26,6 +26,7 @@ use super::failure::Failure;
 use super::handshake::View;
 use super::health_service::HealthService;
 use super::leading::Leading;
+use super::owing::Account;
 use super::reflection;
 use super::security::needed;
 use super::server::Connection;
@@ -93,7 +94,7 @@ impl Served {
             if let Some(identity) = connection.identity {
                 request.extensions_mut().insert(identity);
             }
-            return self.client_call(&connection.place, request).await;
+            return self.client_call(&connection.place, &connection.account, request).await;
         }
         connection.place.speak();
         if let Some(identity) = &connection.identity
@@ -121,7 +122,12 @@ impl Served {
         Ok(())
     }
 
-    async fn client_call(self, place: &Place, mut request: Request<Incoming>) -> Response<Body> {
+    async fn client_call(
+        self,
+        place: &Place,
+        account: &Arc<Account>,
+        mut request: Request<Incoming>,
+    ) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let is_operator = OPERATORS_PREFIXES.iter().any(|prefix| path.starts_with(prefix));
         let call = match place.begin_call(is_operator) {
@@ -131,6 +137,11 @@ impl Served {
                 return refuse(too_many(full));
             }
         };
+        if !is_operator && let Err(refusal) = account.check() {
+            return refuse(refusal);
+        }
+        let owed = account.owed();
+        request.extensions_mut().insert(Arc::clone(&owed));
         let deadline = match Deadline::of(request.headers(), Instant::now()) {
             Ok(deadline) => deadline,
             Err(refusal) => return refuse(refusal),
@@ -144,7 +155,7 @@ impl Served {
             Ok(response) => answered(response),
             Err(_) => refuse(Refusal::Timeout),
         };
-        with_words(response, &path).map(|body| Body::new(Answering::new(body, call)))
+        with_words(response, &path).map(|body| Body::new(Answering::new(body, call, owed)))
     }
 }
 

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::address;
 use super::admission::{Admission, Place, Seated};
+use super::owing::{Account, Ledger};
 use super::security::Io;
 use super::served::Served;
 use super::transport::Shared;
@@ -26,6 +27,8 @@ use super::transport::Shared;
 pub(super) struct Connection {
     pub(super) remote: SocketAddr,
     pub(super) place: Place,
+    /// What its client has not taken.
+    pub(super) account: Arc<Account>,
     /// Who has proved to be there; none if connections are not secured.
     pub(super) identity: Option<Identity>,
 }
@@ -49,6 +52,7 @@ const STOP_MEMBER_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let served = Served::new(&shared);
     let admission = Admission::new(shared.config.limits());
+    let ledger = Ledger::new(shared.config.answers_bytes_max);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -57,7 +61,8 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         };
         match accepted.and_then(|(stream, remote)| Ok((address::ready(stream)?, remote))) {
             Ok((stream, remote)) => {
-                let serve = serve(stream, remote, admission.enter(), served.clone(), Arc::clone(&shared));
+                let serve =
+                    serve(stream, remote, admission.enter(), ledger.open(), served.clone(), Arc::clone(&shared));
                 shared.tasks.spawn(serve);
             }
             Err(error) => {
@@ -102,12 +107,19 @@ async fn secure(
 }
 
 /// Serves one connection until it ends, says nothing for too long, its place is needed, or the transport stops.
-async fn serve(stream: TcpStream, remote: SocketAddr, seat: Seated, served: Served, shared: Arc<Shared>) {
+async fn serve(
+    stream: TcpStream,
+    remote: SocketAddr,
+    seat: Seated,
+    account: Arc<Account>,
+    served: Served,
+    shared: Arc<Shared>,
+) {
     let config = &shared.config;
     let (tasks, _ended_with_this) = shared.tasks.subgroup();
     let place = seat.0.clone();
     let Some((stream, identity)) = secure(stream, remote, &place, &shared).await else { return };
-    let connection = Connection { remote, place: place.clone(), identity };
+    let connection = Connection { remote, place: place.clone(), account: Arc::clone(&account), identity };
     let service = service_fn(move |request| {
         let answer = served.clone().call(connection.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -134,8 +146,8 @@ async fn serve(stream: TcpStream, remote: SocketAddr, seat: Seated, served: Serv
                 }
                 return;
             }
-            () = place.end.cancelled() => {
-                debug!(%remote, "connection closed: newer ones came before it said what it is for");
+            why = unwanted(&place, &account) => {
+                debug!(%remote, "connection closed: {why}");
                 return;
             }
             () = &mut timer, if stage != Stage::Standing => {
@@ -162,6 +174,14 @@ async fn serve(stream: TcpStream, remote: SocketAddr, seat: Seated, served: Serv
                 timer.as_mut().reset(Instant::now() + patience);
             }
         }
+    }
+}
+
+/// Waits until there is a reason to close the connection at once.
+async fn unwanted(place: &Place, account: &Account) -> &'static str {
+    tokio::select! {
+        () = place.end.cancelled() => "newer ones came before it said what it is for",
+        () = account.end.cancelled() => "its client does not take what it is owed",
     }
 }
 

@@ -1,7 +1,7 @@
 //! Streams: calls in batches, what commands emit, what happens to the node.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use graft_domain::Term;
@@ -37,7 +37,11 @@ struct Conversation {
 
 impl Conversation {
     async fn with(node: &Node) -> Self {
-        let mut visit = Visit::to(node.address()).await;
+        Self::to(node, &PeerConfig::default()).await
+    }
+
+    async fn to(node: &Node, config: &PeerConfig) -> Self {
+        let mut visit = Visit::with(node.address(), config).await;
         let (calls, batches) = channel(1);
         let answers = soon(visit.client.calls(ReceiverStream::new(batches))).await.unwrap();
         Self { calls, answers, leaders: Vec::new(), visit }
@@ -223,6 +227,36 @@ fn a_batch_of_too_many_calls_ends_the_stream_and_none_is_made() {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains("more than 16384 calls"), "{status:?}");
         assert!(toy.state().log.is_empty(), "nothing of it is done");
+    });
+}
+
+#[test]
+fn who_takes_no_answers_loses_the_connection_and_others_go_on() {
+    let (runtime, toy) = (runtime(), Toy::new());
+    let config = PeerConfig { answers_bytes_max: 8 << 20, ..PeerConfig::default() };
+    let n1 = Node::open(&runtime, &toy, config);
+    runtime.block_on(async {
+        let narrow = PeerConfig { stream_window_bytes: 64 << 10, ..PeerConfig::default() };
+        let mut slow = Conversation::to(&n1, &narrow).await;
+        slow.ask((0..80).map(|number| numbered(number, "big 300000")).collect()).await;
+        let mut other = Visit::to(n1.address()).await;
+        toy.wait("answers", |state| state.log.len() >= 80);
+        let deadline = Instant::now() + DEADLINE;
+        let (mut busy, log) = (0, toy.state().log.len());
+        while let Err(status) = other.execute("elsewhere").await {
+            assert!(Instant::now() < deadline, "others wait for the slow one: {status:?}");
+            let failure = told(&status).failure;
+            assert!(matches!(&failure, Failure::Refused(Refusal::Busy(why)) if why.contains("8388608")), "{failure:?}");
+            assert_eq!(toy.state().log.len(), log, "what is refused as busy is not done");
+            busy += 1;
+        }
+        assert!(busy > 0, "nothing limits what is owed");
+        // It is told nothing of what was not taken, and its calls are unknown to it, not refused.
+        let mut heard = 0;
+        while let Ok(Some(batch)) = slow.next().await {
+            heard += batch.answers.len();
+        }
+        assert!(heard < 80, "it took what it had not read");
     });
 }
 
