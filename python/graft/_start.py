@@ -51,12 +51,13 @@ def start(
 
 
 def _serve(node: Node[Any]) -> int:
-    # One that was removed before it started has no business here; one that is removed now has done its work.
-    was_removed = node.status().role == "removed"
+    happened = node.events(since=0, timeout=0)
     try:
         node.serve_forever()
     except Removed:
-        if was_removed:
+        # One that was removed before it started has no business here, however late it hears of it. One that knew a
+        # leader since was a member, is removed now, and has done its work.
+        if not any(event.kind == "gap" or event.data.get("leader") is not None for event in happened):
             raise
         _say(f"node {node.id} was removed from the cluster, and ends")
     return 0
