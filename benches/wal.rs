@@ -202,8 +202,11 @@ fn read_all(directory: &Path) -> Outcome<Vec<Vec<u8>>> {
 fn open_log(directory: &Path) -> Outcome<(Wal, Opened)> {
     let id = NodeId::new("bench")?;
     let membership = Arc::new(Membership::founding([(id, "127.0.0.1:1")]));
-    let (wal, _snapshots, opened) =
-        open(directory, &Founding { id, membership, mint: Incarnation(1) }, StoreConfig::default())?;
+    let (wal, _snapshots, opened) = open(
+        directory,
+        &Founding { id, membership, mint: Incarnation(1), promise: Duration::ZERO },
+        StoreConfig::default(),
+    )?;
     Ok((wal, opened))
 }
 

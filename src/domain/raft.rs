@@ -104,7 +104,7 @@ impl RaftCore {
             durability: Durability::new(last),
             election_deadline: now,
             leader_contact: now,
-            loyalty: Loyalty::at_start(term, now, config.election_timeout),
+            loyalty: Loyalty::at_start(term, now, config.election_timeout.max(recovered.promised)),
             forwarded_reads: BTreeMap::new(),
             reads_expire: Instant::NEVER,
             memory_from: Index::ZERO,

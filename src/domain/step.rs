@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::time::Duration;
 
 use crate::entry::Entry;
 use crate::ids::{EntryId, Index, NodeId, ReadId, Term};
@@ -185,4 +186,6 @@ pub struct Recovered {
     pub commit: Index,
     /// The last entry that the machine has applied on its own disk.
     pub applied: Index,
+    /// For how long an earlier run may have promised a leader to vote for nobody else.
+    pub promised: Duration,
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use graft_domain::{ClusterId, EntryId, Envelope, Incarnation, Index, NodeId, Recovered, Term, Write};
@@ -54,6 +55,8 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// Unknown until a first leader's first entry is committed.
     pub cluster: ClusterId,
+    /// For how long its runs promise a leader to vote for nobody else: the longest that may bind it still.
+    pub promise: Duration,
 }
 
 /// What opening a store gives besides the store.

@@ -124,11 +124,12 @@ impl Node {
             preallocate_bytes: dice.one_of(&[512, 4_096]),
             spares_max: dice.size(3),
         };
+        let promise = core.election_timeout;
         Self {
             id,
             core,
             config,
-            founding: Founding { id, membership, mint },
+            founding: Founding { id, membership, mint, promise },
             store,
             disk: Disk::default(),
             running: None,

@@ -404,7 +404,15 @@ impl Stage {
                 let kept = if words.take("keeping") { words.count_or(0) } else { 0 };
                 self.world.crash(&id, kept);
             }
-            "restart" => self.world.start(&words.id(), false),
+            "restart" => {
+                let id = words.id();
+                if words.take("timeout") {
+                    let node = self.world.node_mut(&id);
+                    let promised = mem::replace(&mut node.config.election_timeout, words.duration());
+                    node.disk.promised = node.disk.promised.max(promised);
+                }
+                self.world.start(&id, false);
+            }
             "wipe" => {
                 let disk = &mut self.world.node_mut(&words.id()).disk;
                 *disk = Disk { membership: Arc::clone(&self.founding), ..Disk::default() };

@@ -4,6 +4,7 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::{Entry, EntryId, Index, Input, Membership, NodeId, Recovered, Term, Write};
 
@@ -24,6 +25,8 @@ pub(crate) struct Disk {
     /// Nothing becomes durable until told.
     pub(crate) held: bool,
     pub(crate) failed: bool,
+    /// For how long an earlier run promised its vote, if that is longer than this one does.
+    pub(crate) promised: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -137,6 +140,7 @@ impl Disk {
             entries: self.recovered_entries().to_vec(),
             commit: self.commit,
             applied,
+            promised: self.promised,
         }
     }
 }

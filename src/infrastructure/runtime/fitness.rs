@@ -59,7 +59,8 @@ mod tests {
             let members: Vec<_> = (1..=1 + others).map(|n| (id(n), format!("127.0.0.1:{n}"))).collect();
             let membership = Membership::founding(members.iter().map(|(id, address)| (*id, address.as_str())));
             let directory = tempfile::tempdir().expect("a directory");
-            let founding = Founding { id: id(1), membership: Arc::new(membership), mint: Incarnation(1) };
+            let founding =
+                Founding { id: id(1), membership: Arc::new(membership), mint: Incarnation(1), promise: Duration::ZERO };
             let (_, _, opened) = store::open(directory.path(), &founding, StoreConfig::default()).expect("it is new");
             let now = Instant(0);
             let core = RaftCore::new(Config::new(id(1), ClusterId(1), 1), opened.recovered, now);

@@ -291,6 +291,7 @@ mod tests {
     use std::io::Read;
     use std::sync::atomic::AtomicU64;
     use std::sync::mpsc::channel;
+    use std::time::Duration;
 
     use graft_domain::{Incarnation, Membership, NodeId};
     use graft_services::api::{Cursor, News, Watch};
@@ -349,7 +350,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let id = NodeId::new("n1").expect("a good id");
         let membership = Arc::new(Membership::founding([(id, "127.0.0.1:1")]));
-        let founding = store::Founding { id, membership: Arc::clone(&membership), mint: Incarnation(1) };
+        let founding =
+            store::Founding { id, membership: Arc::clone(&membership), mint: Incarnation(1), promise: Duration::ZERO };
         let (wal, snapshots, _) =
             store::open(directory.path(), &founding, store::StoreConfig::default()).expect("it is new");
         let meta = SnapshotMeta { last: EntryId::new(1, 5), command: Index(5), time: 0, membership };

@@ -57,7 +57,12 @@ impl Node {
         let address = announced(&config.address, port);
         let membership = config.founding(&address);
         let mint = Incarnation(random()?.max(1));
-        let founding = Founding { id: config.id, membership: Arc::new(membership.clone()), mint };
+        let founding = Founding {
+            id: config.id,
+            membership: Arc::new(membership.clone()),
+            mint,
+            promise: config.election_timeout,
+        };
         let (wal, snapshots, opened) =
             store::open(&config.data_dir, &founding, StoreConfig::default()).map_err(StartError::Store)?;
         for note in &opened.notes {
@@ -161,7 +166,7 @@ impl Build<'_> {
             transport.set_cluster(cluster);
             let _ = store.send(StoreJob::Cluster(cluster));
         }
-        let store_thread = start_store(config.id, self.wal, store_inbox, engine, (killed, Arc::clone(&faults)))?;
+        let store_thread = start_store(config, self.wal, store_inbox, engine, (killed, Arc::clone(&faults)))?;
         let loop_ = Engine {
             replica,
             inbox,
@@ -316,14 +321,15 @@ fn network_threads(id: NodeId) -> Result<tokio::runtime::Runtime, StartError> {
 }
 
 fn start_store(
-    id: NodeId,
+    config: &NodeConfig,
     wal: Wal,
     jobs: Receiver<StoreJob>,
     engine: Sender<Message>,
     (killed, faults): (Arc<AtomicBool>, Arc<Faults>),
 ) -> Result<Thread, StartError> {
-    thread(id, "log", move || {
-        let run = catch_unwind(AssertUnwindSafe(|| run_store(wal, &jobs, &engine, &killed, &faults)));
+    let promise = config.election_timeout;
+    thread(config.id, "log", move || {
+        let run = catch_unwind(AssertUnwindSafe(|| run_store(wal, &jobs, &engine, &killed, &faults, promise)));
         if let Err(panic) = run {
             let failed = graft_services::Event::StorageFailed(panic_words(&*panic));
             let _ = engine.send(Message::Event(failed));

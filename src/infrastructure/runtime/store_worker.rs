@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use graft_domain::{ClusterId, Entry, EntryId, Write};
 use graft_services::Event;
@@ -29,15 +29,16 @@ const FULL_RETRY: Duration = Duration::from_millis(100);
 
 /// Does the jobs in their order; writes that queued during the last sync go with the next one.
 ///
-/// Once `killed`, what still waits is dropped as a killed process would.
+/// Once `killed`, what still waits is dropped as a killed process would. `promise` is for how long this run promises its vote.
 pub(crate) fn run_store(
     wal: Wal,
     jobs: &Receiver<StoreJob>,
     engine: &Sender<Message>,
     killed: &AtomicBool,
     faults: &Faults,
+    promise: Duration,
 ) {
-    let mut work = Work { wal, engine, killed, faults };
+    let mut work = Work { old_promise: OldPromise::of(&wal, promise), wal, engine, killed, faults };
     let mut writes = Vec::new();
     let mut held: Option<StoreJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
@@ -63,6 +64,7 @@ pub(crate) fn run_store(
             // What comes now fails too, for the store is poisoned; nobody has to be told twice.
             let _ = engine.send(Message::Event(Event::StorageFailed(error.to_string())));
         }
+        work.forget_promise();
     }
 }
 
@@ -87,6 +89,21 @@ struct Work<'a> {
     engine: &'a Sender<Message>,
     killed: &'a AtomicBool,
     faults: &'a Faults,
+    old_promise: Option<OldPromise>,
+}
+
+/// A run before this one may have promised its vote for longer than this one does.
+struct OldPromise {
+    /// It binds nobody any more.
+    over: Instant,
+    promise: Duration,
+}
+
+impl OldPromise {
+    fn of(wal: &Wal, promise: Duration) -> Option<Self> {
+        let old = wal.identity().promise;
+        (old > promise).then(|| Instant::now().checked_add(old)).flatten().map(|over| Self { over, promise })
+    }
 }
 
 impl Work<'_> {
@@ -107,6 +124,16 @@ impl Work<'_> {
     fn name(&mut self, cluster: ClusterId) {
         if let Err(error) = self.wal.record_cluster(cluster) {
             tracing::warn!(%error, "the cluster's name could not be kept beside the log; the log has it");
+        }
+    }
+
+    /// What an earlier run promised is written down until it is over, for the next start may come before.
+    fn forget_promise(&mut self) {
+        let Some(OldPromise { promise, .. }) = self.old_promise.take_if(|old| old.over <= Instant::now()) else {
+            return;
+        };
+        if let Err(error) = self.wal.keep_promise(promise) {
+            tracing::warn!(%error, "the shorter election timeout could not be written down: the next start waits longer");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The file that says whose directory it is. It is replaced as a whole, so it is never seen half written.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use graft_domain::{ClusterId, Incarnation, NodeId};
@@ -14,7 +15,7 @@ pub(super) const NAME: &str = "identity";
 const NEW_NAME: &str = "identity.new";
 const MAGIC: [u8; 8] = *b"GRAFT-ID";
 const ID_BYTES: usize = 64;
-const FILE_BYTES: usize = preamble::PREAMBLE_BYTES + ID_BYTES + 8 + 16 + 4;
+const FILE_BYTES: usize = preamble::PREAMBLE_BYTES + ID_BYTES + 8 + 16 + 8 + 4;
 
 /// Reads the identity of a directory that is known to have one.
 pub(super) fn read<F: Files>(files: &F, directory: &Path) -> Result<Identity, StoreError> {
@@ -35,7 +36,12 @@ pub(super) fn read<F: Files>(files: &F, directory: &Path) -> Result<Identity, St
     let end = id.iter().position(|b| *b == 0).unwrap_or(ID_BYTES);
     let id = std::str::from_utf8(&id[..end]).ok().and_then(|text| NodeId::new(text).ok());
     let id = id.ok_or_else(|| corrupt(&path, preamble::PREAMBLE_BYTES as u64, "it names no node"))?;
-    Ok(Identity { id, incarnation: Incarnation(body.get_u64_le()), cluster: ClusterId(body.get_u128_le()) })
+    Ok(Identity {
+        id,
+        incarnation: Incarnation(body.get_u64_le()),
+        cluster: ClusterId(body.get_u128_le()),
+        promise: Duration::from_nanos(body.get_u64_le()),
+    })
 }
 
 /// Writes the identity, atomically and durably. After [`StoreError::Full`] the old one is in force.
@@ -46,6 +52,7 @@ pub(super) fn write<F: Files>(files: &F, directory: &Path, identity: &Identity) 
     bytes.resize(preamble::PREAMBLE_BYTES + ID_BYTES, 0);
     bytes.extend_from_slice(&identity.incarnation.0.to_le_bytes());
     bytes.extend_from_slice(&identity.cluster.0.to_le_bytes());
+    bytes.extend_from_slice(&nanos(identity.promise).to_le_bytes());
     let crc = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
 
@@ -55,4 +62,9 @@ pub(super) fn write<F: Files>(files: &F, directory: &Path, identity: &Identity) 
     file.sync_data().map_err(|e| io_error(&new, &e))?;
     files.rename(&new, &path).map_err(|e| full_or_io(&new, &e))?;
     files.sync_directory(directory).map_err(|e| io_error(directory, &e))
+}
+
+/// Five hundred years stand for more.
+fn nanos(promise: Duration) -> u64 {
+    u64::try_from(promise.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -11,6 +11,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use graft_domain::{Incarnation, Membership, NodeId};
 use graft_services::ports::{Opened, StoreError};
@@ -53,6 +54,8 @@ pub struct Founding {
     pub membership: Arc<Membership>,
     /// Drawn at random by the caller; it becomes the incarnation of a new directory and is unused otherwise.
     pub mint: Incarnation,
+    /// For how long this run promises a leader to vote for nobody else: its election timeout.
+    pub promise: Duration,
 }
 
 /// How a store spends disk space.

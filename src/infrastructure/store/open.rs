@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use graft_domain::{ClusterId, Entry, Index, Recovered};
 use graft_services::ports::{Identity, LogStore, Opened, StoreError};
@@ -47,7 +48,7 @@ pub(super) fn open<F: Files>(
     let known = if listing.identity { Some(own_identity(&files, directory, founding)?) } else { None };
     let survey = survey(&files, &directory.join(snapshots::DIRECTORY))?;
     let snapshot = survey.newest.as_ref().map(|(meta, _)| meta.clone());
-    let identity = match known {
+    let mut identity = match known {
         Some(identity) => identity,
         None if snapshot.is_some() => return Err(corrupt(&directory.join(identity::NAME), 0, UNOWNED_SNAPSHOTS)),
         None => found(&files, directory, founding, config, &mut listing)?,
@@ -59,6 +60,12 @@ pub(super) fn open<F: Files>(
     let replayed = recovery::replay(&files, directory, numbers, Some(identity.incarnation))?;
     check_log(directory, &identity, &replayed, snapshot.as_ref())?;
 
+    let promised = identity.promise;
+    if founding.promise > promised {
+        // Before anybody can be promised anything.
+        identity.promise = founding.promise;
+        identity::write(&files, directory, &identity)?;
+    }
     let mut notes = Vec::new();
     for number in leftover {
         let path = directory.join(segment::name(*number));
@@ -81,6 +88,7 @@ pub(super) fn open<F: Files>(
     segments.forget(base)?;
     let mut wal = Wal::new(segments, identity, Progress { state, batch, link }, cluster, lock);
     let recovered = begin(&mut wal, entries, snapshot.as_ref(), founding, &mut notes)?;
+    let recovered = Recovered { promised, ..recovered };
     Ok((wal, Arc::new(snapshots), Opened { identity, recovered, snapshot, notes }))
 }
 
@@ -158,7 +166,16 @@ fn begin<F: Files>(
     let LogState { base, last, .. } = wal.durable.state;
     let commit = hard.commit.min(last.index).max(base.index);
     let (membership, applied) = (Arc::clone(membership), Index::ZERO);
-    Ok(Recovered { term, vote, snapshot: base, membership, entries: entries.into(), commit, applied })
+    Ok(Recovered {
+        term,
+        vote,
+        snapshot: base,
+        membership,
+        entries: entries.into(),
+        commit,
+        applied,
+        promised: Duration::ZERO,
+    })
 }
 
 /// Keeps as many spare files as it may.
@@ -229,7 +246,12 @@ fn found<F: Files>(
     }
     let mut spares = take_spares(files, directory, std::mem::take(&mut listing.spares), &config)?;
     segments::create(files, directory, &config, &mut spares, SegmentHeader::first(founding.mint))?;
-    let identity = Identity { id: founding.id, incarnation: founding.mint, cluster: ClusterId::UNKNOWN };
+    let identity = Identity {
+        id: founding.id,
+        incarnation: founding.mint,
+        cluster: ClusterId::UNKNOWN,
+        promise: founding.promise,
+    };
     identity::write(files, directory, &identity)?;
     (listing.segments, listing.spares) = (vec![1], spares.into_iter().map(|spare| spare.name).collect());
     Ok(identity)

@@ -1,6 +1,7 @@
 //! The write-ahead log as the services see it.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use graft_domain::{ClusterId, EntryId, Index, Write};
 use graft_services::ports::{Identity, LogStore, StoreError};
@@ -96,6 +97,19 @@ impl<F: Files> Wal<F> {
             let _ = wal.cluster.set(cluster);
             Ok(Ok(()))
         })?
+    }
+
+    /// Writes down, atomically and durably, that no promise of an earlier run is longer than this any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], after which it can be tried again; anything else poisons.
+    pub fn keep_promise(&mut self, promise: Duration) -> Result<(), StoreError> {
+        self.guarded(|wal| {
+            let identity = Identity { promise, ..wal.identity };
+            identity::write(&wal.segments.files, &wal.segments.directory, &identity)?;
+            wal.identity = identity;
+            Ok(())
+        })
     }
 
     /// Runs what may fail, and remembers if it did. On a full disk the spare files are given back first of all.

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use graft_domain::{Entry, EntryId, Index, Membership, NodeId, Recovered, Term, Write};
 
@@ -141,6 +142,7 @@ impl Disk {
             entries: self.entries.iter().filter(follows).cloned().collect(),
             commit: self.commit,
             applied,
+            promised: Duration::ZERO,
         }
     }
 }

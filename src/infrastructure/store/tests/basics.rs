@@ -255,3 +255,27 @@ fn a_later_batch_is_seen_wherever_a_window_ends() {
         assert!(matches!(error, StoreError::Corrupt { offset: 4096, .. }), "{error}");
     }
 }
+
+#[test]
+fn the_longest_promise_that_may_bind_is_kept_until_it_is_over() {
+    let (disk, path) = (Disk::new(), Path::new("data"));
+    let begin = |promise| {
+        let founding = Founding { promise, ..founding() };
+        let (wal, _, opened) = open_in(disk.clone(), path, &founding, SMALL).expect("it opens");
+        (wal, opened.recovered.promised, opened.identity.promise)
+    };
+    let run = |promise| {
+        let (_, promised, kept) = begin(promise);
+        (promised, kept)
+    };
+    let (long, short) = (Duration::from_secs(5), Duration::from_millis(100));
+    assert_eq!(run(PROMISE), (PROMISE, PROMISE), "a new directory has promised no more than this run will");
+    assert_eq!(run(long), (PROMISE, long));
+    assert_eq!(run(short), (long, long), "what the run before promised");
+    let (mut wal, promised, kept) = begin(short);
+    assert_eq!((promised, kept), (long, long), "it may bind still, however often the node is started");
+    wal.keep_promise(short).expect("it is over");
+    drop(wal);
+    assert_eq!(run(Duration::MAX), (short, Duration::MAX));
+    assert_eq!(run(short).0, Duration::from_nanos(u64::MAX));
+}

@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use graft_domain::{
@@ -39,8 +40,11 @@ fn membership() -> Arc<Membership> {
     Arc::new(Membership::founding(["n1", "n2", "n3"].map(|id| (node(id), "127.0.0.1:7001"))))
 }
 
+/// How long the first run of a directory promises a leader its vote.
+const PROMISE: Duration = Duration::from_millis(300);
+
 fn founding() -> Founding {
-    Founding { id: node("n1"), membership: membership(), mint: Incarnation(11) }
+    Founding { id: node("n1"), membership: membership(), mint: Incarnation(11), promise: PROMISE }
 }
 
 /// An open log and its snapshots.
