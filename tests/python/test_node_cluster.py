@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import graft
 import pytest
-from machines import Bank, Everything
-from nodes import DEADLINE_SECONDS, Trio, until
+from machines import Bank, Everything, Lines
+from nodes import DEADLINE_SECONDS, Trio, free_addresses, until
 
 
 def test_every_member_takes_commands_and_queries(trio):
@@ -164,3 +165,30 @@ def test_64_writers(trio):
         thread.join(60)
     assert sorted(acknowledged) == list(range(1, 641))
     assert trio["n2"].query(Bank.balance, "ann") == 640
+
+
+def test_what_a_longer_election_timeout_promised_binds_after_a_restart_until_it_is_over(tmp_path):
+    (address,) = free_addresses(1)
+
+    def run(election_timeout: str, heartbeat: str) -> graft.Node[Lines]:
+        node = graft.Node(
+            Lines(), id="n1", address=address, data_dir=tmp_path / "n1",
+            election_timeout=election_timeout, heartbeat=heartbeat,
+        )  # fmt: skip
+        return node.start()
+
+    def promised() -> int:
+        # docs/wal-format.md has the place.
+        return int.from_bytes((tmp_path / "n1" / "identity").read_bytes()[104:112], "little")
+
+    second = 1_000_000_000
+    with run("1500ms", "100ms") as node:
+        node.wait_ready()
+        assert promised() == 1.5 * second
+    begun = time.monotonic()
+    with run("200ms", "20ms") as node:
+        assert promised() == 1.5 * second
+        node.wait_ready()
+        until(lambda: node.execute(b"more") and promised() < second)
+        assert time.monotonic() - begun > 1.5
+        assert promised() == 0.2 * second
