@@ -134,6 +134,7 @@ impl Applier {
         let admission = slot.map_or(Admission::New, |slot| self.sessions.admit(slot, *index, *term, *time));
         match admission {
             Admission::New => {
+                self.sessions.give(*index);
                 fresh.push(Command { index: *index, term: *term, time: *time, body: body.clone() });
                 Plan::Fresh(fresh.len() - 1)
             }
@@ -171,9 +172,14 @@ impl Applier {
             }
             self.sessions.reach(*index);
             match act {
-                Act::Command { slot: Some(slot), .. } => drop(self.sessions.admit(*slot, *index, *term, *time)),
+                Act::Command { slot, .. } => {
+                    let admission = slot.map_or(Admission::New, |slot| self.sessions.admit(slot, *index, *term, *time));
+                    if matches!(admission, Admission::New) {
+                        self.sessions.give(*index);
+                    }
+                }
                 Act::OpenSession { ttl, key } => self.sessions.open(*index, *key, *time, *ttl),
-                Act::Command { slot: None, .. } | Act::Verify { .. } => {}
+                Act::Verify { .. } => {}
             }
         }
     }
@@ -203,10 +209,11 @@ impl Applier {
         }))
     }
 
-    /// Makes the state what a snapshot says. With `machine` false only what is kept beside the machine's own.
-    pub fn restore(&mut self, mut file: Box<dyn Read + Send>, machine: bool) -> Result<(), String> {
+    /// Makes the state what a snapshot says. A machine that has all on its own disk that the snapshot's was given is left as it
+    /// is; `has` is the last entry there, 0 without any.
+    pub fn restore(&mut self, mut file: Box<dyn Read + Send>, has: Index) -> Result<(), String> {
         let sessions = read_sessions(&mut *file).map_err(|why| format!("the sessions of the snapshot: {why}"))?;
-        if machine {
+        if has == Index::ZERO || has < sessions.given() {
             self.machine.restore(file)?;
         }
         self.sessions = sessions;

@@ -51,6 +51,8 @@ pub struct Sessions {
     pub(crate) open: BTreeMap<u64, Session>,
     /// Everything up to this entry is in the table.
     pub(crate) upto: Index,
+    /// The last entry that the machine was given: others are answered without it.
+    pub(crate) given: Index,
     pub(crate) records: usize,
     pub(crate) bytes: usize,
     /// No session ends before this stamp; what it saves is looking.
@@ -147,6 +149,16 @@ impl Sessions {
     /// Everything up to this entry is in the table.
     pub fn upto(&self) -> Index {
         self.upto
+    }
+
+    /// The last entry that the machine was given.
+    pub fn given(&self) -> Index {
+        self.given
+    }
+
+    /// The machine is given an entry, or has it already.
+    pub(crate) fn give(&mut self, index: Index) {
+        self.given = index;
     }
 
     /// An entry is being applied.

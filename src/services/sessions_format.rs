@@ -10,7 +10,7 @@ use crate::ports::{Raised, Reply};
 use crate::sessions::{RECORDS_MAX, REPLIES_BYTES_MAX, Record, SESSIONS_MAX, Session, Sessions, WINDOW_MAX};
 
 const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 13;
+const HEAD_BYTES: usize = 21;
 const SESSION_BYTES: usize = 44;
 /// At the most, without what the reply says.
 const RECORD_BYTES: usize = 37;
@@ -45,6 +45,7 @@ impl Sessions {
         );
         out.put_u8(VERSION);
         out.put_u64_le(self.upto.0);
+        out.put_u64_le(self.given.0);
         put_length(&mut out, self.open.len());
         for (id, Session { ttl, used, named, floor, done }) in &self.open {
             for number in [*id, *ttl, *used, *named, *floor] {
@@ -69,7 +70,10 @@ impl Sessions {
             other => return Err(BadSessions::UnknownVersion(other)),
         }
         let mut table = Self::default();
-        table.upto = Index(take_u64(&mut data)?);
+        (table.upto, table.given) = (Index(take_u64(&mut data)?), Index(take_u64(&mut data)?));
+        if table.given > table.upto {
+            return Err(BadSessions::Order);
+        }
         let sessions = take_u32(&mut data)?;
         if sessions as usize > SESSIONS_MAX {
             return Err(BadSessions::TooMany);

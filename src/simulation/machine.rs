@@ -207,7 +207,7 @@ impl World {
         let last = meta.last;
         if running.work.applied < last.index {
             let file = running.snapshots.read(last).map_err(|error| format!("{id} cannot restore {last}: {error}"))?.1;
-            running.applier.restore(file, true).map_err(|why| format!("{id} cannot restore {last}: {why}"))?;
+            running.applier.restore(file, Index::ZERO).map_err(|why| format!("{id} cannot restore {last}: {why}"))?;
             (running.work.restored, running.work.applied) = (last.index, last.index);
             let (command, digest) = running.ledger.end();
             self.history.agrees(id, command, digest)?;

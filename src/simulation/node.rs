@@ -296,7 +296,7 @@ impl World {
     ) -> Result<Index, String> {
         let Some(meta) = &opened.snapshot else { return Ok(Index::ZERO) };
         let (_, file) = snapshots.read(meta.last).map_err(|error| error.to_string())?;
-        applier.restore(file, true)?;
+        applier.restore(file, Index::ZERO)?;
         self.coverage.saw("a machine is restored at a start");
         let (command, digest) = ledger.end();
         let verdict = self.history.agrees(id, command, digest);

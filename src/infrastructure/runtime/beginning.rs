@@ -74,10 +74,8 @@ fn begin(applier: &mut Applier, beginning: &Beginning, snapshots: &dyn SnapshotF
     }
     let mut covered = Index::ZERO;
     if let Some(meta) = &opened.snapshot {
-        // Entries behind the snapshot's last command change nothing.
-        let is_behind = upto < meta.command || upto == Index::ZERO;
         covered = meta.last.index;
-        restore(applier, snapshots, meta.last, is_behind).map_err(|why| Halt { index: covered, why })?;
+        restore(applier, snapshots, meta.last, upto).map_err(|why| Halt { index: covered, why })?;
     }
     let behind = commands_between(&opened.recovered, covered, upto)?;
     guarded(|| {

@@ -176,7 +176,7 @@ impl Work<'_> {
         let last = meta.last;
         // A machine never goes back: what came by the log while the snapshot was fetched would be lost.
         let is_behind = self.applied < last.index;
-        let restored = if is_behind { restore(self.applier, self.snapshots, last, true) } else { Ok(()) };
+        let restored = if is_behind { restore(self.applier, self.snapshots, last, Index::ZERO) } else { Ok(()) };
         let event = match restored {
             Ok(()) => {
                 if is_behind {
@@ -236,15 +236,15 @@ fn outcome(answer: Answer) -> Outcome {
     }
 }
 
-/// Makes the state that of a snapshot; without `machine`, only what is kept beside the machine's own.
+/// Makes the state that of a snapshot, unless the machine `has` it on its own disk; and what is kept beside it.
 pub(crate) fn restore(
     applier: &mut Applier,
     snapshots: &dyn SnapshotFiles,
     last: EntryId,
-    machine: bool,
+    has: Index,
 ) -> Result<(), String> {
     let (_, file) = snapshots.read(last).map_err(|error| error.to_string())?;
-    let restored = catch_unwind(AssertUnwindSafe(|| applier.restore(file, machine)));
+    let restored = catch_unwind(AssertUnwindSafe(|| applier.restore(file, has)));
     restored.unwrap_or_else(|panic| Err(panic_words(&*panic)))
 }
 

@@ -207,28 +207,28 @@ fn a_snapshot_brings_the_sessions_and_then_the_machine() {
     let first = apply(&mut applier, &[open(1), command(2, 1, "a"), command(3, 2, "b")]);
     let file = snapshot(&mut applier);
     let (ledger, mut other) = ledger();
-    other.restore(Box::new(Cursor::new(file.clone())), true).expect("it was written here");
+    other.restore(Box::new(Cursor::new(file.clone())), Index::ZERO).expect("it was written here");
     let again = apply(&mut other, &[command(4, 2, "b again"), command(5, 3, "c")]);
     assert_eq!((&again.answers[0], bodies(&ledger)), (&first.answers[2], vec!["c".to_owned()]));
     // What was handed over before the snapshot came is in it.
     let (ledger, mut other) = self::ledger();
-    other.restore(Box::new(Cursor::new(file.clone())), true).expect("it was written here");
+    other.restore(Box::new(Cursor::new(file.clone())), Index::ZERO).expect("it was written here");
     let known = apply(&mut other, &[command(2, 1, "a"), command(3, 2, "b"), command(4, 3, "c")]);
     assert_eq!(known.answers[..2], first.answers[1..]);
     assert_eq!(bodies(&ledger), ["c"]);
     // A digest is as of its entry or not at all.
     let (_, mut other) = self::ledger();
-    other.restore(Box::new(Cursor::new(file.clone())), true).expect("it was written here");
+    other.restore(Box::new(Cursor::new(file.clone())), Index::ZERO).expect("it was written here");
     let digests = apply(&mut other, &[verify(2), verify(3), verify(4)]).digests;
     let good: Vec<bool> = digests.iter().map(|(_, _, digest)| digest.is_ok()).collect();
     assert_eq!(good, [false, true, true], "{digests:?}");
     for cut in 0..file.len() {
         let (_, mut other) = self::ledger();
-        assert!(other.restore(Box::new(Cursor::new(file[..cut].to_vec())), true).is_err(), "cut at {cut}");
+        assert!(other.restore(Box::new(Cursor::new(file[..cut].to_vec())), Index::ZERO).is_err(), "cut at {cut}");
     }
     let mut long = file;
     long[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    let why = other.restore(Box::new(Cursor::new(long)), true).expect_err("no table is so long");
+    let why = other.restore(Box::new(Cursor::new(long)), Index::ZERO).expect_err("no table is so long");
     assert!(why.contains("are the most"), "{why}");
 }
 
@@ -240,7 +240,7 @@ fn a_machine_with_its_own_disk_gets_the_sessions_only_and_those_after_the_snapsh
     apply(&mut applier, &[command(3, 2, "b"), open(4), command(5, 3, "c")]);
     let (ledger, mut other) = ledger();
     ledger.pages().command = Index(5);
-    other.restore(Box::new(Cursor::new(file)), false).expect("it was written here");
+    other.restore(Box::new(Cursor::new(file)), Index(5)).expect("it was written here");
     assert_eq!(ledger.pages().command, Index(5), "the machine is left alone");
     other.replay(&[command(2, 1, "a"), command(3, 2, "b"), open(4), command(5, 3, "c")]);
     assert_eq!(other.sessions().digest(), applier.sessions().digest());
@@ -248,6 +248,24 @@ fn a_machine_with_its_own_disk_gets_the_sessions_only_and_those_after_the_snapsh
     assert_eq!(index_of(&answers[0]), 2);
     assert_eq!(answers[1], Answer::Forgotten { index: Some(Index(3)) }, "it is known to be applied");
     assert_eq!((index_of(&answers[2]), bodies(&ledger)), (8, vec!["d".to_owned()]));
+}
+
+#[test]
+fn a_machine_with_its_own_disk_has_all_if_it_has_the_last_command_that_it_was_given() {
+    let (_, mut applier) = ledger();
+    // Behind the last command there are a session and a command that was answered before.
+    apply(&mut applier, &[open(1), command(2, 1, "a"), open(3), command(4, 1, "a again"), verify(5)]);
+    let file = snapshot(&mut applier);
+    for (has, is_restored) in [(0, true), (1, true), (2, false), (9, false)] {
+        let (ledger, mut other) = ledger();
+        let before = ledger.pages().digest;
+        other.restore(Box::new(Cursor::new(file.clone())), Index(has)).expect("it was written here");
+        assert_eq!(ledger.pages().digest != before, is_restored, "{has}");
+    }
+    // What it has of the log behind the snapshot counts as given.
+    let (_, mut other) = ledger();
+    other.replay(&[open(1), command(2, 1, "a"), command(3, 1, "a again")]);
+    assert_eq!(other.sessions().given(), Index(2));
 }
 
 /// Writes nothing, and fails when it is told to.

@@ -221,16 +221,16 @@ impl Machine {
         let stored = there.ok_or_else(|| format!("{node} is to restore {meta:?}, which is not there"))?;
         // A machine never goes back.
         if self.state.applied < stored.meta.last.index {
-            self.restore(stored, true)?;
+            self.restore(stored, Index::ZERO)?;
         }
         history.agrees(node, self.ledger.pages().command, self.state)?;
         self.has_the_same_sessions(node, history)?;
         Ok(Event::SnapshotRestored { last: meta.last })
     }
 
-    /// Makes the state the snapshot's; with `machine` false that of the sessions only.
-    fn restore(&mut self, stored: &Stored, machine: bool) -> Verdict {
-        self.applier.restore(Box::new(Cursor::new(stored.file.clone())), machine)?;
+    /// Makes the state the snapshot's; of the sessions only if the machine `has` the rest.
+    fn restore(&mut self, stored: &Stored, has: Index) -> Verdict {
+        self.applier.restore(Box::new(Cursor::new(stored.file.clone())), has)?;
         let (meta, digest) = (&stored.meta, self.ledger.pages().digest);
         self.state = State { applied: meta.last.index, command: meta.command, time: meta.time, digest };
         self.restored = meta.last.index;
@@ -241,7 +241,7 @@ impl Machine {
     pub(crate) fn open(&mut self, disk: &Disk) -> Result<Index, String> {
         let own = self.ledger.pages().command;
         if let Some(stored) = &disk.snapshot {
-            self.restore(stored, own < stored.meta.command || own == Index::ZERO)?;
+            self.restore(stored, own)?;
             self.restored = Index::ZERO;
         }
         let snapshot = disk.snapshot.as_ref().map_or(EntryId::ZERO, |stored| stored.meta.last);

@@ -296,7 +296,7 @@ fn no_bytes_panic_and_none_say_what_others_say() {
 fn a_table_beyond_the_limits_is_refused_before_it_is_built() {
     // More sessions than there may be, and nothing behind the number.
     let mut bytes = Sessions::default().encode().to_vec();
-    bytes[9..13].copy_from_slice(&u32::MAX.to_le_bytes());
+    bytes[17..21].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(Sessions::decode(&bytes).map(|_| ()), Err(BadSessions::TooMany));
     // A reply that is longer than the file.
     let mut log = Log::default();
