@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         UnknownOutcome,
     )
     from graft._events import AsyncEvents, Event, Events
+    from graft._health import Health, Trouble
     from graft._machine import Command, Query, StateMachine, command, query
     from graft._members import Members
     from graft._node import Node
@@ -83,6 +84,7 @@ __all__ = [
     "GraftError",
     "Halt",
     "Halted",
+    "Health",
     "IdentityMismatch",
     "InvalidCall",
     "LocalCluster",
@@ -107,6 +109,7 @@ __all__ = [
     "Timeout",
     "TlsError",
     "TooLarge",
+    "Trouble",
     "UnknownOutcome",
     "Verification",
     "Watch",
@@ -133,6 +136,7 @@ _HOMES = {
     "Event": "_events",
     "Events": "_events",
     "FellBehind": "_watch",
+    "Health": "_health",
     "LocalCluster": "_cluster",
     "Member": "_status",
     "Members": "_members",
@@ -144,6 +148,7 @@ _HOMES = {
     "Status": "_status",
     "Timeline": "_timeline",
     "TimelineEvent": "_timeline",
+    "Trouble": "_health",
     "Verification": "_verification",
     "Watch": "_watch",
     "WhatIf": "_what_if",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graft._errors import Stopped
     from graft._events import Events
     from graft._graft import NativeCalls
+    from graft._health import Health
     from graft._loops import Loops
     from graft._status import Status
     from graft._timeline import Timeline
@@ -72,10 +73,17 @@ class Access(Calls[S]):
         """In words, why nothing goes on, or that all is well."""
 
     @abstractmethod
+    def health(self) -> Health:
+        """Whether all is well, and what to do about what is not."""
+
+    @abstractmethod
     async def _status_later(self) -> Status: ...
 
     @abstractmethod
     async def _why_later(self) -> str: ...
+
+    @abstractmethod
+    async def _health_later(self) -> Health: ...
 
     def _last_status(self) -> Status | None:
         """What is known after an error, without waiting long; None if nothing is."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from graft._aio_members import AsyncMembers
     from graft._events import AsyncEvents
     from graft._graft import Completions
+    from graft._health import Health
     from graft._loops import LoopCalls
     from graft._node import Node
     from graft._plan import Plan
@@ -149,6 +150,10 @@ class AsyncCalls(Generic[S]):
     async def why(self) -> str:
         """See `Node.why`."""
         return await self._access._why_later()
+
+    async def health(self) -> Health:
+        """See `Node.health`."""
+        return await self._access._health_later()
 
     async def what_if(self, **change: Unpack[Question]) -> WhatIf:
         """See `Node.what_if`."""

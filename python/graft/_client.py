@@ -12,6 +12,8 @@ from graft import _address, _engine, _lifecycle, _units
 from graft._access import Access
 from graft._context import here
 from graft._errors import ConfigError, GraftError, NoLeader, NoQuorum, NotLeader, Stopped, Timeout
+from graft._health import Health, of_error
+from graft._health import from_native as health_from_native
 from graft._machine import StateMachine
 from graft._readiness import all_is_well
 from graft._status import Status, from_native
@@ -103,6 +105,15 @@ class Client(Access[S]):
         except _UNREACHED as error:
             return error.message
         return " ".join(why) or all_is_well(_status(found))
+
+    def health(self) -> Health:
+        """Whether all is well as far as the member that is asked can tell, and what to do about what is not. True if
+        all is; a cluster that does not answer is not well."""
+        try:
+            found, _ = self._look("health", max(self._seconds, _WHY_SECONDS))
+        except _UNREACHED as error:
+            return of_error(error)
+        return health_from_native(found)
 
     def close(self, timeout: Duration = _CLOSE_SECONDS) -> None:
         """Ends the calls in flight, whose outcome may stay unknown, and closes the connection. Closing twice is
@@ -226,6 +237,15 @@ class Client(Access[S]):
         except _UNREACHED as error:
             return error.message
         return " ".join(why) or all_is_well(_status(found))
+
+    async def _health_later(self) -> Health:
+        from graft._aio import looked
+
+        try:
+            found, _ = await looked(self, max(self._seconds, _WHY_SECONDS), self._engine("health").submit_view)
+        except _UNREACHED as error:
+            return of_error(error)
+        return health_from_native(found)
 
 
 def _status(found: dict[str, Any]) -> Status:

@@ -16,6 +16,8 @@ from graft._access import Access
 from graft._config import Config, Settings, refuse_unknown
 from graft._context import here
 from graft._errors import ConfigError, Removed, Stopped
+from graft._health import Health, of_error
+from graft._health import from_native as health_from_native
 from graft._host import Host
 from graft._machine import RUNNING, StateMachine
 from graft._readiness import all_is_well, readiness, refuse_ended
@@ -303,11 +305,24 @@ class Node(Access[S]):
         found, why = native.view(_LOOK_SECONDS)
         return " ".join(why) or all_is_well(from_native(found, native.address))
 
+    def health(self) -> Health:
+        """Whether all is well as far as this node can tell, and what to do about what is not: a node that is stopped or
+        does not work, a cluster without a leader or a majority, members that are not within reach, snapshots that fail.
+        True if all is. Never blocks, never raises."""
+        _lifecycle.refuse_after_fork(self._generation, self._title)
+        native = self._running
+        if native is None:
+            return of_error(self._not_running())
+        return health_from_native(native.view(_LOOK_SECONDS)[0])
+
     async def _status_later(self) -> Status:
         return self.status()
 
     async def _why_later(self) -> str:
         return self.why()
+
+    async def _health_later(self) -> Health:
+        return self.health()
 
     def _words(self) -> str:
         status = self.status()

@@ -10,6 +10,7 @@ pub mod client;
 pub mod commands;
 mod ending;
 pub mod error;
+pub mod health;
 mod heard;
 pub mod identity;
 mod links;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use graft_services::api::View;
+use graft_services::health::{self, Trouble};
 use graft_services::{MemberStatus, Status};
 use serde_json::{Value as Json, json};
 
@@ -137,39 +138,20 @@ fn sentence(view: &View) -> String {
 pub(super) fn health(talk: &Talk, out: &Out, wait: Option<f64>) -> Result<(), Failure> {
     let begun = Instant::now();
     loop {
-        let trouble = match talk.view() {
-            Ok(view) => troubles(&view),
-            Err(failure) if wait.is_none() => return Err(failure),
-            Err(_) => vec!["no member answers".to_owned()],
-        };
-        let healthy = trouble.is_empty();
-        if healthy || wait.is_none_or(|seconds| begun.elapsed().as_secs_f64() >= seconds) {
-            let words = if healthy { "healthy".to_owned() } else { trouble.join("\n") };
-            out.done(&words, "health", json!({ "healthy": healthy, "trouble": trouble }))?;
-            let sick = || Failure::new("UNHEALTHY", format!("{} thing(s) are not well", trouble.len()));
-            return if healthy { Ok(()) } else { Err(sick()) };
+        let is_late = wait.is_none_or(|seconds| begun.elapsed().as_secs_f64() >= seconds);
+        match talk.view().map(|view| health::troubles(&view)) {
+            Err(failure) if is_late => return Err(failure),
+            Ok(troubles) if is_late || troubles.is_empty() => return tell_health(out, &troubles),
+            _ => std::thread::sleep(PAUSE),
         }
-        std::thread::sleep(PAUSE);
     }
 }
 
-/// What is not well, and what to do about it.
-fn troubles(view: &View) -> Vec<String> {
-    let status = &view.status;
-    let mut found = Vec::new();
-    if status.leader.is_none() {
-        found.push(format!("nobody leads: {}", sentence(view)));
-    } else if !status.has_quorum {
-        found.push(format!("no majority answers the leader: {}", sentence(view)));
-    }
-    found.extend(status.error.iter().map(|error| format!("{} has failed: {error}", status.id)));
-    for member in status.members.iter().filter(|member| member.id != status.id && member.reachable == Some(false)) {
-        let trouble = member.trouble.as_deref().unwrap_or("it does not answer");
-        let (id, address) = (member.id, &member.address);
-        found.push(format!(
-            "{id} at {address} is not reachable: {trouble}. Start it again with the same line as ever, or, if its disk \
-             is lost: graft member replace {id} NEW-ID ADDR"
-        ));
-    }
-    found
+fn tell_health(out: &Out, troubles: &[Trouble]) -> Result<(), Failure> {
+    let healthy = troubles.is_empty();
+    let lines: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+    let words = if healthy { "healthy".to_owned() } else { lines.join("\n") };
+    let list: Vec<_> = troubles.iter().map(|Trouble { what, fix }| json!({ "what": what, "fix": fix })).collect();
+    out.done(&words, "health", json!({ "healthy": healthy, "troubles": list }))?;
+    if healthy { Ok(()) } else { Err(Failure::new("UNHEALTHY", format!("{} thing(s) are not well", troubles.len()))) }
 }

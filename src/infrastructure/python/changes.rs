@@ -5,6 +5,7 @@ use std::time::Duration;
 use graft_domain::{ClusterId, Incarnation, Index, NodeId, Target};
 use graft_services::api::{Happening, View};
 use graft_services::change::{Ask, Change};
+use graft_services::health::{self, Trouble};
 use graft_services::{MemberStatus, Notice, Status, WhatIf};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -133,9 +134,13 @@ pub(super) fn what_if<'py>(py: Python<'py>, outlook: &WhatIf) -> PyResult<Bound<
     Ok(dict)
 }
 
-/// What a node says of itself: a dict, and what stands in the way of work, in sentences.
+/// What a node says of itself: a dict, with what is not well and what to do about it; and what stands in the way of work, in
+/// sentences.
 pub(super) fn view<'py>(py: Python<'py>, view: &View) -> PyResult<Bound<'py, PyAny>> {
-    Ok((status(py, &view.status)?, &view.why).into_pyobject(py)?.into_any())
+    let status = status(py, &view.status)?;
+    let troubles = health::troubles(view).into_iter().map(|Trouble { what, fix }| (what, fix));
+    status.set_item("troubles", troubles.collect::<Vec<_>>())?;
+    Ok((status, &view.why).into_pyobject(py)?.into_any())
 }
 
 /// What is not known is None.

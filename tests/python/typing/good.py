@@ -118,6 +118,7 @@ def members(node: Node[Bank]) -> None:
     assert_type(node.members["n1"].target, str)
     assert_type([member.id for member in node.members], list[str])
     assert_type(node.what_if(remove="n1").voters, tuple[str, ...])
+    assert_type(node.health().troubles, tuple[graft.Trouble, ...])
     assert_type(node.why(), str)
     assert_type(node.snapshot(timeout=5), int)
     for event in node.events(since=0, timeout=1):
@@ -134,6 +135,7 @@ async def awaited_members(node: Node[Bank]) -> None:
     assert_type(await node.aio.members.add("n4", "h:1"), graft.Member)
     assert_type(await node.aio.members.cancel(), tuple[graft.Member, ...])
     assert_type(await node.aio.what_if(demote="n1"), graft.WhatIf)
+    assert_type(await node.aio.health(), graft.Health)
     assert_type(await node.aio.snapshot(), int)
     async for event in node.aio.events():
         assert_type(event.sequence, int)

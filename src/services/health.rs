@@ -1,0 +1,73 @@
+//! What is not well, and what to do about it: for people and programs that watch a cluster.
+
+use std::fmt;
+
+use crate::api::View;
+use crate::status::{MemberStatus, Status};
+
+/// One thing that is not well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trouble {
+    pub what: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}. {}", self.what, self.fix)
+    }
+}
+
+/// All that is not well as far as one member can tell; nothing if all is.
+pub fn troubles(view: &View) -> Vec<Trouble> {
+    let status = &view.status;
+    let mut found = Vec::new();
+    let mut tell = |what: String, fix: &str| found.push(Trouble { what, fix: fix.to_owned() });
+    if let Some(error) = &status.error {
+        tell(format!("{} does not work: {error}", status.id), own_fix(status));
+    } else if status.leader.is_none() {
+        tell(
+            format!("nobody leads{}", because(&view.why)),
+            "Start the members that are missing, with the same lines as ever",
+        );
+    } else if !status.has_quorum {
+        let fix = "Start the members that are missing, with the same lines as ever, or mend the network between them";
+        tell(format!("no majority answers the leader{}", because(&view.why)), fix);
+    }
+    if let Some(why) = &status.snapshot_error {
+        tell(
+            format!("the last snapshot of {} failed: {why}", status.id),
+            "Until one succeeds its log grows, up to log_bytes_max: mend what it says",
+        );
+    }
+    let others = status.members.iter().filter(|member| member.id != status.id && member.reachable == Some(false));
+    found.extend(others.map(missing));
+    found
+}
+
+fn own_fix(status: &Status) -> &'static str {
+    if status.role == "removed" {
+        return "Its id is used up: start a node with another id and an empty directory to join again";
+    }
+    "Mend what it says and start it again; if its data is lost or damaged, replace the member by a new one"
+}
+
+fn missing(member: &MemberStatus) -> Trouble {
+    let MemberStatus { id, address, trouble, .. } = member;
+    let why = trouble.as_deref().unwrap_or("it does not answer");
+    Trouble {
+        what: format!("{id} at {address} is not reachable: {why}"),
+        fix: format!(
+            "Start it again with the same line as ever, or, if its disk is lost: graft member replace {id} NEW-ID ADDR"
+        ),
+    }
+}
+
+fn because(why: &[String]) -> String {
+    if why.is_empty() { String::new() } else { format!(": {}", why.join("; ")) }
+}
+
+#[cfg(test)]
+#[path = "tests/health.rs"]
+mod tests;

@@ -1,0 +1,87 @@
+use graft_domain::{ClusterId, Incarnation, Index, NodeId, Target, Term};
+
+use super::*;
+
+fn id(name: &str) -> NodeId {
+    NodeId::new(name).expect("a good id")
+}
+
+fn well() -> View {
+    let member = |name: &str| MemberStatus {
+        id: id(name),
+        address: format!("{name}.example:7000"),
+        voter: true,
+        target: Target::Voter,
+        incarnation: Incarnation::UNKNOWN,
+        installing: false,
+        sent: None,
+        matched: None,
+        last_contact: None,
+        reachable: (name != "n1").then_some(true),
+        trouble: None,
+    };
+    let status = Status {
+        id: id("n1"),
+        role: "follower",
+        term: Term(1),
+        leader: Some(id("n2")),
+        last: Index(1),
+        commit: Index(1),
+        applied: Index(1),
+        snapshot: Index::ZERO,
+        cluster: ClusterId(9),
+        members: vec![member("n1"), member("n2"), member("n3")],
+        has_quorum: true,
+        error: None,
+        error_code: None,
+        membership_index: Index(1),
+        former: vec![],
+        change: None,
+        log_bytes: 0,
+        snapshot_bytes: None,
+        snapshot_phase: None,
+        snapshot_error: None,
+    };
+    View { status, why: vec![] }
+}
+
+fn told(change: impl FnOnce(&mut View)) -> Vec<String> {
+    let mut view = well();
+    change(&mut view);
+    troubles(&view).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_is_said_if_all_is_well() {
+    assert_eq!(troubles(&well()), []);
+}
+
+#[test]
+fn each_trouble_is_named_with_what_to_do_about_it() {
+    let found = told(|view| {
+        view.status.leader = None;
+        view.why = vec!["1 of 3 voters is reachable".to_owned(), "2 are needed".to_owned()];
+        view.status.members[2].reachable = Some(false);
+        view.status.members[2].trouble = Some("connection refused".to_owned());
+    });
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("nobody leads: 1 of 3 voters is reachable; 2 are needed. Start the members"));
+    assert!(found[1].starts_with("n3 at n3.example:7000 is not reachable: connection refused. Start it again"));
+    assert!(found[1].contains("graft member replace n3"));
+    let found = told(|view| view.status.has_quorum = false);
+    assert!(found[0].starts_with("no majority answers the leader. Start"), "{found:?}");
+    let found = told(|view| view.status.snapshot_error = Some("no space".to_owned()));
+    assert!(found[0].contains("the last snapshot of n1 failed: no space"), "{found:?}");
+}
+
+#[test]
+fn one_that_does_not_work_itself_says_that_first_and_not_that_nobody_leads() {
+    let found = told(|view| {
+        (view.status.leader, view.status.role) = (None, "removed");
+        view.status.error = Some("n1 was removed from the cluster".to_owned());
+    });
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("was removed from the cluster") && found[0].contains("another id"));
+    let found = told(|view| (view.status.role, view.status.error) = ("failed", Some("the disk is gone".to_owned())));
+    assert!(found[0].contains("the disk is gone") && found[0].contains("replace the member"));
+}

@@ -1,0 +1,67 @@
+"""Whether all is well, from a node, a client and a whole cluster, and what to do about what is not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import graft
+import pytest
+from machines import Bank
+from nodes import free_addresses, until
+
+
+def test_a_cluster_with_one_down_names_it_and_what_to_do(tmp_path) -> None:
+    with graft.LocalCluster(Bank, 3, data_dir=tmp_path) as cluster:
+        until(cluster.health, "all is well")
+        assert str(cluster.health()) == "healthy"
+        assert cluster["n1"].health().healthy
+        down = cluster.followers[0].id
+        cluster.kill(down)
+        until(lambda: not cluster.leader.health(), "one is missed")
+        found = cluster.leader.health()
+        (trouble,) = found.troubles
+        assert trouble.what.startswith(f"{down} at ")
+        assert "is not reachable" in trouble.what
+        assert f"graft member replace {down}" in trouble.fix
+        assert str(found) == f"{trouble.what}. {trouble.fix}"
+        assert asyncio.run(cluster.leader.aio.health()) == cluster.leader.health()
+        other = next(node.id for node in cluster.followers if node.id != down)
+        cluster.kill(other)
+        (left,) = (cluster[id_] for id_ in ("n1", "n2", "n3") if id_ not in (down, other))
+        words = until(lambda: str(health) if len((health := left.health()).troubles) == 3 else None)
+        assert words.startswith(("nobody leads", "no majority answers the leader"))
+
+
+def test_what_does_not_run_is_not_well() -> None:
+    node = graft.Node(Bank(), id="n1", address="127.0.0.1:0", data_dir=None)
+    health = node.health()
+    assert not health
+    assert "not started" in health.troubles[0].what
+
+
+def test_a_cluster_that_does_not_answer_is_not_well() -> None:
+    (nowhere,) = free_addresses(1)
+    with graft.Client([nowhere], Bank, timeout=0.2) as client:
+        health = client.health()
+        assert nowhere in str(health)
+        assert health.troubles[0].fix
+
+    async def ask() -> graft.Health:
+        async with graft.AsyncClient([nowhere], Bank, timeout=0.2) as client:
+            return await client.health()
+
+    assert not asyncio.run(ask())
+
+
+def test_one_that_halted_says_so() -> None:
+    class Bad(graft.StateMachine):
+        @graft.command
+        def halt(self) -> None:
+            raise graft.Halt("this machine's own trouble")
+
+    with graft.Node(Bad(), id="n1", address="127.0.0.1:0", data_dir=None) as node:
+        node.wait_ready()
+        with pytest.raises(graft.GraftError):
+            node.execute(Bad.halt)
+        until(lambda: not node.health(), "it halts")
+        assert "this machine's own trouble" in node.health().troubles[0].what
