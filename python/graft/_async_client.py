@@ -26,7 +26,7 @@ class AsyncClient(AsyncCalls[S]):
     """A `Client` for `await`, from any asyncio event loop.
 
     ```python
-    async with graft.AsyncClient(["10.0.0.1:7001", "10.0.0.2:7001"], Bank) as client:
+    async with graft.AsyncClient(["10.0.0.1:7001", "10.0.0.2:7001"], Bank, tls=graft.TLS(...)) as client:
         await client.execute(Bank.deposit, "ann", 5)
     ```
 
@@ -40,10 +40,11 @@ class AsyncClient(AsyncCalls[S]):
         *,
         timeout: Duration = TIMEOUT_SECONDS,
         tls: TLS | None = None,
+        insecure: bool = False,
         session_ttl: Duration | None = None,
     ) -> None:
         """See `Client`."""
-        client = Client(endpoints, machine, timeout=timeout, tls=tls, session_ttl=session_ttl)
+        client = Client(endpoints, machine, timeout=timeout, tls=tls, insecure=insecure, session_ttl=session_ttl)
         super().__init__(client, client._seconds, client._reading)
         self._client = client
 

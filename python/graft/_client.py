@@ -17,7 +17,7 @@ from graft._health import from_native as health_from_native
 from graft._machine import StateMachine
 from graft._readiness import all_is_well
 from graft._status import Status, from_native
-from graft.tls import checked_tls, material
+from graft.tls import checked_insecure, checked_tls, material
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +45,7 @@ class Client(Access[S]):
     """Calls on a cluster from a program that is no member of it.
 
     ```python
-    with graft.Client(["10.0.0.1:7001", "10.0.0.2:7001"], Bank) as client:
+    with graft.Client(["10.0.0.1:7001", "10.0.0.2:7001"], Bank, tls=graft.TLS(...)) as client:
         client.execute(Bank.deposit, "ann", 5)
         client.query(Bank.balance, "ann")
     ```
@@ -66,6 +66,7 @@ class Client(Access[S]):
         *,
         timeout: Duration = TIMEOUT_SECONDS,
         tls: TLS | None = None,
+        insecure: bool = False,
         session_ttl: Duration | None = None,
     ) -> None:
         """Checks everything that can be checked without asking the cluster.
@@ -74,7 +75,8 @@ class Client(Access[S]):
         - `machine`: your `StateMachine`, the class itself: its commands and queries are what can be called. It is never
           made.
         - `timeout`: how long a call waits unless `options(timeout=...)` says otherwise; default 10 s.
-        - `tls`: a `graft.TLS` with a certificate of the cluster; None for members that talk plainly.
+        - `tls`: a `graft.TLS` with a certificate of the cluster; None for members that talk plainly, on this machine.
+        - `insecure`: True lets members elsewhere be spoken to without `tls`.
         - `session_ttl`: how long the cluster remembers the answers of this client's commands after the last one, at
           least 1 s; by default that of the cluster, see `Config.session_ttl`.
 
@@ -84,6 +86,7 @@ class Client(Access[S]):
         self.endpoints = _address.checked_endpoints(endpoints)
         """The addresses that it was given."""
         self._tls = checked_tls(tls)
+        self._insecure = checked_insecure(insecure)
         self._session_ttl = None if session_ttl is None else _units.seconds("session_ttl", session_ttl)
         if self._session_ttl is not None and self._session_ttl < _SESSION_TTL_MIN:
             raise ConfigError(f"session_ttl={session_ttl!r} is below 1 s: a session would end between two calls")
@@ -196,7 +199,12 @@ class Client(Access[S]):
             raise self._late(seconds) from None
 
     def _native_config(self) -> dict[str, object]:
-        return {"endpoints": list(self.endpoints), "session_ttl": self._session_ttl, "tls": material(self._tls)}
+        return {
+            "endpoints": list(self.endpoints),
+            "session_ttl": self._session_ttl,
+            "tls": material(self._tls),
+            "insecure": self._insecure,
+        }
 
     def _not_running(self) -> Stopped:
         return Stopped(f"the {self._title} is closed", fix="make a new client")

@@ -292,6 +292,13 @@ class TlsError(GraftError, ConnectionError):
     fix = "check that both certificates are valid and of the same authority"
 
 
+class Insecure(TlsError, ConfigError):
+    """A node would listen beyond this machine, or a client speak to others, in plain text, and nobody said so."""
+
+    code = "INSECURE"
+    fix = "give it a certificate: tls=graft.TLS(...); or say insecure=True where nobody else reaches the network"
+
+
 class Halted(GraftError, RuntimeError):
     """This replica stopped at an entry that it could not apply; the others go on without it."""
 

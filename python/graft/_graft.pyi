@@ -1,6 +1,8 @@
 """The engine, in Rust. Private: use the names of `graft`."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, final, type_check_only
 
 from typing_extensions import disjoint_base
@@ -13,6 +15,7 @@ __all__ = [
     "NativeAuthority",
     "NativeCalls",
     "NativeClient",
+    "NativeDepot",
     "NativeEvents",
     "NativeNode",
     "NativeWatch",
@@ -89,6 +92,20 @@ class NativeAuthority:
     def __new__(cls, cluster: str) -> NativeAuthority: ...
     def node(self, id_: str, /) -> tuple[bytes, bytes, bytes]: ...
     def client(self, name: str, role: str) -> tuple[bytes, bytes, bytes]: ...
+
+@final
+class NativeDepot:
+    @staticmethod
+    def create(directory: str | os.PathLike[str], cluster: str) -> NativeDepot: ...
+    @staticmethod
+    def load(directory: str | os.PathLike[str]) -> NativeDepot: ...
+    @property
+    def cluster(self) -> str: ...
+    def node(self, id_: str, /) -> tuple[Path, Path, Path]: ...
+    def client(self, name: str, role: str) -> tuple[Path, Path, Path]: ...
+    def renew(self, certs: Sequence[str | os.PathLike[str]]) -> list[str]: ...
+    def rotate(self) -> None: ...
+    def retire(self) -> None: ...
 
 @final
 class NativeClient(NativeCalls):

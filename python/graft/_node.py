@@ -23,7 +23,7 @@ from graft._machine import RUNNING, StateMachine
 from graft._readiness import all_is_well, readiness, refuse_ended
 from graft._serving import Ending, ending_signals
 from graft._status import Status, from_native, idle
-from graft.tls import checked_tls, material
+from graft.tls import checked_insecure, checked_tls, material
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,6 +72,7 @@ class Node(Access[S]):
         join: str | Iterable[str] | None = None,
         bind: str | None = None,
         tls: TLS | None = None,
+        insecure: bool = False,
         config: Config | None = None,
         **settings: Unpack[Settings],
     ) -> None:
@@ -91,7 +92,8 @@ class Node(Access[S]):
           every start: a node that is a member already only announces its address.
         - `bind`: the address to listen on, if it is not the announced one: "0.0.0.0:7001".
         - `tls`: a `graft.TLS` with this member's own certificate: every connection is then encrypted, and both sides
-          prove who they are. Without it whoever reaches the port may do anything.
+          prove who they are. Without it whoever reaches the port may do anything, and it is on loopback only.
+        - `insecure`: True lets it listen elsewhere without `tls`.
         - `config`, `settings`: see `Config`; a setting given here wins.
 
         Raises `TypeError` if the machine cannot be replicated, `ConfigError` for anything else.
@@ -108,6 +110,7 @@ class Node(Access[S]):
                 "give members, to found a cluster together, or join, to enter one that runs, but not both"
             )
         self._tls = checked_tls(tls)
+        self._insecure = checked_insecure(insecure)
         self._founding = _address.checked_members(members, self.id, self._announced)
         self._join = _address.checked_join(join, self._announced)
         self._data_dir = _checked_directory(data_dir)
@@ -381,6 +384,7 @@ class Node(Access[S]):
             "members": self._founding,
             "join": list(self._join),
             "tls": material(self._tls),
+            "insecure": self._insecure,
             "election_timeout": self.config.election_timeout,
             "heartbeat": self.config.heartbeat,
             "command_bytes_max": self.config.command_bytes_max,

@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING, Any
 from graft._errors import GraftError, Removed
 from graft._machine import StateMachine
 from graft._node import Node
+from graft.tls import TLS
 
 if TYPE_CHECKING:
     import os
 
 _USAGE = 2
+# As `graft help` has them; every other error is 1.
+_STATUSES = {
+    "CONFIG": _USAGE,
+    "ADDRESS_IN_USE": 5,
+    "CLUSTER_MISMATCH": 5,
+    "IDENTITY_MISMATCH": 5,
+    "MEMBERSHIP_REFUSED": 5,
+    "REMOVED": 5,
+    "TLS": 7,
+    "INSECURE": 7,
+    "CORRUPTION": 8,
+}
 
 
 class _UsageError(Exception):
@@ -30,6 +43,8 @@ def start(
     data_dir: os.PathLike[str] | None,
     bind: str | None,
     cluster: list[str],
+    tls: tuple[os.PathLike[str], os.PathLike[str], os.PathLike[str]] | None,
+    insecure: bool,
 ) -> int:
     """Runs a node until it is told to end, or removed. Gives the status to exit with."""
     try:
@@ -39,7 +54,16 @@ def start(
             raise _UsageError(
                 "which cluster? `--cluster` with the node's own address founds one, with a member's address joins it"
             )
-        node = Node(made, id=id, address=address, data_dir=data_dir or f"graft-{id}", bind=bind, join=join).start()
+        node = Node(
+            made,
+            id=id,
+            address=address,
+            data_dir=data_dir or f"graft-{id}",
+            bind=bind,
+            join=join,
+            tls=None if tls is None else TLS(ca=tls[0], cert=tls[1], key=tls[2]),
+            insecure=insecure,
+        ).start()
         _say(f"node {id} at {address}, {'founds a cluster' if join is None else 'joins ' + ', '.join(cluster)}")
         return _serve(node)
     except _UsageError as error:
@@ -47,7 +71,7 @@ def start(
         return _USAGE
     except GraftError as error:
         _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
-        return 1
+        return _STATUSES.get(error.code, 1)
 
 
 def _serve(node: Node[Any]) -> int:

@@ -14,6 +14,8 @@ pub struct NodeConfig {
     pub address: String,
     /// Where to listen, when that differs from `address`.
     pub bind: Option<String>,
+    /// Whether to listen beyond this machine without certificates: whoever reaches the port may then do anything.
+    pub insecure: bool,
     /// Holds the log and the machine's own files; made if it is not there.
     pub data_dir: PathBuf,
     /// Everyone who founds the cluster, this node included; none for a cluster of one.
@@ -59,6 +61,7 @@ impl NodeConfig {
             id,
             address: address.into(),
             bind: None,
+            insecure: false,
             data_dir: data_dir.into(),
             members: None,
             join: Vec::new(),

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::tls::Tls;
+use crate::infrastructure::runtime::Source;
+
 /// Keeps the state of a Python program alive on several machines: runs nodes, asks clusters and changes them.
 #[derive(Parser, Debug)]
 #[command(name = "graft", version, max_term_width = 100, after_help = EXAMPLES)]
@@ -26,7 +29,7 @@ Examples:
   graft stop 127.0.0.1:7002                                                      remove and shut down
 
 Exit status: 0 done, 1 error, 2 usage, 3 nothing reachable, 4 no leader or majority, 5 refused, 6 outcome unknown,
-10 not healthy, 130 interrupted. `graft explain` tells what each error means.";
+7 certificate or permission, 8 damaged data, 10 not healthy, 130 interrupted. `graft explain` tells what each error means.";
 
 #[derive(Args, Debug)]
 pub(super) struct Global {
@@ -39,6 +42,38 @@ pub(super) struct Global {
     /// How long it may take, in seconds [default: 10, for a change of members 300]
     #[arg(long, global = true, value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(super) timeout: Option<f64>,
+    #[command(flatten)]
+    pub(super) secrets: Secrets,
+}
+
+/// What connections are secured with.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Security")]
+pub(super) struct Secrets {
+    /// The authority to believe, or several, in PEM
+    #[arg(long, global = true, env = "GRAFT_CA", value_name = "FILE", requires_all = ["cert", "key"])]
+    pub(super) ca: Option<PathBuf>,
+    /// The certificate to show, in PEM
+    #[arg(long, global = true, env = "GRAFT_CERT", value_name = "FILE", requires_all = ["ca", "key"])]
+    pub(super) cert: Option<PathBuf>,
+    /// Its key, in PEM
+    #[arg(long, global = true, env = "GRAFT_KEY", value_name = "FILE", requires_all = ["ca", "cert"])]
+    pub(super) key: Option<PathBuf>,
+    /// Go beyond this machine in plain text, where nobody else reaches the network
+    #[arg(long, global = true, env = "GRAFT_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(super) insecure: bool,
+}
+
+impl Secrets {
+    /// The three files, if they were given. The parser sees that it is all or none.
+    pub(super) fn files(&self) -> Option<(PathBuf, PathBuf, PathBuf)> {
+        let Self { ca: Some(ca), cert: Some(cert), key: Some(key), .. } = self.clone() else { return None };
+        Some((ca, cert, key))
+    }
+
+    pub(super) fn source(&self) -> Option<Source> {
+        self.files().map(|(ca, cert, key)| Source::Files { ca, cert, key })
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -113,6 +148,9 @@ pub(super) enum Verb {
     Snapshot,
     /// Compare the replicas' states now
     Verify,
+    /// Make certificates, look at them, try them
+    #[command(subcommand)]
+    Tls(Tls),
     /// Say what an error means and what to do
     Explain {
         /// Such as `NO_QUORUM`; without it, all of them
@@ -139,9 +177,13 @@ pub struct Start {
     /// Where to listen, if that differs from ADDR
     #[arg(long, value_name = "ADDR")]
     pub bind: Option<String>,
-    /// Of the cluster; filled in from the option of that name.
+    /// What follows is filled in from the options for every verb.
     #[arg(skip)]
     pub cluster: Vec<String>,
+    #[arg(skip)]
+    pub tls: Option<(PathBuf, PathBuf, PathBuf)>,
+    #[arg(skip)]
+    pub insecure: bool,
 }
 
 impl Start {

@@ -5,6 +5,7 @@ use std::io;
 use graft_services::error::{Outcome, Refusal};
 
 use super::note;
+use crate::infrastructure::runtime::{StartError, TlsError};
 
 pub(super) const USAGE: u8 = 2;
 const ERROR: u8 = 1;
@@ -80,8 +81,14 @@ const CODES: &[(&str, u8, &str, &str)] = &[
     (
         "TLS",
         DENIED,
-        "the certificate does not allow it; nothing was applied",
-        "use a certificate of this cluster with the role that it takes",
+        "a certificate is missing, cannot be used, or does not allow it; nothing was applied",
+        "use a certificate of this cluster with the role that it takes: --ca, --cert, --key",
+    ),
+    (
+        "INSECURE",
+        DENIED,
+        "what is said would leave this machine in plain text, and nobody said that this is meant",
+        "give a certificate: --ca, --cert, --key; or say --insecure where nobody else reaches the network",
     ),
     (
         "APPLY",
@@ -123,6 +130,24 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let is_closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
         Self { is_closed_pipe, ..Self::new("IO", format!("the answer cannot be written: {error}")) }
+    }
+}
+
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        Self::new("TLS", error.0)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let code = match &error {
+            StartError::Tls(_) => "TLS",
+            StartError::Insecure(_) => "INSECURE",
+            StartError::Config(_) => "USAGE",
+            _ => "IO",
+        };
+        Self::new(code, error.to_string())
     }
 }
 

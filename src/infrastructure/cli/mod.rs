@@ -6,6 +6,7 @@ mod changes;
 mod failure;
 mod output;
 mod talk;
+mod tls;
 mod values;
 mod views;
 
@@ -27,7 +28,7 @@ pub enum Next {
     /// Exit with this status.
     Exit(u8),
     /// Run a node, which needs the user's code.
-    Start(Start),
+    Start(Box<Start>),
 }
 
 /// Does what the arguments say, the program's name first.
@@ -57,8 +58,11 @@ fn perform(arguments: Arguments, out: &Out) -> Result<Next, Failure> {
     let done = match verb {
         Verb::Start(mut start) => {
             start.cluster = global.cluster;
-            return Ok(Next::Start(start));
+            start.tls = global.secrets.files();
+            start.insecure = global.secrets.insecure;
+            return Ok(Next::Start(Box::new(start)));
         }
+        Verb::Tls(verb) => tls::run(verb, &global.secrets, out),
         Verb::Explain { code } => out.text(&failure::explain(code.as_deref())?),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
@@ -103,7 +107,7 @@ fn ask(verb: Verb, talk: &Talk, out: &Out) -> Result<(), Failure> {
             views::leader(talk, out)
         }
         Verb::Stop { member } => changes::stop(talk, out, &member),
-        Verb::Start(_) | Verb::Explain { .. } | Verb::Completions { .. } => Ok(()),
+        Verb::Start(_) | Verb::Tls(_) | Verb::Explain { .. } | Verb::Completions { .. } => Ok(()),
     }
 }
 

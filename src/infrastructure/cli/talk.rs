@@ -45,8 +45,9 @@ impl Talk {
                 "which cluster? Give the address of a member by --cluster host:port or the environment's GRAFT_CLUSTER",
             ));
         }
-        let config = ClientConfig::new(global.cluster.iter().map(String::as_str));
-        let client = Client::start(config).map_err(|error| Failure::usage(error.to_string()))?;
+        let (tls, insecure) = (global.secrets.source(), global.secrets.insecure);
+        let config = ClientConfig { tls, insecure, ..ClientConfig::new(global.cluster.iter().map(String::as_str)) };
+        let client = Client::start(config)?;
         Ok(Self { client, seconds: global.timeout, endpoints: global.cluster.join(", ") })
     }
 

@@ -1,11 +1,15 @@
 //! Certificates, as Python's layer holds them.
 
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use graft_services::identity::Role;
 
 use super::errors;
+use crate::infrastructure::runtime::certificates::{Depot, Files};
 use crate::infrastructure::runtime::{Authority, Pem, Source, TlsError};
 
 /// Three texts in PEM: of the authority, the certificate, the key.
@@ -30,10 +34,79 @@ impl NativeAuthority {
 
     /// For a client of this name and role.
     fn client<'py>(&self, py: Python<'py>, name: &str, role: &str) -> PyResult<Triple<'py>> {
-        let unknown = || TlsError(format!("role={role:?} must be \"reader\", \"writer\" or \"operator\""));
-        let role = Role::parse(role).ok_or_else(unknown).map_err(|error| raise(py, &error))?;
-        self.0.client(name, role).map(|pem| triple(py, &pem)).map_err(|error| raise(py, &error))
+        self.0.client(name, self::role(py, role)?).map(|pem| triple(py, &pem)).map_err(|error| raise(py, &error))
     }
+}
+
+/// An authority in a directory.
+#[pyclass(frozen, module = "graft._graft")]
+pub(super) struct NativeDepot(Mutex<Depot>);
+
+/// Three paths: of the authority, the certificate, the key.
+type Paths = (PathBuf, PathBuf, PathBuf);
+
+#[pymethods]
+impl NativeDepot {
+    #[staticmethod]
+    #[expect(clippy::needless_pass_by_value, reason = "arguments of Python's come by value")]
+    fn create(py: Python<'_>, directory: PathBuf, cluster: &str) -> PyResult<Self> {
+        Depot::create(&directory, cluster).map(Self::of).map_err(|error| raise(py, &error))
+    }
+
+    #[staticmethod]
+    #[expect(clippy::needless_pass_by_value, reason = "arguments of Python's come by value")]
+    fn load(py: Python<'_>, directory: PathBuf) -> PyResult<Self> {
+        Depot::load(&directory).map(Self::of).map_err(|error| raise(py, &error))
+    }
+
+    #[getter]
+    fn cluster(&self) -> String {
+        self.depot().cluster().to_owned()
+    }
+
+    #[pyo3(signature = (id_, /))]
+    fn node(&self, py: Python<'_>, id_: &str) -> PyResult<Paths> {
+        self.depot().node(id_).map(paths).map_err(|error| raise(py, &error))
+    }
+
+    fn client(&self, py: Python<'_>, name: &str, role: &str) -> PyResult<Paths> {
+        self.depot().client(name, self::role(py, role)?).map(paths).map_err(|error| raise(py, &error))
+    }
+
+    /// The names of what was renewed.
+    #[expect(clippy::needless_pass_by_value, reason = "arguments of Python's come by value")]
+    fn renew(&self, py: Python<'_>, certs: Vec<PathBuf>) -> PyResult<Vec<String>> {
+        let renewed = self.depot().renew(&certs).map_err(|error| raise(py, &error))?;
+        Ok(renewed.into_iter().map(|(identity, _)| identity.to_string()).collect())
+    }
+
+    fn rotate(&self, py: Python<'_>) -> PyResult<()> {
+        self.depot().rotate().map_err(|error| raise(py, &error))
+    }
+
+    fn retire(&self, py: Python<'_>) -> PyResult<()> {
+        self.depot().retire().map_err(|error| raise(py, &error))
+    }
+}
+
+impl NativeDepot {
+    fn of(depot: Depot) -> Self {
+        Self(Mutex::new(depot))
+    }
+
+    fn depot(&self) -> MutexGuard<'_, Depot> {
+        // What it holds is whole between any two steps.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn paths(files: Files) -> Paths {
+    (files.ca, files.cert, files.key)
+}
+
+fn role(py: Python<'_>, role: &str) -> PyResult<Role> {
+    let unknown = || TlsError(format!("role={role:?} must be \"reader\", \"writer\" or \"operator\""));
+    Role::parse(role).ok_or_else(unknown).map_err(|error| raise(py, &error))
 }
 
 fn triple<'py>(py: Python<'py>, pem: &Pem) -> Triple<'py> {

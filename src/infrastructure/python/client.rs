@@ -48,6 +48,7 @@ fn client_config(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<ClientCon
         match key.as_str() {
             "endpoints" => config.endpoints = value.extract()?,
             "tls" => config.tls = certificates::source(&value)?,
+            "insecure" => config.insecure = value.extract()?,
             "session_ttl" => config.session_ttl = value.extract::<Option<f64>>()?.map(seconds),
             other => return Err(errors::raise(py, "CONFIG", &format!("a client knows no setting {other}"), &[])),
         }

@@ -102,6 +102,7 @@ pub(super) fn start(py: Python<'_>, error: &StartError) -> PyErr {
         StartError::Bind(BindError::InUse { .. }) => raise(py, "ADDRESS_IN_USE", &words, &[]),
         StartError::Config(_) | StartError::Bind(_) => raise(py, "CONFIG", &words, &[]),
         StartError::Tls(_) => raise(py, "TLS", &words, &[]),
+        StartError::Insecure(..) => raise(py, "INSECURE", &words, &[]),
         StartError::Machine(_) => raise(py, "HALTED", &words, &[]),
         StartError::Store(StoreError::Corrupt { file, offset, .. }) => {
             let details = [("file", Detail::Text(file.clone())), ("offset", Detail::Number(*offset))];

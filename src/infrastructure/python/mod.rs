@@ -33,7 +33,7 @@ mod module {
     #[pymodule_export]
     use super::calls::NativeCalls;
     #[pymodule_export]
-    use super::certificates::NativeAuthority;
+    use super::certificates::{NativeAuthority, NativeDepot};
     #[pymodule_export]
     use super::client::NativeClient;
     #[pymodule_export]
@@ -69,6 +69,8 @@ fn command_line(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> PyResult<
     node.set_item("data_dir", start.data_dir)?;
     node.set_item("bind", start.bind)?;
     node.set_item("cluster", start.cluster)?;
+    node.set_item("tls", start.tls)?;
+    node.set_item("insecure", start.insecure)?;
     Ok(node.into_any())
 }
 

@@ -21,7 +21,7 @@ use graft_services::client::{Clerk, ClerkConfig, Demand};
 use graft_services::error::Refusal;
 
 use super::clock::Monotonic;
-use super::security::security;
+use super::security::{refuse_plain_endpoints, security};
 use super::start::random;
 use super::{Source, StartError, until};
 use crate::infrastructure::config::BadConfig;
@@ -44,6 +44,8 @@ pub struct ClientConfig {
     pub session_ttl: Option<Duration>,
     /// What connections are secured with; nothing, for members that talk plainly.
     pub tls: Option<Source>,
+    /// Whether members beyond this machine may be spoken to without.
+    pub insecure: bool,
     /// Calls that wait for an answer; more are refused as busy. 65 536.
     pub inflight_max: usize,
     /// Bytes of calls that wait for an answer; more are refused as busy. 256 MiB.
@@ -56,6 +58,7 @@ impl ClientConfig {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             session_ttl: None,
             tls: None,
+            insecure: false,
             inflight_max: 65_536,
             inflight_bytes_max: 256 << 20,
         }
@@ -114,6 +117,9 @@ impl Client {
     /// Starts to connect, and comes back at once: members that are down are no error.
     pub fn start(config: ClientConfig) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
+        if config.tls.is_none() && !config.insecure {
+            refuse_plain_endpoints(&config.endpoints)?;
+        }
         let security = security(config.tls.as_ref(), None)?;
         let io = |doing| move |error| StartError::Io { doing, error };
         let shared = Shared::of_this_process().map_err(io("starting the client's network thread"))?;

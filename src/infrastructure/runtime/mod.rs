@@ -48,6 +48,13 @@ pub use crate::infrastructure::config::{BadConfig, NodeConfig};
 pub use crate::infrastructure::grpc::BindError;
 pub use crate::infrastructure::tls::{Authority, Pem, Source, TlsError};
 
+/// Certificates in files, for whoever makes and tries them.
+pub mod certificates {
+    pub use crate::infrastructure::tls::{
+        Certificate, Depot, Endpoint, Files, Names, SecuredStream, certificates, date,
+    };
+}
+
 use door::Doorkeeper;
 use front::Front;
 use parts::Ending;
@@ -69,6 +76,8 @@ pub enum StartError {
     Bind(BindError),
     /// The certificates cannot be used.
     Tls(TlsError),
+    /// There are none, what is said would leave this machine, and nobody said that this is meant.
+    Insecure(String),
     Store(StoreError),
     /// The machine could not open its own state.
     Machine(Halt),
@@ -198,6 +207,7 @@ impl std::fmt::Display for StartError {
             Self::Config(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
+            Self::Insecure(why) => f.write_str(why),
             Self::Store(error) => error.fmt(f),
             Self::Machine(halt) => f.write_str(&halt.why),
             Self::Io { doing, error } => write!(f, "{doing}: {error}"),

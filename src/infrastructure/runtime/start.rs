@@ -1,5 +1,6 @@
 //! Starting a node: what can go wrong goes wrong here, before anything runs.
 
+use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ use super::hub::Hub;
 use super::machine_worker::{MachineJob, MachineWork, panic_words};
 use super::parts::{Ending, Parts};
 use super::peers::Peers;
-use super::security::security;
+use super::security::{refuse_plain_listener, security};
 use super::snapshot_worker::{SnapshotWork, run_snapshots};
 use super::store_worker::{StoreJob, run_store};
 use super::threads::{Thread, USER_STACK_BYTES, io, thread, thread_with_stack};
@@ -52,9 +53,7 @@ impl Node {
     ) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
         let security = security(tls, Some(config.id))?;
-        let listener = grpc::bind(config.bind.as_deref().unwrap_or(&config.address)).map_err(StartError::Bind)?;
-        let port = listener.local_addr().map_err(io("reading the bound address"))?.port();
-        let address = announced(&config.address, port);
+        let (listener, address) = listen(config, tls.is_some())?;
         let membership = config.founding(&address);
         let mint = Incarnation(random()?.max(1));
         let founding = Founding {
@@ -137,12 +136,7 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn run(
-        self,
-        engine: Sender<Message>,
-        inbox: Receiver<Message>,
-        listener: std::net::TcpListener,
-    ) -> Result<Node, StartError> {
+    fn run(self, engine: Sender<Message>, inbox: Receiver<Message>, listener: TcpListener) -> Result<Node, StartError> {
         let config = self.config;
         let runtime = network_threads(config.id)?;
         let inbox_bytes = Arc::new(AtomicUsize::new(0));
@@ -271,7 +265,7 @@ impl Build<'_> {
     fn transport(
         &self,
         runtime: &tokio::runtime::Runtime,
-        listener: std::net::TcpListener,
+        listener: TcpListener,
         config: PeerConfig,
         offers: Offers,
         engine: Sender<Message>,
@@ -309,6 +303,17 @@ impl Build<'_> {
         }
         hash(&founded(&self.opened.recovered).unwrap_or_else(|| self.membership.clone()))
     }
+}
+
+/// Binds the port. Answers what others are told to dial as well.
+fn listen(config: &NodeConfig, is_secured: bool) -> Result<(TcpListener, String), StartError> {
+    let listener = grpc::bind(config.bind.as_deref().unwrap_or(&config.address)).map_err(StartError::Bind)?;
+    let local = listener.local_addr().map_err(io("reading the bound address"))?;
+    if !is_secured && !config.insecure {
+        refuse_plain_listener(config.id, local)?;
+    }
+    let address = announced(&config.address, local.port());
+    Ok((listener, address))
 }
 
 fn network_threads(id: NodeId) -> Result<tokio::runtime::Runtime, StartError> {

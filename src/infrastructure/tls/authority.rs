@@ -4,14 +4,16 @@ use std::fmt;
 use std::time::Duration;
 
 use graft_domain::NodeId;
-use graft_services::identity::{Identity, Role};
+use graft_services::identity::{Identity, Role, Who};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::TlsError;
+use super::certificate::{Certificate, chain};
 use super::material::Pem;
 
 /// Days for which a certificate of a member or client is valid.
@@ -20,6 +22,8 @@ pub const LEAF_DAYS: u32 = 90;
 pub const CA_DAYS: u32 = 3650;
 /// Clocks differ: a certificate is valid from a little before it was made.
 const BACKDATED: Duration = Duration::from_mins(5);
+/// After every certificate in PEM.
+const END: &str = "-----END CERTIFICATE-----";
 /// Where clients that look for a host's name find a member on the same machine.
 const HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
@@ -27,6 +31,8 @@ const HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 pub struct Authority {
     cluster: String,
     cert: String,
+    /// Those whose certificates are believed as well, while it takes their place.
+    before: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -59,7 +65,56 @@ impl Authority {
         let Life(from, to) = Life::days(CA_DAYS);
         (params.not_before, params.not_after) = (from, to);
         let cert = params.self_signed(&key).map_err(|error| failed(&error))?.pem();
-        Ok(Self { cluster: cluster.to_owned(), cert, issuer: Issuer::new(params, key) })
+        Ok(Self { cluster: cluster.to_owned(), cert, before: String::new(), issuer: Issuer::new(params, key) })
+    }
+
+    /// What [`Authority::trusted`] and [`Authority::key_pem`] gave.
+    pub(super) fn from_pem(trusted: &str, key: &str) -> Result<Self, TlsError> {
+        let all = chain(trusted.as_bytes())?;
+        let own = Certificate::parse(&all[0])?;
+        let cluster = own.uris.iter().find_map(|uri| uri.strip_prefix("spiffe://")).filter(|_| own.is_authority);
+        let cluster =
+            cluster.ok_or_else(|| TlsError::new("the first certificate is not that of an authority of Graft's"))?;
+        let key = KeyPair::from_pem(key).map_err(|_| TlsError::new("the key is no private key in PEM"))?;
+        let end = trusted.find(END).map_or(trusted.len(), |at| at + END.len());
+        let (cert, before) = trusted.split_at(end);
+        if X509Certificate::from_der(&all[0])
+            .is_ok_and(|(_, own)| own.public_key().subject_public_key.data != key.public_key_raw())
+        {
+            return Err(TlsError::new("the key is not that of the first certificate"));
+        }
+        let issuer = Issuer::from_ca_cert_pem(cert, key).map_err(|error| failed(&error))?;
+        let (cert, before) = (format!("{}\n", cert.trim()), before.trim_start().to_owned());
+        Ok(Self { cluster: cluster.to_owned(), cert, before, issuer })
+    }
+
+    /// Those to believe, in PEM, this one first.
+    pub(super) fn trusted(&self) -> String {
+        format!("{}{}", self.cert, self.before)
+    }
+
+    /// Its key, in PEM.
+    pub(super) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// Another one of the same cluster, which is to take its place: both are believed.
+    pub(super) fn successor(&self) -> Result<Self, TlsError> {
+        Ok(Self { before: self.trusted(), ..Self::new(&self.cluster)? })
+    }
+
+    /// From now on it alone is believed.
+    pub(super) fn stand_alone(&mut self) {
+        self.before.clear();
+    }
+
+    /// Whether a certificate, the first of these in PEM, is of its making.
+    pub(super) fn has_signed(&self, cert: &[u8]) -> Result<bool, TlsError> {
+        let (leaf, own) = (chain(cert)?, chain(self.cert.as_bytes())?);
+        let bad = |_| TlsError::new("it is no X.509 certificate");
+        let (_, leaf) = X509Certificate::from_der(&leaf[0]).map_err(bad)?;
+        let (_, own) = X509Certificate::from_der(&own[0]).map_err(bad)?;
+        Ok(leaf.verify_signature(Some(own.public_key())).is_ok())
     }
 
     /// The name of its cluster.
@@ -69,24 +124,29 @@ impl Authority {
 
     /// For the member `id`, with its key: it may accept and dial.
     pub fn node(&self, id: &str) -> Result<Pem, TlsError> {
+        self.issue(&self.node_identity(id)?)
+    }
+
+    pub(super) fn node_identity(&self, id: &str) -> Result<Identity, TlsError> {
         let id = NodeId::new(id).map_err(|error| TlsError::new(format!("id {id:?}: {error}")))?;
-        let identity = Identity::node(&self.cluster, id).map_err(TlsError::new)?;
-        let purposes = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(&identity, purposes, &HOSTS)
+        Identity::node(&self.cluster, id).map_err(TlsError::new)
     }
 
     /// For a client, with its key: it may only dial.
     pub fn client(&self, name: &str, role: Role) -> Result<Pem, TlsError> {
-        let identity = Identity::client(&self.cluster, name, role).map_err(TlsError::new)?;
-        self.issue(&identity, vec![ExtendedKeyUsagePurpose::ClientAuth], &[])
+        self.issue(&self.client_identity(name, role)?)
     }
 
-    fn issue(
-        &self,
-        identity: &Identity,
-        purposes: Vec<ExtendedKeyUsagePurpose>,
-        hosts: &[&str],
-    ) -> Result<Pem, TlsError> {
+    pub(super) fn client_identity(&self, name: &str, role: Role) -> Result<Identity, TlsError> {
+        Identity::client(&self.cluster, name, role).map_err(TlsError::new)
+    }
+
+    pub(super) fn issue(&self, identity: &Identity) -> Result<Pem, TlsError> {
+        use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+        let (purposes, hosts) = match &identity.who {
+            Who::Node(_) => (vec![ServerAuth, ClientAuth], &HOSTS[..]),
+            Who::Client { .. } => (vec![ClientAuth], &[][..]),
+        };
         let key = KeyPair::generate().map_err(|error| failed(&error))?;
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(hosts).map_err(|error| failed(&error))?;
@@ -99,7 +159,7 @@ impl Authority {
         let Life(from, to) = Life::days(LEAF_DAYS);
         (params.not_before, params.not_after) = (from, to);
         let cert = params.signed_by(&key, &self.issuer).map_err(|error| failed(&error))?;
-        let (ca, cert) = (self.cert.clone().into_bytes(), cert.pem().into_bytes());
+        let (ca, cert) = (self.trusted().into_bytes(), cert.pem().into_bytes());
         Ok(Pem { ca, cert, key: key.serialize_pem().into_bytes() })
     }
 }

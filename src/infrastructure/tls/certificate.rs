@@ -98,7 +98,7 @@ pub(super) fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError
 }
 
 /// A point in time as people write it.
-pub(super) fn date(seconds: i64) -> String {
+pub fn date(seconds: i64) -> String {
     OffsetDateTime::from_unix_timestamp(seconds).map_or_else(
         |_| format!("{seconds} s"),
         |at| {

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use graft_services::identity::{Distrust, Identity};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier as _;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::net::TcpStream;
@@ -48,6 +49,23 @@ impl Endpoint {
         let client = client(&material, &provider, &reading).map_err(unusable)?;
         let identity = material.identity.clone();
         Ok(Self { server: Arc::new(server), client: Arc::new(client), identity, reading })
+    }
+
+    /// Whose material it is; refuses what could not be used, or would be believed by nobody who believes the same authorities.
+    pub fn check(source: &Source, names: &Names) -> Result<Identity, TlsError> {
+        let endpoint = Self::open(source, names.clone())?;
+        let material = Material::parse(&source.read()?, source, names, SystemTime::now())?;
+        let verifier = OfClients::new(&material.roots, &Arc::new(ring::default_provider()), endpoint.reading)?;
+        // No chain is empty.
+        let (leaf, others) = (&material.chain[0], &material.chain[1..]);
+        verifier.verify_client_cert(leaf, others, UnixTime::now()).map_err(|error| {
+            TlsError::new(format!(
+                "{} is not believed by those who believe {} ({error}): take the certificate and the authority of one cluster",
+                source.label("cert"),
+                source.label("ca")
+            ))
+        })?;
+        Ok(endpoint.identity)
     }
 
     /// Who this side is.

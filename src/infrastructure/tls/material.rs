@@ -114,7 +114,7 @@ fn refuse_out_of_date(leaf: &Certificate, now: SystemTime) -> Result<(), TlsErro
     Ok(())
 }
 
-fn read(path: &Path, of: &str) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(path: &Path, of: &str) -> Result<Vec<u8>, TlsError> {
     let shown = path.display();
     let wrong = |error: std::io::Error| {
         let what = match error.kind() {

@@ -4,12 +4,13 @@
 //! - `verify` decides whom to believe, and who it is: `identity_of` a certificate is in its names.
 //! - [`Endpoint`] secures connections on both sides.
 //! - `words` says what went wrong, and what to do about it, on both sides.
-//! - [`Authority`] makes certificates, in memory.
+//! - [`Authority`] makes certificates, in memory; a [`Depot`] is one in a directory.
 //!
 //! A connection is never resumed: each one proves anew who is there, so that what is withdrawn is withdrawn at once.
 
 mod authority;
 mod certificate;
+mod depot;
 mod endpoint;
 mod material;
 mod stream;
@@ -19,7 +20,8 @@ mod words;
 use std::fmt;
 
 pub use authority::{Authority, CA_DAYS, LEAF_DAYS};
-pub use certificate::Certificate;
+pub use certificate::{Certificate, date};
+pub use depot::{Depot, Files, certificates};
 pub use endpoint::Endpoint;
 pub use material::{Names, Pem, Source};
 pub use stream::{Secured, SecuredStream};

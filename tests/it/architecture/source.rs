@@ -81,7 +81,11 @@ impl Source {
             let item = tokens(&self.code[range.clone()]);
             let at = item.iter().position(|t| t.text == "mod")?;
             let (name, end) = (item.get(at + 1)?, item.get(at + 2)?);
-            (end.text == ";").then(|| format!("{inside}/{}", name.text))
+            let elsewhere =
+                self.text[range.clone()].split_once("#[path = \"").and_then(|(_, rest)| rest.split_once(".rs\""));
+            let place =
+                elsewhere.map_or_else(|| format!("{inside}/{}", name.text), |(path, _)| format!("{directory}/{path}"));
+            (end.text == ";").then_some(place)
         };
         self.tests.iter().filter_map(declared).collect()
     }

@@ -109,7 +109,9 @@ fn a_test_module_in_its_own_file_is_a_test() {
         Source::new("src/a/tests/more.rs", ""),
         Source::new("src/a/other.rs", "#[cfg(test)] mod inner;"),
         Source::new("src/a/other/inner.rs", ""),
+        Source::new("src/b/far.rs", "#[cfg(test)]\n#[path = \"tests/away.rs\"]\nmod tests;"),
+        Source::new("src/b/tests/away.rs", ""),
     ];
     mark_test_modules(&mut sources);
-    assert_eq!(sources.iter().map(|s| s.is_test).collect::<Vec<_>>(), [false, true, true, false, true]);
+    assert_eq!(sources.iter().map(|s| s.is_test).collect::<Vec<_>>(), [false, true, true, false, true, false, true]);
 }
