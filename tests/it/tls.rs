@@ -99,6 +99,26 @@ fn whoever_does_not_belong_is_refused_in_words() {
 }
 
 #[test]
+fn a_members_certificate_is_worth_as_much_as_its_membership() {
+    let cluster = Secured::new(3);
+    let node = |name: &str| cluster.client(Some(Source::Memory(cluster.authority.node(name).unwrap())));
+    let stranger = node("n9");
+    denied(&call(&stranger, Kind::Execute, &["x"], SHORT).remove(0), "no member of this cluster");
+    denied(&query(&stranger), "no member of this cluster");
+    let leaving = node(id(2).as_str());
+    assert_eq!(value(call(&leaving, Kind::Execute, &["a"], PATIENCE).remove(0)), "1");
+    assert!(matches!(change(&cluster.of_role(Role::Operator)), Outcome::Done { .. }));
+    // The stream of calls that it has open ends, too. It may reach its own node, which believes it, and is removed itself.
+    let outcome = wait("it to be refused", || {
+        let outcome = call(&leaving, Kind::Execute, &["b"], SHORT).remove(0);
+        matches!(&outcome, Outcome::Refused(Refusal::Denied(_) | Refusal::Removed)).then_some(outcome)
+    });
+    if !matches!(outcome, Outcome::Refused(Refusal::Removed)) {
+        denied(&outcome, "was removed from the cluster");
+    }
+}
+
+#[test]
 fn a_node_starts_with_its_own_certificate_only() {
     let authority = Authority::new("bank").unwrap();
     let directory = tempfile::tempdir().unwrap();

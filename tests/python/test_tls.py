@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import time
 from contextlib import ExitStack
 
 import graft
 import pytest
 from graft.tls import CertificateAuthority
 from machines import Bank
-from nodes import DEADLINE_SECONDS, free_addresses
+from nodes import DEADLINE_SECONDS, free_addresses, until
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +86,46 @@ def test_roles_are_kept(members, authority):
         operator.members.demote("n3")
 
 
-@pytest.mark.parametrize("kind", ["another authority", "another cluster", "plain text"])
-def test_strangers_change_nothing(members, authority, kind):
+@pytest.mark.parametrize(
+    ("kind", "here", "there"),
+    [
+        ("another authority", "authority", "authority"),
+        ("another cluster", "authority", "authority"),
+        ("plain text", "give `tls=` here", "does not speak TLS"),
+        ("no member", "no member of this cluster", "no member of this cluster"),
+    ],
+)
+def test_strangers_change_nothing_and_both_sides_say_why(members, authority, caplog, kind, here, there):
     stranger = {
         "another authority": CertificateAuthority.ephemeral("bank").client("till"),
         "another cluster": CertificateAuthority.ephemeral("shop").client("till"),
         "plain text": None,
+        "no member": authority.node("n9"),
     }[kind]
-    with client(members, stranger, timeout=1) as refused, pytest.raises(graft.GraftError) as caught:
+    begun = time.monotonic()
+    with (
+        caplog.at_level(logging.WARNING, "graft"),
+        client(members, stranger) as refused,
+        pytest.raises(graft.TlsError, match=here),
+    ):
         refused.execute(Bank.deposit, "ann", 5)
-    assert not isinstance(caught.value, graft.UnknownOutcome), "nothing was sent, and that is known"
+    assert time.monotonic() - begun < DEADLINE_SECONDS / 2, "it is told at once, not at the deadline"
+    until(lambda: [r for r in caplog.records if "refused" in r.getMessage() and there in r.getMessage()], "a warning")
     assert members[0].query(Bank.balance, "ann") == 0
+
+
+def test_a_client_with_a_certificate_at_members_without(authority, caplog):
+    with (
+        graft.Node(Bank(), id="n1", address="127.0.0.1:0", data_dir=None) as node,
+        caplog.at_level(logging.WARNING, "graft"),
+    ):
+        node.wait_ready(DEADLINE_SECONDS)
+        with (
+            graft.Client([node.address], Bank, tls=authority.client("till"), timeout=DEADLINE_SECONDS) as refused,
+            pytest.raises(graft.TlsError, match="does not speak TLS"),
+        ):
+            refused.execute(Bank.deposit, "ann", 5)
+        until(lambda: [r for r in caplog.records if "the other side speaks TLS" in r.getMessage()], "a warning")
 
 
 def test_bytes_that_are_no_handshake_harm_nobody(members):

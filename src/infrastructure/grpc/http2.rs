@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use graft_domain::NodeId;
+use graft_services::client::Loss;
+use graft_services::identity::Distrust;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,6 +21,7 @@ use tonic::codegen::{Service, http};
 use super::address::Connector;
 use super::config::PeerConfig;
 use super::tasks::Tasks;
+use super::watched::Fault;
 use super::wire::peer_client::PeerClient;
 
 /// A connection for one call. Dropped, it closes.
@@ -86,13 +89,14 @@ pub(super) async fn client(
 ) -> Result<PeerClient<Http2>, String> {
     // The path is what matters; the authority is a formality of HTTP.
     let origin = http::Uri::from_static("http://graft.invalid");
-    Ok(PeerClient::with_origin(secured(stream, config, tasks, expected).await?, origin)
+    let http2 = secured(stream, config, tasks, expected).await.map_err(|loss| loss.why)?;
+    Ok(PeerClient::with_origin(http2, origin)
         .max_encoding_message_size(config.message_bytes_max)
         .max_decoding_message_size(answer_bytes_max))
 }
 
 /// Speaks HTTP/2 on a connection to any member, with tasks of the group.
-pub(super) async fn http2(stream: TcpStream, config: &PeerConfig, tasks: &Tasks) -> Result<Http2, String> {
+pub(super) async fn http2(stream: TcpStream, config: &PeerConfig, tasks: &Tasks) -> Result<Http2, Loss> {
     secured(stream, config, tasks, None).await
 }
 
@@ -101,10 +105,13 @@ async fn secured(
     config: &PeerConfig,
     tasks: &Tasks,
     expected: Option<NodeId>,
-) -> Result<Http2, String> {
+) -> Result<Http2, Loss> {
     let stream = config.security.connect(stream, expected, config.handshake_timeout).await;
-    let stream = stream.map_err(|distrust| distrust.to_string())?;
-    let foreign = |error: hyper::Error| format!("it does not speak HTTP/2: {}", chained(&error));
+    let (stream, fault) = stream?;
+    let foreign = |error: hyper::Error| {
+        let unlike = || Loss::from(format!("it does not speak HTTP/2: {}", chained(&error)));
+        fault.get().cloned().map_or_else(unlike, Loss::from)
+    };
     let (sender, connection) = http2::Builder::new(tasks.clone())
         .timer(TokioTimer::new())
         .initial_stream_window_size(config.stream_window_bytes)
@@ -116,12 +123,22 @@ async fn secured(
         .await
         .map_err(foreign)?;
     tasks.spawn(connection);
-    Ok(Http2(sender))
+    Ok(Http2 { sender, fault })
 }
 
 /// One HTTP/2 connection as tonic's client wants it.
 #[derive(Clone, Debug)]
-pub(super) struct Http2(http2::SendRequest<Body>);
+pub(super) struct Http2 {
+    sender: http2::SendRequest<Body>,
+    fault: Fault,
+}
+
+impl Http2 {
+    /// Why the two sides do not believe one another, if that is what it failed for.
+    pub(super) fn distrust(&self) -> Option<&Distrust> {
+        self.fault.get()
+    }
+}
 
 impl Service<http::Request<Body>> for Http2 {
     type Response = http::Response<Incoming>;
@@ -129,10 +146,10 @@ impl Service<http::Request<Body>> for Http2 {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
+        self.sender.poll_ready(context)
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
+        Box::pin(self.sender.send_request(request))
     }
 }

@@ -26,7 +26,7 @@
 //! - `failure` says why there is no answer, in gRPC's terms and back; `failure_kinds` has the table of codes.
 //! - `calls` is the stream of numbered calls, `call_batch` what comes on it, `feeding` what is read on and on; `deadline` how long a call may take.
 //! - `owing` counts the answers that clients have not taken.
-//! - `security` has every connection prove who is there, and says what a call takes.
+//! - `security` has every connection prove who is there, and says what a call takes; `watched` notes why that failed.
 //! - `admission` says how many connections of whom there may be, `served` which service a call is for.
 //! - `health_service` and `reflection` are for the tools of others.
 
@@ -75,6 +75,7 @@ mod server;
 mod service;
 mod tasks;
 mod transport;
+mod watched;
 mod welcome;
 mod words;
 

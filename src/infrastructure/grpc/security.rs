@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::watched::{self, Fault, Watched};
+
 /// A connection of whatever kind.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -73,9 +75,12 @@ impl Security {
         &self,
         stream: TcpStream,
         limit: Duration,
-    ) -> Result<(Box<dyn Io>, Option<Identity>), Distrust> {
+    ) -> Result<(Box<dyn Io>, Option<Identity>, Fault), Distrust> {
         match &self.0 {
-            None => Ok((Box::new(stream), None)),
+            None => {
+                let (stream, fault) = Watched::plain(stream, watched::ACCEPTED);
+                Ok((Box::new(stream), None, fault))
+            }
             Some(guard) => secured(guard.accept(stream), limit).await,
         }
     }
@@ -86,24 +91,28 @@ impl Security {
         stream: TcpStream,
         expected: Option<NodeId>,
         limit: Duration,
-    ) -> Result<Box<dyn Io>, Distrust> {
-        let Some(guard) = &self.0 else { return Ok(Box::new(stream)) };
-        let (stream, identity) = secured(guard.connect(stream), limit).await?;
+    ) -> Result<(Box<dyn Io>, Fault), Distrust> {
+        let Some(guard) = &self.0 else {
+            let (stream, fault) = Watched::plain(stream, watched::DIALLED);
+            return Ok((Box::new(stream), fault));
+        };
+        let (stream, identity, fault) = secured(guard.connect(stream), limit).await?;
         let found = identity.as_ref().and_then(Identity::member);
         match (expected, identity) {
             (Some(expected), Some(identity)) if found != Some(expected) => Err(Distrust(format!(
                 "the certificate there is that of {identity}, and {expected} was dialled: correct the address of \
                  {expected}, or give that node its own certificate"
             ))),
-            _ => Ok(stream),
+            _ => Ok((stream, fault)),
         }
     }
 }
 
-async fn secured(securing: Securing<'_>, limit: Duration) -> Result<(Box<dyn Io>, Option<Identity>), Distrust> {
+async fn secured(securing: Securing<'_>, limit: Duration) -> Result<(Box<dyn Io>, Option<Identity>, Fault), Distrust> {
     let late = |_| Distrust(format!("the other side did not prove within {limit:?} who it is: does it speak TLS?"));
     let Secured { stream, identity } = timeout(limit, securing).await.map_err(late)??;
-    Ok((stream, Some(identity)))
+    let (stream, fault) = Watched::secured(stream);
+    Ok((Box::new(stream), Some(identity), fault))
 }
 
 impl PartialEq for Security {

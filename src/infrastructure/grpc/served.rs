@@ -110,8 +110,19 @@ impl Served {
     /// Whether who is there may make this call.
     fn authorise(&self, identity: Option<&Identity>, path: &str) -> Result<(), String> {
         let Some(identity) = identity else { return Ok(()) };
-        if identity.member().is_some_and(|id| self.view.borrow().removed.contains(&id)) {
-            return Err(format!("{identity} was removed from the cluster: its certificate is worth nothing any more"));
+        if let Some(id) = identity.member() {
+            let view = self.view.borrow();
+            if view.removed.contains(&id) {
+                return Err(format!(
+                    "{identity} was removed from the cluster: its certificate is worth nothing any more"
+                ));
+            }
+            if id != view.me.id && !view.peers.get(&id).is_some_and(|peer| peer.member) {
+                return Err(format!(
+                    "{identity} is no member of this cluster, as far as this member knows: use the certificate of a client, \
+                     or that of a member"
+                ));
+            }
         }
         let needed = needed(path);
         if identity.role() < needed {

@@ -1,26 +1,33 @@
 //! The port: accepts connections and serves every service of the node on them.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use graft_domain::NodeId;
 use graft_services::identity::Identity;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::address;
 use super::admission::{Admission, Place, Seated};
+use super::config::PeerConfig;
+use super::handshake::View;
 use super::owing::{Account, Ledger};
 use super::security::Io;
 use super::served::Served;
+use super::tasks::Tasks;
 use super::transport::Shared;
+use super::watched::Fault;
 
 /// What is known of the connection that a request came on; an extension of the request.
 #[derive(Clone, Debug)]
@@ -43,6 +50,8 @@ const HTTP2_FRAME_BYTES: u32 = 256 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long an idle client that is told to go may take, with the calls that it made before it heard of it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a member that was removed may take to hear of it on its link.
+const EXPELLED_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a client may take to get its last answers when this node stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// The same of a member, whose link ends by itself.
@@ -96,7 +105,7 @@ async fn secure(
     remote: SocketAddr,
     place: &Place,
     shared: &Shared,
-) -> Option<(Box<dyn Io>, Option<Identity>)> {
+) -> Option<(Box<dyn Io>, Option<Identity>, Fault)> {
     let securing = shared.config.security.accept(stream, shared.config.handshake_timeout);
     let secured = tokio::select! {
         secured = securing => secured,
@@ -118,23 +127,15 @@ async fn serve(
     let config = &shared.config;
     let (tasks, _ended_with_this) = shared.tasks.subgroup();
     let place = seat.0.clone();
-    let Some((stream, identity)) = secure(stream, remote, &place, &shared).await else { return };
+    let Some((stream, identity, fault)) = secure(stream, remote, &place, &shared).await else { return };
+    let member = identity.as_ref().and_then(Identity::member);
     let connection = Connection { remote, place: place.clone(), account: Arc::clone(&account), identity };
     let service = service_fn(move |request| {
         let answer = served.clone().call(connection.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let http2 = http2::Builder::new(tasks)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(config.stream_window_bytes)
-        .initial_connection_window_size(config.connection_window_bytes)
-        .max_frame_size(HTTP2_FRAME_BYTES)
-        .max_concurrent_streams(CALLS_MAX)
-        .max_header_list_size(HEADER_BYTES_MAX)
-        .keep_alive_interval(config.keepalive_interval)
-        .keep_alive_timeout(config.keepalive_timeout)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut http2 = pin!(http2);
+    let mut http2 = pin!(speaking(config, tasks).serve_connection(TokioIo::new(stream), service));
+    let mut expelled = pin!(expelled(shared.view.subscribe(), member));
     let mut stage = Stage::New;
     let mut timer = pin!(sleep(config.handshake_timeout));
     loop {
@@ -142,7 +143,7 @@ async fn serve(
             ended = &mut http2 => {
                 match ended {
                     Ok(()) => debug!(%remote, "connection closed"),
-                    Err(error) => debug!(%remote, %error, "connection failed, or is not gRPC"),
+                    Err(error) => why_failed(remote, &error, &fault),
                 }
                 return;
             }
@@ -167,6 +168,15 @@ async fn serve(
                 http2.as_mut().graceful_shutdown();
                 timer.as_mut().reset(Instant::now() + LEAVE_TIMEOUT);
             }
+            () = &mut expelled, if stage != Stage::Leaving => {
+                debug!(%remote, "a member that was removed has to go");
+                if !place.is_member() {
+                    return;
+                }
+                stage = Stage::Leaving;
+                http2.as_mut().graceful_shutdown();
+                timer.as_mut().reset(Instant::now() + EXPELLED_TIMEOUT);
+            }
             () = shared.stop.cancelled(), if stage != Stage::Leaving => {
                 let patience = if place.is_member() { STOP_MEMBER_TIMEOUT } else { STOP_TIMEOUT };
                 stage = Stage::Leaving;
@@ -174,6 +184,37 @@ async fn serve(
                 timer.as_mut().reset(Instant::now() + patience);
             }
         }
+    }
+}
+
+fn speaking(config: &PeerConfig, tasks: Tasks) -> http2::Builder<Tasks> {
+    let mut builder = http2::Builder::new(tasks);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(config.stream_window_bytes)
+        .initial_connection_window_size(config.connection_window_bytes)
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .max_concurrent_streams(CALLS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .keep_alive_interval(config.keepalive_interval)
+        .keep_alive_timeout(config.keepalive_timeout);
+    builder
+}
+
+/// Waits until the member whose certificate was shown is removed.
+async fn expelled(mut view: watch::Receiver<View>, member: Option<NodeId>) {
+    let Some(id) = member else { return pending().await };
+    if view.wait_for(|view| view.removed.contains(&id)).await.is_err() {
+        // The transport ends by itself.
+        pending::<()>().await;
+    }
+}
+
+fn why_failed(remote: SocketAddr, error: &hyper::Error, fault: &Fault) {
+    if let Some(distrust) = fault.get() {
+        warn!(%remote, "connection refused: {distrust}");
+    } else {
+        debug!(%remote, %error, "connection failed, or is not gRPC");
     }
 }
 

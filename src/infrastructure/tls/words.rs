@@ -109,7 +109,8 @@ fn alerted(alert: AlertDescription) -> String {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             "it wants a certificate: give `tls=` with one of this cluster"
         }
-        AlertDescription::UnknownCA => {
+        // Two authorities of one cluster have one name: the signature is wrong then.
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
             "it does not know the authority of this side's certificate: make both with the same"
         }
         AlertDescription::CertificateExpired => {

@@ -155,7 +155,7 @@ impl Clerk {
         let why = "it answered something else than it was asked: is it a member of a Graft cluster?";
         let address = self.link(link).map_or_else(String::new, |link| link.address.clone());
         self.forfeit_call(id, &address, why);
-        self.lost(link, why);
+        self.lost(link, &why.to_owned().into());
     }
 
     fn call_refused(&mut self, link: LinkId, id: u64, refusal: Refusal) {

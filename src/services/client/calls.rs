@@ -165,6 +165,12 @@ impl Calls {
         self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
     }
 
+    /// Those that no member has now.
+    pub(super) fn unsent(&self) -> Vec<u64> {
+        let unsent = self.by_id.iter().filter(|(_, call)| !matches!(call.stage, Stage::Sent { .. }));
+        unsent.map(|(id, _)| *id).collect()
+    }
+
     pub(super) fn first(&self) -> Option<u64> {
         self.by_id.first_key_value().map(|(id, _)| *id)
     }

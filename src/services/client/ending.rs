@@ -37,6 +37,14 @@ impl Clerk {
         self.end(id, Answer::Outcome(Outcome::Unknown { why, slot }));
     }
 
+    /// Nobody believes this client, or is believed: whoever waits for a connection need not wait any longer.
+    pub(super) fn end_all_unsent(&mut self) {
+        let refusal = self.endpoints.refusal();
+        for id in self.calls.unsent() {
+            self.end_refused(id, refusal.clone());
+        }
+    }
+
     /// Its deadline has come.
     pub(super) fn expire(&mut self, id: u64) {
         let Some(call) = self.calls.find(id).cloned() else { return };
@@ -72,7 +80,7 @@ impl Clerk {
     /// Why nothing was done in all that time.
     fn why_late(&self, call: &Call, was_heard: bool) -> Refusal {
         if self.current.is_none() && !was_heard {
-            return Refusal::Unreachable(self.endpoints.words());
+            return self.endpoints.refusal();
         }
         let unplaced = || self.session.trouble.clone().filter(|_| call.slot.is_none() && !self.session.is_open());
         call.trouble.clone().or_else(unplaced).unwrap_or(Refusal::Timeout)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use graft_domain::{Instant, NodeId, Random};
 
+use crate::error::Refusal;
 use crate::status::MemberStatus;
 
 /// More members than any cluster has; a list that is longer is a lie.
@@ -25,6 +26,8 @@ struct Endpoint {
     strikes: u32,
     rests_until: Instant,
     trouble: Option<String>,
+    /// That it is not believed, or does not believe.
+    is_distrust: bool,
     /// When it was last chosen, in the order of choices.
     chosen: u64,
 }
@@ -104,14 +107,33 @@ impl Endpoints {
             endpoint.strikes = endpoint.strikes.saturating_add(1);
             // Never nothing at all, or a port that refuses would be dialled in a busy loop.
             endpoint.rests_until = now + random.up_to(wait).max(Duration::from_millis(1));
-            endpoint.trouble = Some(why.to_owned());
+            (endpoint.trouble, endpoint.is_distrust) = (Some(why.to_owned()), false);
         }
+    }
+
+    /// Its last strike was that the two sides do not believe one another.
+    pub(super) fn distrust(&mut self, address: &str) {
+        if let Some(endpoint) = self.all.iter_mut().find(|endpoint| endpoint.address == address) {
+            endpoint.is_distrust = true;
+        }
+    }
+
+    /// Whether there is nobody left who might believe and be believed.
+    pub(super) fn all_distrust(&self) -> bool {
+        self.all.iter().all(|endpoint| endpoint.is_distrust)
+    }
+
+    /// Why nobody can be reached: if that is so for most, because nobody believes the other.
+    pub(super) fn refusal(&self) -> Refusal {
+        let words = self.words();
+        let distrusting = self.all.iter().filter(|endpoint| endpoint.is_distrust).count();
+        if 2 * distrusting > self.all.len() { Refusal::Denied(words) } else { Refusal::Unreachable(words) }
     }
 
     /// It does what it is for.
     pub(super) fn good(&mut self, address: &str) {
         if let Some(endpoint) = self.all.iter_mut().find(|endpoint| endpoint.address == address) {
-            (endpoint.strikes, endpoint.trouble) = (0, None);
+            (endpoint.strikes, endpoint.trouble, endpoint.is_distrust) = (0, None, false);
         }
     }
 
@@ -124,7 +146,7 @@ impl Endpoints {
     }
 
     /// What is wrong with each, in words.
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         let mut words = String::from("no member can be reached: ");
         for (place, endpoint) in self.all.iter().enumerate().take(TOLD_MAX) {
             let separator = if place == 0 { "" } else { "; " };
@@ -140,7 +162,16 @@ impl Endpoints {
 
 impl Endpoint {
     fn new(address: String, seed: bool) -> Self {
-        Self { address, seed, member: None, strikes: 0, rests_until: Instant::default(), trouble: None, chosen: 0 }
+        Self {
+            address,
+            seed,
+            member: None,
+            strikes: 0,
+            rests_until: Instant::default(),
+            trouble: None,
+            is_distrust: false,
+            chosen: 0,
+        }
     }
 }
 

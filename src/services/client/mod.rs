@@ -25,6 +25,7 @@ use std::time::Duration;
 use graft_domain::{Index, Instant, Random};
 
 use crate::error::{Outcome, Refusal};
+use crate::identity::Distrust;
 use crate::replica::{Consistency, Read};
 use crate::waiting::RequestId;
 use calls::{Calls, Stage};
@@ -88,13 +89,33 @@ pub enum Event {
     /// A member has introduced itself on this connection.
     Connected { link: LinkId, hint: Option<Hint> },
     /// The connection does not stand, or not any more.
-    Lost { link: LinkId, why: String },
+    Lost { link: LinkId, why: Loss },
     /// A member spoke: answers by the numbers of what was sent, and who leads if that has changed.
     Heard { link: LinkId, answers: Vec<(u64, Answer)>, hint: Option<Hint> },
     /// The deadline has come.
     Timeout,
     /// Answer everybody and end.
     Close,
+}
+
+/// Why a connection does not stand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loss {
+    pub why: String,
+    /// The two sides do not believe one another: to try again does not help.
+    pub is_distrust: bool,
+}
+
+impl From<String> for Loss {
+    fn from(why: String) -> Self {
+        Self { why, is_distrust: false }
+    }
+}
+
+impl From<Distrust> for Loss {
+    fn from(Distrust(why): Distrust) -> Self {
+        Self { why, is_distrust: true }
+    }
 }
 
 /// What is to be done, in this order.

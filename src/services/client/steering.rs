@@ -8,7 +8,7 @@ use super::calls::Stage;
 use super::demand::{Demand, Repeat};
 use super::link::{Hint, Link, LinkId};
 use super::session::State;
-use super::{Clerk, Effect, Purpose};
+use super::{Clerk, Effect, Loss, Purpose};
 use crate::error::Refusal;
 
 /// How often in a row the leader is followed. Whoever was sent on so often stays where he is for a while: members that know
@@ -143,7 +143,7 @@ impl Clerk {
         for (id, was_asked) in silent {
             if was_asked {
                 self.effects.push(Effect::Close(id));
-                self.lost(id, &format!("it has been silent for {:?}", quiet * 2));
+                self.lost(id, &format!("it has been silent for {:?}", quiet * 2).into());
             } else {
                 self.ask_how_it_is(id);
             }
@@ -168,7 +168,7 @@ impl Clerk {
         }
     }
 
-    pub(super) fn lost(&mut self, id: LinkId, why: &str) {
+    pub(super) fn lost(&mut self, id: LinkId, Loss { why, is_distrust }: &Loss) {
         let link = self.next.take_if(|link| link.id == id).or_else(|| self.current.take_if(|link| link.id == id));
         let old = |clerk: &mut Self| {
             let place = clerk.old.iter().position(|link| link.id == id)?;
@@ -176,7 +176,13 @@ impl Clerk {
         };
         if let Some(link) = link.or_else(|| old(self)) {
             self.endpoints.strike(&link.address, why, self.now, &mut self.random);
+            if *is_distrust {
+                self.endpoints.distrust(&link.address);
+            }
             self.forfeit_all(link, why);
+            if self.current.is_none() && self.endpoints.all_distrust() {
+                self.end_all_unsent();
+            }
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use graft_services::client::{Answer, Event, Hint, LinkId};
-use graft_services::error::Outcome;
+use graft_services::client::{Answer, Event, Hint, LinkId, Loss};
+use graft_services::error::{Outcome, Refusal};
+use graft_services::identity::Distrust;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::codegen::http;
@@ -127,14 +128,18 @@ impl Dialled {
         };
         self.outgoing.end();
         self.channel.gone.cancel();
+        // What failed first is in the connection; layers above have words of it at most.
+        let distrust = self.channel.http2.get().and_then(Http2::distrust).cloned();
+        let why = distrust.map_or(why, Loss::from);
         (self.sink)(Event::Lost { link, why }.into());
     }
 
     /// Connects, and hears the member's first words: whoever says nothing, or something else, is none.
-    async fn establish(&self) -> Result<Established, String> {
+    async fn establish(&self) -> Result<Established, Loss> {
         // Every connection of a client is made here.
         let mut connector = Connector::new(self.channel.address.to_string());
-        let stream = connector.connect(self.config.connect_timeout).await.map_err(|error| error.to_string())?;
+        let stream =
+            connector.connect(self.config.connect_timeout).await.map_err(|error| Loss::from(error.to_string()))?;
         let http2 = http2::http2(stream, &self.config, &self.channel.tasks).await;
         let http2 = http2?;
         let http2 = self.channel.http2.get_or_init(|| http2);
@@ -145,13 +150,13 @@ impl Dialled {
         let answers = client.calls(Request::new(self.outgoing.batches())).await;
         let mut answers = answers.map_err(|status| foreign(&status))?.into_inner();
         let first = answers.message().await.map_err(|status| foreign(&status))?;
-        let first = first.ok_or_else(|| "it closed the connection without a word".to_owned())?;
+        let first = first.ok_or_else(|| Loss::from("it closed the connection without a word".to_owned()))?;
         let (hint, first) = decode(first).map_err(|bad| garbage(&bad))?;
         Ok(Established { hint, first, answers })
     }
 
     /// Passes on what the member says until it says no more, and answers why.
-    async fn read(&self, mut answers: Streaming<wire::AnswerBatch>) -> String {
+    async fn read(&self, mut answers: Streaming<wire::AnswerBatch>) -> Loss {
         let link = self.channel.link;
         let credits = Arc::new(Semaphore::new(UNHEARD_MAX));
         loop {
@@ -165,30 +170,34 @@ impl Dialled {
                     }
                     Err(bad) => return garbage(&bad),
                 },
-                Ok(None) => return "it ended the stream of calls".to_owned(),
+                Ok(None) => return "it ended the stream of calls".to_owned().into(),
                 Err(status) => return foreign(&status),
             }
         }
     }
 }
 
-fn garbage(bad: &BadFrame) -> String {
-    format!("what it says makes no sense ({bad}): is it a member of a Graft cluster, or a newer version?")
+fn garbage(bad: &BadFrame) -> Loss {
+    let why = format!("what it says makes no sense ({bad}): is it a member of a Graft cluster, or a newer version?");
+    why.into()
 }
 
 /// Why a call could not be made, in words.
-fn foreign(status: &Status) -> String {
-    if let Some(told) = Told::from_status(status) {
-        return Outcome::from(told.failure).trouble();
+fn foreign(status: &Status) -> Loss {
+    match Told::from_status(status).map(|told| told.failure) {
+        Some(Failure::Refused(Refusal::Denied(why))) => return Distrust(why).into(),
+        Some(failure) => return Outcome::from(failure).trouble().into(),
+        None => {}
     }
-    match status.code() {
+    let why = match status.code() {
         Code::Unimplemented | Code::NotFound => {
             let said = words(status);
             let said = if said.is_empty() { "it knows no such service" } else { &said };
             format!("it serves no Graft, or one that is too old for this client: {said}")
         }
         _ => words(status),
-    }
+    };
+    why.into()
 }
 
 /// An outcome that is none, in words.

@@ -113,7 +113,7 @@ impl Stage {
 fn trouble(says: Vec<Said>, ends: bool) -> String {
     let stage = Stage::of(Member { says, ends, ..Member::default() });
     match stage.until_lost().pop() {
-        Some(Event::Lost { why, .. }) => why,
+        Some(Event::Lost { why, .. }) => why.why,
         other => panic!("{other:?}"),
     }
 }

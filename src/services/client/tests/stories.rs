@@ -10,6 +10,7 @@ use super::cluster::{Cluster, address, id};
 use crate::client::{Answer, Clerk, ClerkConfig, Demand, Effect, Event, Hint, LinkId};
 use crate::commands::Slot;
 use crate::error::{Outcome, Refusal};
+use crate::identity::Distrust;
 use crate::ports::Reply;
 use crate::waiting::RequestId;
 
@@ -84,8 +85,13 @@ impl Story {
     }
 
     fn loses(&mut self, link: u64) {
-        let event = Event::Lost { link: LinkId(link), why: "connection refused".to_owned() };
+        let event = Event::Lost { link: LinkId(link), why: "connection refused".to_owned().into() };
         self.happens(&format!("{link} lost"), event);
+    }
+
+    fn distrusts(&mut self, link: u64) {
+        let event = Event::Lost { link: LinkId(link), why: Distrust("of another authority".to_owned()).into() };
+        self.happens(&format!("{link} distrusts"), event);
     }
 
     fn hears(&mut self, link: u64, number: u64, outcome: Outcome) {
@@ -229,6 +235,30 @@ fn nobody_is_there() {
             4 > dial 3 m0:1
           100 > answer 1 refused: no member can be reached: m0:1: connection refused; m1:1: connection refused
     ");
+}
+
+#[test]
+fn whom_nobody_believes_is_told_so_at_once() {
+    let mut story = Story::begins(|config| config.endpoints = vec![address(0), address(1)]);
+    story.asks(1, 100);
+    story.distrusts(1);
+    story.distrusts(2);
+    story.is("
+            0 > dial 1 m0:1
+            0 < call 1
+            0 < 1 distrusts
+            0 > dial 2 m1:1
+            0 < 2 distrusts
+            0 > answer 1 refused: no member can be reached: m0:1: of another authority; m1:1: of another authority
+    ");
+    // If it is not everybody, the others may be back in time.
+    story.waits(50);
+    story.told.clear();
+    story.asks(2, 100);
+    story.loses(3);
+    story.waits(100);
+    let told = &story.told;
+    assert!(told.contains("answer 2 refused: no member can be reached") && !told.contains("unknown"), "{told}");
 }
 
 #[test]

@@ -211,7 +211,7 @@ impl World {
             }
             // Its port takes the connection, and nothing follows.
             Some((_, Mood::Hung)) => {}
-            _ => self.later(Pending::Client(Event::Lost { link, why: "connection refused".to_owned() })),
+            _ => self.later(Pending::Client(Event::Lost { link, why: "connection refused".to_owned().into() })),
         }
     }
 
@@ -334,7 +334,7 @@ impl World {
         let broken: Vec<LinkId> = self.links.iter().filter(|(_, to)| **to == member).map(|(link, _)| *link).collect();
         for link in broken {
             self.links.remove(&link);
-            self.later(Pending::Client(Event::Lost { link, why: "connection reset".to_owned() }));
+            self.later(Pending::Client(Event::Lost { link, why: "connection reset".to_owned().into() }));
         }
         if self.cluster.leader == Some(member) {
             self.depose();
