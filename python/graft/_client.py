@@ -8,7 +8,7 @@ import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from graft import _address, _engine, _lifecycle, _units
+from graft import _address, _engine, _lifecycle, _neighbours, _units
 from graft._access import Access
 from graft._context import here
 from graft._errors import ConfigError, GraftError, NoLeader, NoQuorum, NotLeader, Stopped, Timeout
@@ -85,7 +85,7 @@ class Client(Access[S]):
         kind = _checked_machine(machine)
         self.endpoints = _address.checked_endpoints(endpoints)
         """The addresses that it was given."""
-        self._tls = checked_tls(tls)
+        self._tls = checked_tls(tls) or _neighbours.of_client(self.endpoints)
         self._insecure = checked_insecure(insecure)
         self._session_ttl = None if session_ttl is None else _units.seconds("session_ttl", session_ttl)
         if self._session_ttl is not None and self._session_ttl < _SESSION_TTL_MIN:

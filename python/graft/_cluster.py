@@ -13,13 +13,14 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
-from graft import _address, _lifecycle, _units
+from graft import _address, _lifecycle, _neighbours, _units
 from graft._client import Client
 from graft._errors import ConfigError, MembershipRefused, NoLeader, Stopped, Timeout
 from graft._machine import StateMachine
 from graft._mischief import Mischief
 from graft._node import _checked_config
 from graft._seat import Seat, reserved
+from graft.tls import CertificateAuthority, checked_insecure
 
 if TYPE_CHECKING:
     import os
@@ -56,7 +57,8 @@ class LocalCluster(Mischief, Client[S]):
         cluster.execute(Bank.deposit, "ann", 5)  # goes on: two of three are a majority
     ```
 
-    The nodes are real, with storage in a temporary directory and gRPC over loopback. It runs as soon as it is made.
+    The nodes are real, with storage in a temporary directory and gRPC over loopback, secured by an authority that lives
+    in memory: nodes and clients of this process get in by themselves. It runs as soon as it is made.
     All the calls of a `Client` go to it: through any live member, once each, whatever happens meanwhile.
     """
 
@@ -70,6 +72,7 @@ class LocalCluster(Mischief, Client[S]):
         *,
         name: str | None = None,
         data_dir: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
         config: Config | None = None,
         **settings: Unpack[Settings],
     ) -> None:
@@ -81,6 +84,7 @@ class LocalCluster(Mischief, Client[S]):
           run again.
         - `data_dir`: keeps the nodes' directories, for another cluster to go on with; by default a temporary directory
           that is removed at the end.
+        - `insecure`: True leaves connections in plain text.
         - `config`, `settings`: as those of `Node`, for every node.
 
         Raises `ConfigError` for what cannot be, `TypeError` for a machine that cannot be replicated.
@@ -103,6 +107,7 @@ class LocalCluster(Mischief, Client[S]):
         # How long the last calls took, for whoever records.
         self._times: deque[float] = deque(maxlen=_TIMES_MAX)
         self._luck = random.Random()  # noqa: S311 - which messages are lost is no secret
+        self._authority = None if checked_insecure(insecure) else CertificateAuthority.ephemeral("local")
         self._seats: dict[str, Seat] = {}
         for number_ in range(1, number + 1):
             self._seat(f"n{number_}")
@@ -118,7 +123,11 @@ class LocalCluster(Mischief, Client[S]):
             _named[self.name] = self
 
     def _seat(self, id_: str) -> Seat:
-        seat = Seat(id_, self._make, self._directory, self.config)
+        authority = self._authority
+        tls = None if authority is None else authority.node(id_)
+        seat = Seat(id_, self._make, self._directory, self.config, tls)
+        if authority is not None:
+            _neighbours.announce(seat.address, authority)
         self._seats[id_] = seat
         return seat
 
@@ -349,6 +358,7 @@ class LocalCluster(Mischief, Client[S]):
         with self._lock_seats:
             for seat in self._seats.values():
                 seat.give_up()
+            _neighbours.leave(seat.address for seat in self._seats.values())
         self._end_mischief()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)

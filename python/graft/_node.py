@@ -11,7 +11,7 @@ import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
-from graft import _address, _engine, _lifecycle, _units
+from graft import _address, _engine, _lifecycle, _neighbours, _units
 from graft._access import Access
 from graft._config import Config, Settings, refuse_unknown
 from graft._context import here
@@ -109,10 +109,10 @@ class Node(Access[S]):
             raise ConfigError(
                 "give members, to found a cluster together, or join, to enter one that runs, but not both"
             )
-        self._tls = checked_tls(tls)
         self._insecure = checked_insecure(insecure)
         self._founding = _address.checked_members(members, self.id, self._announced)
         self._join = _address.checked_join(join, self._announced)
+        self._tls = checked_tls(tls) or _neighbours.of_node(self.id, self._join)
         self._data_dir = _checked_directory(data_dir)
         self._last: Status = idle(self.id, self._announced)
         self._temporary: str | None = None

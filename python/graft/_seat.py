@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from graft._config import Config
     from graft._machine import StateMachine
+    from graft.tls import TLS
 
     Faults = Mapping[str, tuple[bool, float, float]]
 
@@ -25,8 +26,16 @@ class Seat:
 
     node: Node[Any]
 
-    def __init__(self, id_: str, machine: Callable[[], StateMachine], data_dir: Path, config: Config) -> None:
+    def __init__(
+        self,
+        id_: str,
+        machine: Callable[[], StateMachine],
+        data_dir: Path,
+        config: Config,
+        tls: TLS | None,
+    ) -> None:
         self.id = id_
+        self.tls = tls
         self.machine = machine
         self.data_dir = data_dir
         self.config = config
@@ -69,6 +78,7 @@ class Seat:
             members=self.members,
             join=self.join,
             config=self.config,
+            tls=self.tls,
         )
         return self.node
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import graft
+import graft.tls
 import pytest
 from machines import Bank
-from nodes import DEADLINE_SECONDS, until
+from nodes import DEADLINE_SECONDS, free_addresses, until
 
 # The machine may be busy, and an election under way.
 PATIENT = {"timeout": DEADLINE_SECONDS}
@@ -277,3 +279,29 @@ def test_a_machine_that_cannot_be_replicated_is_named_and_nothing_is_left(tmp_pa
 
     with pytest.raises(TypeError, match="handle"):
         graft.LocalCluster(Handle, 3, data_dir=tmp_path)
+
+
+def test_its_connections_are_secured_and_this_process_gets_in(tmp_path):
+    with graft.LocalCluster(Bank, 3) as cluster:
+        address = cluster["n1"].address
+        with graft.Client([address], Bank) as client:
+            assert client.execute(Bank.deposit, "ann", 5) == 5
+        stranger = graft.tls.CertificateAuthority.ephemeral("local").client("stranger")
+        with (
+            graft.Client([address], Bank, tls=stranger, timeout=5) as client,
+            pytest.raises(graft.TlsError, match="authority"),
+        ):
+            client.execute(Bank.deposit, "ann", 5)
+        (free,) = free_addresses(1)
+        join = [node.address for node in cluster]
+        with graft.Node(Bank(), id="n4", address=free, data_dir=tmp_path, join=join) as node:
+            node.wait_ready(DEADLINE_SECONDS)
+            assert node.query(Bank.balance, "ann") == 5
+    with graft.LocalCluster(Bank, 1, insecure=True) as cluster, socket.create_connection(_place(cluster)) as plain:
+        plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        assert plain.recv(9)[3:4] == b"\x04", "its SETTINGS, in plain text"
+
+
+def _place(cluster):
+    host, port = cluster["n1"].address.rsplit(":", 1)
+    return host, int(port)

@@ -87,15 +87,16 @@ def test_roles_are_kept(members, authority):
 
 
 @pytest.mark.parametrize(
-    ("kind", "here", "there"),
+    ("kind", "words"),
     [
-        ("another authority", "authority", "authority"),
-        ("another cluster", "authority", "authority"),
-        ("plain text", "give `tls=` here", "does not speak TLS"),
-        ("no member", "no member of this cluster", "no member of this cluster"),
+        ("another authority", ("authority", "authority")),
+        ("another cluster", ("authority", "authority")),
+        ("plain text", ("give `tls=` here", "does not speak TLS")),
+        ("no member", ("no member of this cluster", "no member of this cluster")),
     ],
 )
-def test_strangers_change_nothing_and_both_sides_say_why(members, authority, caplog, kind, here, there):
+def test_strangers_change_nothing_and_both_sides_say_why(members, authority, caplog, kind, words):
+    here, there = words
     stranger = {
         "another authority": CertificateAuthority.ephemeral("bank").client("till"),
         "another cluster": CertificateAuthority.ephemeral("shop").client("till"),
