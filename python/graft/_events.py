@@ -30,7 +30,8 @@ class Event:
 
     Kinds, and what is in `data`: "leader" (term, leader), "role" (role, term), "membership" (index, step, member,
     committed), "catch-up" (member, matched, last), "snapshot" (phase, index, bytes, total, peer, why), "link" (member,
-    connected, why), "stopped", and "gap" (missed), for events that are forgotten already.
+    connected, why), "certificate" (phase, expires, why), "stopped", and "gap" (missed), for events that are forgotten
+    already.
     """
 
     sequence: int
@@ -211,6 +212,11 @@ def _link(event: Event) -> str:
     return f"{data['member']} is not connected" + ("" if data["why"] is None else f": {data['why']}")
 
 
+def _certificate(event: Event) -> str:
+    why = event.data["why"]
+    return f"this node's certificate: {event.data['phase']}" + ("" if why is None else f": {why}")
+
+
 def _stopped(_: Event) -> str:
     return "this node has stopped"
 
@@ -233,6 +239,7 @@ _WORDS: dict[str, Callable[[Event], str]] = {
     "catch-up": _catch_up,
     "snapshot": _snapshot,
     "link": _link,
+    "certificate": _certificate,
     "stopped": _stopped,
     "gap": _gap,
 }

@@ -19,4 +19,7 @@ pub enum Notice {
     Snapshot { phase: &'static str, index: Index, bytes: u64, total: u64, peer: Option<NodeId>, why: Option<String> },
     /// A member is connected, or is not any more, in which case `why` says why.
     Link { member: NodeId, connected: bool, why: Option<String> },
+    /// This node's certificate. `phase` is a word: `renewed`, `refused` (a new one cannot be used, and the one before is, still),
+    /// `expiring`. `expires` is that of the one in use, in seconds since the Unix epoch.
+    Certificate { phase: &'static str, expires: i64, why: Option<String> },
 }

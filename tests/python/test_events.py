@@ -44,6 +44,8 @@ WORDS = [
     ),
     (made("link", member="n2", connected=True, why=None), "n2 is connected"),
     (made("link", member="n2", connected=False, why="refused"), "n2 is not connected: refused"),
+    (made("certificate", phase="renewed", expires=7, why=None), "this node's certificate: renewed"),
+    (made("certificate", phase="refused", expires=7, why="no"), "this node's certificate: refused: no"),
     (made("stopped"), "this node has stopped"),
     (made("gap", missed=12), "12 events are forgotten"),
     (made("gap", missed=None), "an unknown number of events before this are forgotten"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import graft
@@ -13,6 +15,8 @@ import pytest
 from graft.tls import CertificateAuthority
 from machines import Bank
 from nodes import DEADLINE_SECONDS, free_addresses, until
+
+WRITERS = 16
 
 
 def run(directory: Path, *words: str, status: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -158,3 +162,65 @@ def test_a_node_does_not_listen_beyond_this_machine_in_plain_text(tmp_path: Path
     with pytest.raises(graft.Insecure, match="beyond this machine"):
         client.status()
     client.close()
+
+
+def test_the_authority_and_all_certificates_are_replaced_under_load(tmp_path: Path) -> None:
+    authority = CertificateAuthority.create(tmp_path / "tls", "bank")
+    addresses = dict(zip(("n1", "n2", "n3"), free_addresses(3), strict=True))
+    failed: list[BaseException] = []
+    done = threading.Event()
+    written = [0] * WRITERS
+    with contextlib.ExitStack() as stack:
+        nodes = [
+            stack.enter_context(
+                graft.Node(
+                    Bank(), id=id_, address=address, data_dir=tmp_path / id_, members=addresses,
+                    tls=authority.node(id_),
+                )
+            )
+            for id_, address in addresses.items()
+        ]  # fmt: skip
+        for node in nodes:
+            node.wait_ready(DEADLINE_SECONDS)
+        client = stack.enter_context(
+            graft.Client(list(addresses.values()), Bank, tls=authority.client("till"), timeout=DEADLINE_SECONDS)
+        )
+        leader, term = nodes[0].status().leader, nodes[0].status().term
+
+        def write(number: int) -> None:
+            while not done.is_set():
+                try:
+                    client.execute(Bank.deposit, "ann", 1)
+                except BaseException as error:
+                    failed.append(error)
+                    return
+                written[number] += 1
+
+        writers = [threading.Thread(target=write, args=(number,)) for number in range(WRITERS)]
+        for writer in writers:
+            writer.start()
+        try:
+            for step, renewals in ((authority.rotate, 1), (authority.renew, 2), (authority.retire, 3)):
+                step()
+                until(lambda: all(_renewals(node) >= renewals for node in nodes), "all have read it")  # noqa: B023
+                before = sum(written)
+                until(lambda: sum(written) > before + 100 or failed, "writers go on")  # noqa: B023
+                # One who comes now, with what is in the directory now, is let in.
+                with graft.Client(list(addresses.values()), Bank, tls=authority.client("till")) as late:
+                    late.execute(Bank.deposit, "eve", 1)
+        finally:
+            done.set()
+            for writer in writers:
+                writer.join()
+        assert not failed
+        assert nodes[0].query(Bank.balance, "ann") == sum(written)
+        assert (nodes[0].status().leader, nodes[0].status().term) == (leader, term), "no election"
+        # What cannot be used is told of, and the one before stays.
+        (tmp_path / "tls" / "node-n1.pem").write_text("nonsense")
+        refused = until(lambda: [e for e in nodes[0].events(since=0, timeout=0) if e.data.get("phase") == "refused"])
+        assert "node-n1.pem" in refused[0].data["why"]
+        assert client.execute(Bank.deposit, "ann", 1) == sum(written) + 1
+
+
+def _renewals(node: graft.Node[Bank]) -> int:
+    return sum(event.data.get("phase") == "renewed" for event in node.events(since=0, timeout=0))

@@ -125,6 +125,11 @@ fn put_notice(details: &mut Details, notice: Notice) {
             details.put("connected", Kind::Flag(connected));
             details.put_why(why);
         }
+        Notice::Certificate { phase, expires, why } => {
+            details.put_text("phase", phase);
+            details.put_number("expires", u64::try_from(expires).unwrap_or(0));
+            details.put_why(why);
+        }
     }
 }
 
@@ -156,6 +161,11 @@ pub(super) fn decode(event: wire::MemberEvent) -> Result<Option<Happening>, BadF
             why: details.why(),
         },
         "link" => Notice::Link { member: details.member()?, connected: details.flag("connected")?, why: details.why() },
+        "certificate" => Notice::Certificate {
+            phase: word("phase", words::RENEWALS),
+            expires: i64::try_from(details.number("expires")?).unwrap_or(i64::MAX),
+            why: details.why(),
+        },
         "stopped" => return Ok(Some(Happening { sequence, at, notice: None })),
         _ => return Ok(None),
     };

@@ -140,7 +140,10 @@ impl Follower {
             for happening in taken.items {
                 match happening.notice? {
                     Notice::Leader { .. } | Notice::Role { .. } | Notice::Membership { .. } => changed = true,
-                    Notice::CatchUp { .. } | Notice::Snapshot { .. } | Notice::Link { .. } => {}
+                    Notice::CatchUp { .. }
+                    | Notice::Snapshot { .. }
+                    | Notice::Link { .. }
+                    | Notice::Certificate { .. } => {}
                 }
             }
         }

@@ -17,6 +17,9 @@ pub(super) const STEPS: &[&str] =
 /// What goes on with snapshots; see [`Notice::Snapshot`].
 pub(super) const PHASES: &[&str] = &["writing", "written", "failed", "fetching", "applying", "installed", "sending"];
 
+/// What becomes of certificates; see [`Notice::Certificate`].
+pub(super) const RENEWALS: &[&str] = &["renewed", "refused", "expiring"];
+
 /// The word itself, if it is among those.
 pub(super) fn known(word: &str, words: &'static [&'static str]) -> &'static str {
     words.iter().copied().find(|known| *known == word).unwrap_or(UNKNOWN)
@@ -31,6 +34,7 @@ pub(super) fn kind(notice: Option<&Notice>) -> &'static str {
         Some(Notice::CatchUp { .. }) => "catch-up",
         Some(Notice::Snapshot { .. }) => "snapshot",
         Some(Notice::Link { .. }) => "link",
+        Some(Notice::Certificate { .. }) => "certificate",
         None => "stopped",
     }
 }

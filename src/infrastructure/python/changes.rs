@@ -118,6 +118,12 @@ fn put_notice(dict: &Bound<'_, PyDict>, notice: &Notice) -> PyResult<()> {
             dict.set_item("connected", connected)?;
             dict.set_item("why", why)
         }
+        Notice::Certificate { phase, expires, why } => {
+            dict.set_item("kind", "certificate")?;
+            dict.set_item("phase", phase)?;
+            dict.set_item("expires", expires)?;
+            dict.set_item("why", why)
+        }
     }
 }
 

@@ -21,7 +21,8 @@ use graft_services::client::{Clerk, ClerkConfig, Demand};
 use graft_services::error::Refusal;
 
 use super::clock::Monotonic;
-use super::security::{refuse_plain_endpoints, security};
+use super::renewal::keep;
+use super::security::{guard, refuse_plain_endpoints, security};
 use super::start::random;
 use super::{Source, StartError, until};
 use crate::infrastructure::config::BadConfig;
@@ -120,7 +121,7 @@ impl Client {
         if config.tls.is_none() && !config.insecure {
             refuse_plain_endpoints(&config.endpoints)?;
         }
-        let security = security(config.tls.as_ref(), None)?;
+        let certified = security(config.tls.as_ref(), None)?;
         let io = |doing| move |error| StartError::Io { doing, error };
         let shared = Shared::of_this_process().map_err(io("starting the client's network thread"))?;
         let seed = random()?;
@@ -130,7 +131,11 @@ impl Client {
             // A loop that is gone needs no news.
             let _ = events.send(Message::Happened(all));
         });
-        let peers = PeerConfig { security, ..PeerConfig::default() };
+        if let Some(certified) = &certified {
+            // What comes of it is in the log: a client has no events of its own.
+            keep(certified, shared.handle(), |_| {});
+        }
+        let peers = PeerConfig { security: guard(certified.as_ref()), ..PeerConfig::default() };
         let lines = Lines::new(shared.handle().clone(), peers, sink);
         let watchers = lines.watchers();
         let inflight = Arc::new(AtomicUsize::new(0));

@@ -18,6 +18,7 @@ mod hub;
 mod machine_worker;
 mod parts;
 mod peers;
+mod renewal;
 mod requests;
 mod ring;
 mod security;

@@ -4,41 +4,29 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use graft_domain::NodeId;
-use tokio::net::TcpStream;
 
 use super::StartError;
-use crate::infrastructure::grpc::{Guard, Secured, Securing, Security};
-use crate::infrastructure::tls::{Endpoint, Names, Source, TlsError};
-
-struct Certified(Endpoint);
-
-impl Guard for Certified {
-    fn accept(&self, stream: TcpStream) -> Securing<'_> {
-        Box::pin(async {
-            let secured = self.0.accept(stream).await?;
-            Ok(Secured { stream: Box::new(secured.stream), identity: secured.identity })
-        })
-    }
-
-    fn connect(&self, stream: TcpStream) -> Securing<'_> {
-        Box::pin(async {
-            let secured = self.0.connect(stream).await?;
-            Ok(Secured { stream: Box::new(secured.stream), identity: secured.identity })
-        })
-    }
-}
+use super::renewal::Certified;
+use crate::infrastructure::grpc::Security;
+use crate::infrastructure::tls::{Source, TlsError};
 
 /// What secures the connections of a client, or of the member `id`, whose certificate it has to be.
-pub(super) fn security(source: Option<&Source>, id: Option<NodeId>) -> Result<Security, StartError> {
-    let Some(source) = source else { return Ok(Security::default()) };
-    let endpoint = Endpoint::open(source, Names::new()).map_err(StartError::Tls)?;
+pub(super) fn security(source: Option<&Source>, id: Option<NodeId>) -> Result<Option<Arc<Certified>>, StartError> {
+    let Some(source) = source else { return Ok(None) };
+    let certified = Certified::open(source).map_err(StartError::Tls)?;
+    let identity = certified.identity();
     if let Some(id) = id
-        && endpoint.identity().member() != Some(id)
+        && identity.member() != Some(id)
     {
-        let why = format!("the certificate is that of {}, and this node is {id}: give it its own", endpoint.identity());
+        let why = format!("the certificate is that of {identity}, and this node is {id}: give it its own");
         return Err(StartError::Tls(TlsError(why)));
     }
-    Ok(Security::new(Arc::new(Certified(endpoint))))
+    Ok(Some(Arc::new(certified)))
+}
+
+/// The same, as the transport takes it.
+pub(super) fn guard(certified: Option<&Arc<Certified>>) -> Security {
+    certified.map_or_else(Security::default, |certified| Security::new(Arc::<Certified>::clone(certified)))
 }
 
 /// Refuses to listen in plain text where others come by, and says how to do better.

@@ -23,13 +23,14 @@ use super::hub::Hub;
 use super::machine_worker::{MachineJob, MachineWork, panic_words};
 use super::parts::{Ending, Parts};
 use super::peers::Peers;
-use super::security::{refuse_plain_listener, security};
+use super::renewal::{Certified, keep};
+use super::security::{guard, refuse_plain_listener, security};
 use super::snapshot_worker::{SnapshotWork, run_snapshots};
 use super::store_worker::{StoreJob, run_store};
 use super::threads::{Thread, USER_STACK_BYTES, io, thread, thread_with_stack};
 use super::{Node, Source, StartError};
 use crate::infrastructure::config::NodeConfig;
-use crate::infrastructure::grpc::{self, LocalHello, Offers, PeerConfig, PeerEvent, PeerSink, Security, Transport};
+use crate::infrastructure::grpc::{self, LocalHello, Offers, PeerConfig, PeerEvent, PeerSink, Transport};
 use crate::infrastructure::store::{self, Founding, StoreConfig, Wal};
 
 /// Bytes of peers' messages that may wait for the event loop; beyond, messages are dropped as a network would.
@@ -52,7 +53,7 @@ impl Node {
         tls: Option<&Source>,
     ) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
-        let security = security(tls, Some(config.id))?;
+        let certified = security(tls, Some(config.id))?;
         let (listener, address) = listen(config, tls.is_some())?;
         let membership = config.founding(&address);
         let mint = Incarnation(random()?.max(1));
@@ -99,7 +100,7 @@ impl Node {
         let threads = vec![machine_thread, snapshot_thread];
         let build = Build {
             config,
-            security,
+            certified,
             address,
             membership,
             opened,
@@ -119,7 +120,7 @@ impl Node {
 /// Everything that is there before the threads.
 struct Build<'a> {
     config: &'a NodeConfig,
-    security: Security,
+    certified: Option<Arc<Certified>>,
     address: String,
     membership: Membership,
     opened: Arc<Opened>,
@@ -145,6 +146,10 @@ impl Build<'_> {
         let killed = Arc::new(AtomicBool::new(false));
         let ending = Arc::new(Ending::new(config.id, engine.clone(), clock, Arc::clone(&killed)));
         let front = Arc::new(self.front(engine.clone(), clock, &replica, &ending));
+        if let Some(certified) = &self.certified {
+            let events = Arc::clone(&front.events);
+            keep(certified, runtime.handle(), move |notice| events.push([notice]));
+        }
         let queue = Arc::new(Queue::new(clock, config.inflight_max, config.inflight_bytes_max));
         let at_door = self.door.is_some().then(|| Arc::clone(&queue));
         let doorkeeper = Arc::new(Doorkeeper::new(Arc::clone(&front), at_door, config.command_bytes_max));
@@ -208,7 +213,7 @@ impl Build<'_> {
             snapshot_bytes_per_second: self.config.snapshot_bytes_per_second,
             clients_max: self.config.clients_max,
             request_bytes_max: PeerConfig::request_bytes_max(self.config.command_bytes_max),
-            security: self.security.clone(),
+            security: guard(self.certified.as_ref()),
             ..PeerConfig::default()
         }
     }

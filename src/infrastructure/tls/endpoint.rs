@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::TlsError;
+use super::certificate::seconds;
 use super::material::{Material, Names, Source};
 use super::stream::{Secured, SecuredStream};
 use super::verify::{OfClients, OfMembers, Reading};
@@ -30,6 +31,8 @@ pub struct Endpoint {
     client: Arc<ClientConfig>,
     identity: Identity,
     reading: Arc<Reading>,
+    /// Seconds since the epoch, from and to.
+    life: (i64, i64),
 }
 
 impl Endpoint {
@@ -48,7 +51,18 @@ impl Endpoint {
         let server = server(&material, &provider, &reading)?.map_err(unusable)?;
         let client = client(&material, &provider, &reading).map_err(unusable)?;
         let identity = material.identity.clone();
-        Ok(Self { server: Arc::new(server), client: Arc::new(client), identity, reading })
+        Ok(Self { server: Arc::new(server), client: Arc::new(client), identity, reading, life: material.life })
+    }
+
+    /// When its certificate is good for nothing any more, in seconds since the epoch.
+    pub fn expires(&self) -> i64 {
+        self.life.1
+    }
+
+    /// Whether less than a third of its life is left.
+    pub fn is_expiring(&self, now: SystemTime) -> bool {
+        let (from, to) = self.life;
+        to.saturating_sub(seconds(now)) < to.saturating_sub(from) / 3
     }
 
     /// Whose material it is; refuses what could not be used, or would be believed by nobody who believes the same authorities.

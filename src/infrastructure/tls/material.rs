@@ -41,7 +41,12 @@ pub(super) struct Material {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
     pub(super) identity: Identity,
+    pub(super) life: (i64, i64),
 }
+
+/// How files are: another one is another state of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stamp([Option<(SystemTime, u64)>; 3]);
 
 impl Source {
     pub(super) fn read(&self) -> Result<Pem, TlsError> {
@@ -52,6 +57,15 @@ impl Source {
                 Ok(Pem { ca: read(ca, "ca")?, cert: read(cert, "cert")?, key: read(key, "key")? })
             }
         }
+    }
+
+    /// How the files are now; none if there are none.
+    pub fn stamp(&self) -> Option<Stamp> {
+        let Self::Files { ca, cert, key } = self else { return None };
+        Some(Stamp([ca, cert, key].map(|path| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        })))
     }
 
     /// What each is called when something is wrong with it.
@@ -91,7 +105,7 @@ impl Material {
             // What the parser says may have bytes of the key in it.
             wrong("key")(TlsError::new("it has no private key in PEM: -----BEGIN PRIVATE KEY----- is wanted"))
         })?;
-        Ok(Self { roots, chain, key, identity })
+        Ok(Self { roots, chain, key, identity, life: (leaf.not_before, leaf.not_after) })
     }
 }
 

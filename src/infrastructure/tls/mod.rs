@@ -23,7 +23,7 @@ pub use authority::{Authority, CA_DAYS, LEAF_DAYS};
 pub use certificate::{Certificate, date};
 pub use depot::{Depot, Files, certificates};
 pub use endpoint::Endpoint;
-pub use material::{Names, Pem, Source};
+pub use material::{Names, Pem, Source, Stamp};
 pub use stream::{Secured, SecuredStream};
 
 /// Why certificates cannot be used or made, in words that say what to do.

@@ -19,6 +19,7 @@ fn notices() -> Vec<Notice> {
     all.extend(words::ROLES.iter().map(|role| Notice::Role { role, term }));
     all.extend(words::STEPS.iter().map(|step| Notice::Membership { index, step, member: None, committed: true }));
     all.push(Notice::Membership { index, step: "voter", member: Some(member), committed: false });
+    all.extend(words::RENEWALS.iter().map(|phase| Notice::Certificate { phase, expires: 7, why: why() }));
     all.extend(words::PHASES.iter().map(|phase| snapshot(phase, None, None)));
     all
 }
