@@ -107,9 +107,14 @@ impl RaftCore {
     /// no part.
     fn is_up_to_date(&self, request: &VoteRequest) -> bool {
         let last = self.log.last();
-        let forgetful =
-            if last == EntryId::ZERO { request.commit > Index::ZERO } else { last.index < self.memory_from };
+        let forgetful = if last == EntryId::ZERO { request.commit > Index::ZERO } else { self.may_have_forgotten() };
         request.last >= last && !forgetful
+    }
+
+    /// Whether the log was empty and is not refilled yet as far as was committed when that began: this node may have
+    /// acknowledged what it lacks, and elects nobody.
+    pub fn may_have_forgotten(&self) -> bool {
+        self.log.last().index < self.memory_from
     }
 
     /// A leader fills an empty log: what it knows to be committed this node may have acknowledged and lost.

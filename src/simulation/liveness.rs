@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use graft_domain::{Membership, NodeId};
+use graft_domain::{EntryId, Membership, NodeId};
 use graft_services::change::Change;
 use graft_services::error::{Outcome, Refusal};
 use graft_services::{Consistency, Read, RequestId};
@@ -19,8 +19,8 @@ impl World {
     pub(crate) fn lives(&mut self) -> Verdict {
         self.heal();
         self.pass(3_000);
-        self.give_up_on_the_lost();
-        let leads = self.until(WITHIN_MS, |world| world.membership().is_some_and(|m| m.is_settled()));
+        let is_settled = |world: &Self| world.membership().is_some_and(|m| m.is_settled());
+        let leads = self.ask_until(|world| world.waits_for_the_lost().then_some(Change::Cancel), is_settled);
         if self.broken.is_some() {
             return Ok(());
         }
@@ -89,33 +89,41 @@ impl World {
         })
     }
 
-    /// A disk that is gone, or that never held anything: who has no log cannot tell whether it forgot what it promised, and
-    /// helps nobody to lead once something is committed.
+    /// A disk that is gone, or that never held anything, or not yet what it may have held: who cannot tell whether it forgot
+    /// what it promised helps nobody to lead once something is committed.
     fn is_no_help(&self, id: NodeId) -> bool {
-        let last =
-            self.nodes.get(&id).and_then(|node| node.running.as_ref()).map(|running| running.replica.core().last());
-        self.lost.contains(&id) || last == Some(graft_domain::EntryId::ZERO)
+        let core = self.nodes.get(&id).and_then(|node| node.running.as_ref()).map(|running| running.replica.core());
+        let forgot = core.is_some_and(|core| core.last() == EntryId::ZERO || core.may_have_forgotten());
+        self.lost.contains(&id) || forgot
     }
 
-    /// A change that waits for a disk that is gone is given up.
-    fn give_up_on_the_lost(&mut self) {
-        let waits = self.membership().is_some_and(|m| !m.is_settled() && self.lost.iter().any(|id| m.contains(id)));
-        if let Some(leader) = self.leader().filter(|_| waits) {
-            self.change(leader, Change::Cancel, 5_000);
+    /// Whether a change waits for a disk that is gone: somebody gives it up.
+    fn waits_for_the_lost(&self) -> bool {
+        self.membership().is_some_and(|m| !m.is_settled() && self.lost.iter().any(|id| m.contains(id)))
+    }
+
+    /// An operator asks the leader, and again if that came to nothing: a leader that was just paused knows nobody yet.
+    fn ask_until(&mut self, wants: impl Fn(&Self) -> Option<Change>, is_so: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + Duration::from_millis(WITHIN_MS);
+        while self.now < end && self.broken.is_none() && !is_so(self) {
+            if let (Some(leader), Some(change)) = (self.leader(), wants(self)) {
+                let asked = self.change(leader, change, 5_000);
+                self.until(5_000, |world| is_so(world) || world.history.answer(asked).is_some());
+            }
+            self.until(500, &is_so);
         }
+        is_so(self)
     }
 
     /// Somebody looks after members whose disks are gone.
     fn replace_the_lost(&mut self) -> Verdict {
         for id in self.lost.clone() {
-            let (Some(leader), Some(membership)) = (self.leader(), self.membership()) else { continue };
-            if membership.contains(&id) {
-                self.change(leader, Change::Remove { id }, 10_000);
-                let gone = self
-                    .until(WITHIN_MS, |world| world.membership().is_some_and(|m| m.is_settled() && !m.contains(&id)));
-                if !gone && self.broken.is_none() {
-                    return Err(format!("{id} lost its disk and cannot be removed: {:?}", self.membership()));
-                }
+            let gone = self.ask_until(
+                |world| world.membership().filter(|m| m.contains(&id)).map(|_| Change::Remove { id }),
+                |world| world.membership().is_some_and(|m| m.is_settled() && !m.contains(&id)),
+            );
+            if !gone && self.broken.is_none() {
+                return Err(format!("{id} lost its disk and cannot be removed: {:?}", self.membership()));
             }
         }
         Ok(())
