@@ -125,6 +125,9 @@ def test_a_cluster_lives_from_its_founding_to_its_end(shell):
     status = json.loads(shell.says("status", "-o", "json"))
     assert (status["leader"], status["has_quorum"], status["schema"]) == (two, True, "graft/status/v1")
     assert len({line.split()[1] for line in shell.says("verify").splitlines()[1:]}) == 1
+    compared = [json.loads(line) for line in shell.says("verify", "-o", "jsonl").splitlines()]
+    assert {line["id"] for line in compared} == {one, two, three}
+    assert len({line["digest"] for line in compared}) == 1
 
     shell.nodes[three].kill()
     until(lambda: subprocess.run(shell.command("health"), env=shell.environment(), capture_output=True,
@@ -155,6 +158,22 @@ def test_a_cluster_lives_from_its_founding_to_its_end(shell):
     shell.start(two)
     assert shell.nodes[two].wait(DEADLINE_SECONDS) == 5
     assert "error[REMOVED]" in (shell.directory / f"{two}.log").read_text()
+
+
+def test_a_value_is_what_the_machine_wants_and_is_never_rounded(shell):
+    (one,) = free_addresses(1)
+    shell.cluster = one
+    shell.start(one)
+    shell.says("health", "--wait", str(DEADLINE_SECONDS))
+    # A name that reads as a number is text where the machine wants text.
+    assert shell.says("execute", "deposit", "who=123", "amount=7") == "7"
+    assert shell.says("query", "balance", 'who:="123"') == "7"
+    for amount in ("18446744073709551616", "text"):
+        refused = shell.run("execute", "deposit", "who=5", f"amount={amount}", status=5).stderr
+        assert "got `str` - at `$.amount`" in refused
+    assert "got `int` - at `$.who`" in shell.run("execute", "deposit", "who:=5", "amount=1", status=5).stderr
+    assert "twice" in shell.run("execute", "deposit", "who=ann", "who=bob", "amount=1", status=2).stderr
+    assert shell.says("query", "balance", "who=123") == "7"
 
 
 def test_raw_machines_take_text_files_and_stdin(shell):

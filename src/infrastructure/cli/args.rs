@@ -204,7 +204,7 @@ pub(super) struct Call {
     /// Name of the command or query
     #[arg(required_unless_present_any = ["raw", "file"])]
     pub(super) name: Option<String>,
-    /// Arguments as KEY=VALUE; a value is JSON if it reads as such, else text
+    /// Arguments as KEY=VALUE, of the type that the machine wants: a number, true, null, JSON or text. KEY:=JSON is never text
     #[arg(value_name = "KEY=VALUE")]
     pub(super) arguments: Vec<String>,
     /// For a raw machine: this text

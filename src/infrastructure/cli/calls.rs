@@ -1,6 +1,7 @@
 //! Calls of the machine, and of the members' upkeep.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use bytes::Bytes;
 use graft_services::error::Outcome;
@@ -16,8 +17,7 @@ use super::talk::Talk;
 use super::values::{self, answer, hex};
 
 pub(super) fn execute(talk: &Talk, out: &Out, call: Call) -> Result<(), Failure> {
-    let outcome = talk.execute(body(call)?)?;
-    told(out, "execute", outcome)
+    told(out, "execute", made(call, |body| talk.execute(body))?)
 }
 
 pub(super) fn query(talk: &Talk, out: &Out, call: Call, consistency: args::Consistency) -> Result<(), Failure> {
@@ -26,26 +26,50 @@ pub(super) fn query(talk: &Talk, out: &Out, call: Call, consistency: args::Consi
         args::Consistency::Lease => Consistency::Lease,
         args::Consistency::Stale => Consistency::Stale { max_age: None },
     });
-    let outcome = talk.query(body(call)?, read)?;
-    told(out, "query", outcome)
+    told(out, "query", made(call, |body| talk.query(body, read))?)
 }
 
-fn body(call: Call) -> Result<Bytes, Failure> {
+/// Makes the call. One that a machine refuses for a guess at a value was not made: it is made again with the text.
+fn made(call: Call, make: impl Fn(Bytes) -> Result<Outcome, Failure>) -> Result<Outcome, Failure> {
     let Call { name, arguments, raw, file } = call;
     if let Some(raw) = raw {
-        return Ok(raw.into());
+        return make(raw.into());
     }
     if let Some(file) = file {
-        let read = if file.as_os_str() == "-" {
-            let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
-        } else {
-            std::fs::read(&file)
-        };
-        let bytes = read.map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))?;
-        return Ok(bytes.into());
+        return make(read(&file)?);
     }
-    values::call(&name.unwrap_or_default(), &arguments)
+    let name = name.unwrap_or_default();
+    let mut arguments = values::Arguments::parse(&name, &arguments)?;
+    let mut guessed: Option<Failure> = None;
+    loop {
+        match make(arguments.body()?) {
+            Err(failure) if failure.code == "INVALID_CALL" => {
+                if !arguments.as_text(&failure.what) {
+                    // Of the value that was guessed the user knows more than of the text that it was then taken for.
+                    let same = guessed.filter(|before| place(&before.what) == place(&failure.what));
+                    return Err(same.unwrap_or(failure));
+                }
+                guessed = Some(failure);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Which argument a machine complains about, as it names it.
+fn place(words: &str) -> Option<&str> {
+    words.rsplit_once(" - at ").map(|(_, place)| place)
+}
+
+fn read(file: &Path) -> Result<Bytes, Failure> {
+    let read = if file.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(file)
+    };
+    let bytes = read.map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))?;
+    Ok(bytes.into())
 }
 
 fn told(out: &Out, schema: &str, outcome: Outcome) -> Result<(), Failure> {

@@ -104,7 +104,7 @@ const CODES: &[(&str, u8, &str, &str)] = &[
 pub(super) struct Failure {
     pub(super) code: &'static str,
     pub(super) exit: u8,
-    what: String,
+    pub(super) what: String,
     pub(super) is_closed_pipe: bool,
 }
 

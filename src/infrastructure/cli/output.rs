@@ -59,7 +59,11 @@ impl Out {
         match self.form {
             Form::Json => self.document(schema, document),
             Form::Jsonl => {
-                let all = document[items].as_array().cloned().unwrap_or_default();
+                let all: Vec<Json> = match &document[items] {
+                    // What is named by its key tells it itself when it stands alone.
+                    Json::Object(named) => named.iter().map(|(id, item)| with_id(item.clone(), id)).collect(),
+                    items => items.as_array().cloned().unwrap_or_default(),
+                };
                 all.into_iter().try_for_each(|item| self.document(schema, item))
             }
             Form::Plain => rows.iter().try_for_each(|row| write(&row.join("\t"))),
@@ -71,6 +75,11 @@ impl Out {
         document["schema"] = json!(format!("graft/{schema}/v1"));
         write(&if self.form == Form::Json { format!("{document:#}") } else { document.to_string() })
     }
+}
+
+fn with_id(mut item: Json, id: &str) -> Json {
+    item["id"] = json!(id);
+    item
 }
 
 /// A text that is as it is in every form, such as a script.
