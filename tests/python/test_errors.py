@@ -17,6 +17,7 @@ BASES = {
     "Timeout": ("TIMEOUT", TimeoutError, True),
     "UnknownOutcome": ("UNKNOWN_OUTCOME", TimeoutError, False),
     "SessionExpired": ("SESSION_EXPIRED", RuntimeError, False),
+    "Insecure": ("INSECURE", ValueError, False),
     "InvalidCall": ("INVALID_CALL", TypeError, False),
     "ApplyError": ("APPLY", RuntimeError, False),
     "Busy": ("BUSY", ConnectionError, True),
