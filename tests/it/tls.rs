@@ -17,7 +17,7 @@ struct Secured {
     authority: Authority,
     addresses: BTreeMap<graft::domain::NodeId, String>,
     nodes: Vec<Node>,
-    _directories: Vec<tempfile::TempDir>,
+    directories: Vec<tempfile::TempDir>,
 }
 
 impl Secured {
@@ -25,15 +25,17 @@ impl Secured {
         let authority = Authority::new("bank").unwrap();
         let addresses: BTreeMap<_, _> = (0..size).map(|n| (id(n), free_address())).collect();
         let directories: Vec<_> = (0..size).map(|_| tempfile::tempdir().unwrap()).collect();
-        let start = |n: usize| {
-            let mut config = NodeConfig::new(id(n), addresses[&id(n)].clone(), directories[n].path());
-            config.members = Some(addresses.clone());
-            let tls = Source::Memory(authority.node(id(n).as_str()).unwrap());
-            Node::start_secured(&config, Box::new(Lines::default()), Some(&tls)).unwrap()
-        };
-        let nodes: Vec<_> = (0..size).map(start).collect();
-        wait("a leader", || nodes.iter().find(|node| node.status().leader.is_some()).map(|_| ()));
-        Self { authority, addresses, nodes, _directories: directories }
+        let mut cluster = Self { authority, addresses, nodes: Vec::new(), directories };
+        cluster.nodes = (0..size).map(|n| cluster.start(n)).collect();
+        wait("a leader", || cluster.nodes.iter().find(|node| node.status().leader.is_some()).map(|_| ()));
+        cluster
+    }
+
+    fn start(&self, n: usize) -> Node {
+        let mut config = NodeConfig::new(id(n), self.addresses[&id(n)].clone(), self.directories[n].path());
+        config.members = Some(self.addresses.clone());
+        let tls = Source::Memory(self.authority.node(id(n).as_str()).unwrap());
+        Node::start_secured(&config, Box::new(Lines::default()), Some(&tls)).unwrap()
     }
 
     fn client(&self, tls: Option<Source>) -> Client {
@@ -116,6 +118,15 @@ fn a_members_certificate_is_worth_as_much_as_its_membership() {
     if !matches!(outcome, Outcome::Refused(Refusal::Removed)) {
         denied(&outcome, "was removed from the cluster");
     }
+}
+
+#[test]
+fn who_was_away_when_it_was_removed_hears_of_it() {
+    let mut cluster = Secured::new(3);
+    assert!(cluster.nodes.pop().unwrap().stop(PATIENCE));
+    assert!(matches!(change(&cluster.of_role(Role::Operator)), Outcome::Done { .. }));
+    let back = cluster.start(2);
+    wait("it to hear", || (back.status().role == "removed").then_some(()));
 }
 
 #[test]

@@ -135,7 +135,7 @@ async fn serve(
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut http2 = pin!(speaking(config, tasks).serve_connection(TokioIo::new(stream), service));
-    let mut expelled = pin!(expelled(shared.view.subscribe(), member));
+    let mut expelled = pin!(expelled(shared.view.subscribe(), member, config.handshake_timeout));
     let mut stage = Stage::New;
     let mut timer = pin!(sleep(config.handshake_timeout));
     loop {
@@ -201,9 +201,13 @@ fn speaking(config: &PeerConfig, tasks: Tasks) -> http2::Builder<Tasks> {
     builder
 }
 
-/// Waits until the member whose certificate was shown is removed.
-async fn expelled(mut view: watch::Receiver<View>, member: Option<NodeId>) {
+/// Waits until the member whose certificate was shown is removed. Who comes when it is already has `patience` to hear that:
+/// it was away when it happened.
+async fn expelled(mut view: watch::Receiver<View>, member: Option<NodeId>, patience: Duration) {
     let Some(id) = member else { return pending().await };
+    if view.borrow().removed.contains(&id) {
+        return sleep(patience).await;
+    }
     if view.wait_for(|view| view.removed.contains(&id)).await.is_err() {
         // The transport ends by itself.
         pending::<()>().await;
