@@ -63,9 +63,10 @@ impl RaftCore {
         self.is_leader() || self.loyalty.heard.is_some() || self.now < self.loyalty.until
     }
 
-    /// The leader of this term was heard.
+    /// The leader of this term was heard. A promise takes nothing from one before it, which an earlier run may have made for
+    /// longer: the leader counts on the longest.
     pub(crate) fn stay_loyal(&mut self) {
-        let until = self.now + self.config.election_timeout;
+        let until = self.loyalty.until.max(self.now + self.config.election_timeout);
         self.loyalty = Loyalty { term: self.term, until, heard: Some(self.now) };
     }
 
@@ -74,7 +75,7 @@ impl RaftCore {
     pub(crate) fn renew_loyalty(&mut self) {
         let Some(heard) = self.loyalty.heard.take() else { return };
         let late = self.now.since(heard);
-        self.loyalty.until = self.loyalty.until + late;
+        self.loyalty.until = self.loyalty.until.max(self.now + self.config.election_timeout);
         self.leader_contact = self.leader_contact + late;
         self.election_deadline = self.election_deadline + late;
     }
