@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from graft import _address, _engine, _lifecycle, _neighbours, _units
 from graft._access import Access
 from graft._context import here
-from graft._errors import ConfigError, GraftError, NoLeader, NoQuorum, NotLeader, Stopped, Timeout
+from graft._errors import ConfigError, GraftError, NoLeader, NoQuorum, NotLeader, Stopped, Timeout, TlsError
 from graft._health import Health, of_error
 from graft._health import from_native as health_from_native
 from graft._machine import StateMachine
@@ -38,7 +38,7 @@ _LOOK_SECONDS = 1.0
 _WHY_SECONDS = 6.0
 _SESSION_TTL_MIN = 1.0
 # What the words of `why()` are when nobody answers.
-_UNREACHED = (NoLeader, NoQuorum, NotLeader, Timeout)
+_UNREACHED = (NoLeader, NoQuorum, NotLeader, Timeout, TlsError)
 
 
 class Client(Access[S]):

@@ -358,7 +358,8 @@ class LocalCluster(Mischief, Client[S]):
         with self._lock_seats:
             for seat in self._seats.values():
                 seat.give_up()
-            _neighbours.leave(seat.address for seat in self._seats.values())
+            if self._authority is not None:
+                _neighbours.leave(self._authority)
         self._end_mischief()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)

@@ -17,10 +17,10 @@ def announce(address: str, authority: CertificateAuthority) -> None:
     _authorities[address] = authority
 
 
-def leave(addresses: Iterable[str]) -> None:
-    """Nobody listens there any more."""
-    for address in addresses:
-        _authorities.pop(address, None)
+def leave(authority: CertificateAuthority) -> None:
+    """Nobody of its cluster listens any more. Where somebody else does by now, he goes on."""
+    for address in [address for address, whose in _authorities.items() if whose is authority]:
+        del _authorities[address]
 
 
 def of_client(endpoints: Iterable[str]) -> TLS | None:

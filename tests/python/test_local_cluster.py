@@ -12,6 +12,7 @@ from pathlib import Path
 import graft
 import graft.tls
 import pytest
+from graft import _neighbours
 from machines import Bank
 from nodes import DEADLINE_SECONDS, free_addresses, until
 
@@ -300,6 +301,18 @@ def test_its_connections_are_secured_and_this_process_gets_in(tmp_path):
     with graft.LocalCluster(Bank, 1, insecure=True) as cluster, socket.create_connection(_place(cluster)) as plain:
         plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
         assert plain.recv(9)[3:4] == b"\x04", "its SETTINGS, in plain text"
+
+
+def test_closing_again_takes_no_address_from_the_next_cluster():
+    first = graft.LocalCluster(Bank, 1)
+    address = first["n1"].address
+    first.close()
+    next_ = graft.tls.CertificateAuthority.ephemeral("next")
+    _neighbours.announce(address, next_)
+    first.close()
+    assert _neighbours.of_client([address]) is not None
+    _neighbours.leave(next_)
+    assert _neighbours.of_client([address]) is None
 
 
 def _place(cluster):

@@ -142,6 +142,23 @@ def test_bytes_that_are_no_handshake_harm_nobody(members):
     assert members[0].execute(Bank.deposit, "ann", 5) == 5
 
 
+def test_who_is_not_believed_hears_it_from_why_and_health_in_words(members):
+    stranger = CertificateAuthority.ephemeral("bank").client("stranger")
+    with client(members, stranger, 5) as other:
+        assert "authority" in other.why()
+        health = other.health()
+        assert not health
+        assert "authority" in str(health)
+
+    async def main():
+        async with graft.AsyncClient([members[0].address], Bank, tls=stranger, timeout=5) as other:
+            return await other.why(), await other.health()
+
+    why, health = asyncio.run(main())
+    assert "authority" in why
+    assert not health
+
+
 def test_a_node_shows_its_own_certificate_or_does_not_start(authority, tmp_path):
     for wrong in (authority.node("n2"), authority.client("n1", "operator")):
         node = graft.Node(Bank(), id="n1", address="127.0.0.1:0", data_dir=tmp_path / "n1", tls=wrong)
