@@ -1,7 +1,7 @@
 //! Certificates that are replaced while connections stand: new ones are used for every connection that is made from then on,
 //! bad ones are told of and left alone.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use graft_services::Notice;
@@ -16,7 +16,7 @@ use crate::infrastructure::tls::{Endpoint, Names, Source, Stamp, TlsError, date}
 
 /// A certificate, and what may take its place.
 pub(crate) struct Certified {
-    source: Mutex<Source>,
+    source: Source,
     endpoint: RwLock<Endpoint>,
 }
 
@@ -28,7 +28,7 @@ const EXPIRY_PAUSE: Duration = Duration::from_hours(24);
 impl Certified {
     pub(super) fn open(source: &Source) -> Result<Self, TlsError> {
         let endpoint = Endpoint::open(source, Names::new())?;
-        Ok(Self { source: Mutex::new(source.clone()), endpoint: RwLock::new(endpoint) })
+        Ok(Self { source: source.clone(), endpoint: RwLock::new(endpoint) })
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -41,23 +41,15 @@ impl Certified {
         self.endpoint.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn source(&self) -> Source {
-        self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Takes what is in the source now, or in `other` from now on. What cannot be used, or is somebody else's, changes nothing.
-    pub(crate) fn renew(&self, other: Option<Source>) -> Result<Notice, TlsError> {
-        let source = other.clone().unwrap_or_else(|| self.source());
-        let next = Endpoint::open(&source, Names::new())?;
+    /// Takes what is in the source now. What cannot be used, or is somebody else's, changes nothing.
+    fn renew(&self) -> Result<Notice, TlsError> {
+        let next = Endpoint::open(&self.source, Names::new())?;
         let (before, now) = (self.identity(), next.identity());
         if before != *now {
             return Err(TlsError(format!("the certificate is that of {now}, and {before} goes on with its own")));
         }
         let expires = next.expires();
         *self.endpoint.write().unwrap_or_else(PoisonError::into_inner) = next;
-        if let Some(other) = other {
-            *self.source.lock().unwrap_or_else(PoisonError::into_inner) = other;
-        }
         info!("certificate of {before} renewed; it is good until {}", date(expires));
         Ok(Notice::Certificate { phase: "renewed", expires, why: None })
     }
@@ -65,7 +57,7 @@ impl Certified {
 
 /// Looks at the files until the node or client is gone, and tells what comes of it.
 pub(super) fn keep(certified: &Arc<Certified>, runtime: &Handle, tell: impl Fn(Notice) + Send + 'static) {
-    let mut keeper = Keeper::new(certified.source().stamp());
+    let mut keeper = Keeper::new(certified.source.stamp());
     let certified = Arc::downgrade(certified);
     runtime.spawn(async move {
         loop {
@@ -99,11 +91,11 @@ impl Keeper {
     /// None if there is nobody left to look for.
     fn look(&mut self, certified: &Weak<Certified>, now: SystemTime) -> Option<Vec<Notice>> {
         let certified = certified.upgrade()?;
-        let stamp = certified.source().stamp();
+        let stamp = certified.source.stamp();
         let mut notices = Vec::new();
         if stamp != self.read && stamp == self.last {
             self.read.clone_from(&stamp);
-            notices.push(certified.renew(None).unwrap_or_else(|error| {
+            notices.push(certified.renew().unwrap_or_else(|error| {
                 warn!("new certificate not used: {error}");
                 let expires = certified.endpoint().expires();
                 Notice::Certificate { phase: "refused", expires, why: Some(error.0) }
