@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from graft._machine import Command, Query, StateMachine, command, query
     from graft._members import Members
     from graft._node import Node
+    from graft._offline import Backup, Recovery, Survivor, check_backup, recover, restore
     from graft._progress import Progress
     from graft._result import Result
     from graft._status import Member, Status
@@ -68,6 +69,7 @@ __all__ = [
     "AsyncMembers",
     "AsyncNode",
     "AsyncWatch",
+    "Backup",
     "Busy",
     "Calls",
     "Client",
@@ -99,6 +101,7 @@ __all__ = [
     "NotLeader",
     "Progress",
     "Query",
+    "Recovery",
     "Removed",
     "Result",
     "SessionExpired",
@@ -106,6 +109,7 @@ __all__ = [
     "Status",
     "Stopped",
     "StorageError",
+    "Survivor",
     "Timeline",
     "TimelineEvent",
     "Timeout",
@@ -116,8 +120,11 @@ __all__ = [
     "Verification",
     "Watch",
     "WhatIf",
+    "check_backup",
     "command",
     "query",
+    "recover",
+    "restore",
 ]
 
 # Names are loaded at first use, which keeps `import graft` a matter of a millisecond.
@@ -129,6 +136,7 @@ _HOMES = {
     "AsyncMembers": "_aio_members",
     "AsyncNode": "_aio",
     "AsyncWatch": "_watch",
+    "Backup": "_offline",
     "Calls": "_verbs",
     "Client": "_client",
     "Command": "_machine",
@@ -145,17 +153,22 @@ _HOMES = {
     "Node": "_node",
     "Progress": "_progress",
     "Query": "_machine",
+    "Recovery": "_offline",
     "Result": "_result",
     "StateMachine": "_machine",
     "Status": "_status",
+    "Survivor": "_offline",
     "Timeline": "_timeline",
     "TimelineEvent": "_timeline",
     "Trouble": "_health",
     "Verification": "_verification",
     "Watch": "_watch",
     "WhatIf": "_what_if",
+    "check_backup": "_offline",
     "command": "_machine",
     "query": "_machine",
+    "recover": "_offline",
+    "restore": "_offline",
 }
 
 

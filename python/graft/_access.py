@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack
@@ -14,7 +15,7 @@ from graft._members import Members
 from graft._plan import Catalog
 from graft._reading import Reading
 from graft._snapshotting import unfinished
-from graft._verbs import SNAPSHOT_SECONDS, VERIFY_SECONDS, Calls
+from graft._verbs import BACKUP_SECONDS, SNAPSHOT_SECONDS, VERIFY_SECONDS, Calls
 
 if TYPE_CHECKING:
     from graft._completions import Notifier
@@ -175,6 +176,19 @@ class Access(Calls[S]):
             return native.snapshot(seconds)
         except GraftError as error:
             raise unfinished(error, self._last_status(), seconds) from None
+
+    def backup(self, path: str | os.PathLike[str], timeout: Duration = BACKUP_SECONDS) -> int:
+        """Writes one file with the state of the cluster, every command that had returned to anybody before included, to
+        `path` on this machine, where nothing may be yet, and returns the index of the last entry that it covers. It is
+        durable, and was read back, when this returns; `graft.restore()` founds a cluster with it.
+
+        At most `timeout` (default 300 s). Raises `StorageError` if it cannot be written there, `NoQuorum` or `Timeout`
+        if nobody confirms that it is current; nothing is left then. Given up by Ctrl-C, it may go on in the background.
+        """
+        seconds = _units.seconds("timeout", timeout)
+        native = self._engine("backup")
+        self._refuse_to_block("backup")
+        return native.backup(os.fspath(path), seconds)
 
     def record(self, every: Duration = RECORD_SECONDS) -> Timeline:
         """Records what happens and how things are, so often (default 0.2 s), until its `stop()` or the end of a `with`:

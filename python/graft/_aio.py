@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from graft import _units, _what_if
-from graft._completions import LOOK, SNAPSHOT, VERIFY
+from graft._completions import BACKUP, LOOK, SNAPSHOT, VERIFY
 from graft._errors import GraftError
 from graft._machine import Command, Query, StateMachine
 from graft._plan import COMMAND, QUERY
@@ -16,7 +17,7 @@ from graft._readiness import readiness
 from graft._resolving import remember
 from graft._result import Result
 from graft._snapshotting import unfinished
-from graft._verbs import SNAPSHOT_SECONDS, VERIFY_SECONDS, Proxy, chosen, gathered
+from graft._verbs import BACKUP_SECONDS, SNAPSHOT_SECONDS, VERIFY_SECONDS, Proxy, chosen, gathered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -177,6 +178,13 @@ class AsyncCalls(Generic[S]):
             _, index, _ = await self._loop().send(SNAPSHOT, submit)
         except GraftError as error:
             raise unfinished(error, await self._access._last_status_later(), seconds) from None
+        return int(index)
+
+    async def backup(self, path: str | os.PathLike[str], timeout: Duration = BACKUP_SECONDS) -> int:
+        """See `Node.backup`."""
+        seconds = _units.seconds("timeout", timeout)
+        submit = partial(self._access._engine("backup").submit_backup, os.fspath(path), seconds)
+        _, index, _ = await self._loop().send(BACKUP, submit)
         return int(index)
 
     def _send(self, verb: str, kind: int, plan: Plan) -> asyncio.Future[Any]:

@@ -36,7 +36,10 @@ VERIFY = 5
 """The kind of a request to compare the members' states."""
 WAKE = 6
 """The kind of a wait for something to read."""
+BACKUP = 7
+"""The kind of a request for a backup."""
 _UNANSWERED = {
+    BACKUP: "the node stopped, or the client was closed, before the backup was made",
     QUERY: "the node stopped, or the client was closed, before the query was answered",
     SNAPSHOT: "the node stopped, or the client was closed, before the snapshot was done",
     LOOK: "the node stopped, or the client was closed, before it answered",

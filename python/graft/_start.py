@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graft import _engine
 from graft._errors import GraftError, Removed
 from graft._machine import StateMachine
 from graft._node import Node
@@ -17,18 +18,6 @@ if TYPE_CHECKING:
     import os
 
 _USAGE = 2
-# As `graft help` has them; every other error is 1.
-_STATUSES = {
-    "CONFIG": _USAGE,
-    "ADDRESS_IN_USE": 5,
-    "CLUSTER_MISMATCH": 5,
-    "IDENTITY_MISMATCH": 5,
-    "MEMBERSHIP_REFUSED": 5,
-    "REMOVED": 5,
-    "TLS": 7,
-    "INSECURE": 7,
-    "CORRUPTION": 8,
-}
 
 
 class _UsageError(Exception):
@@ -71,7 +60,8 @@ def start(
         return _USAGE
     except GraftError as error:
         _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
-        return _STATUSES.get(error.code, 1)
+        status: int = _engine.load().exit_status(error.code)
+        return status
 
 
 def _serve(node: Node[Any]) -> int:

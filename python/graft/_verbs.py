@@ -29,6 +29,7 @@ R = TypeVar("R")
 S = TypeVar("S", bound=StateMachine)
 
 SNAPSHOT_SECONDS = 60.0
+BACKUP_SECONDS = 300.0
 VERIFY_SECONDS = 10.0
 
 

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::ids::{ClusterId, Incarnation, NodeId};
+use crate::quorum;
 
 /// One configuration. It is joint while any member votes in the outgoing half.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -92,6 +93,11 @@ impl Membership {
     /// Those who vote in the half that is being left; none unless joint.
     pub fn outgoing(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.members.iter().filter(|(_, m)| m.outgoing).map(|(id, _)| *id)
+    }
+
+    /// Whether those who count, and nobody else, could decide something: a majority of the voters, of both halves if it is joint.
+    pub fn is_quorum(&self, counts: impl Fn(&NodeId) -> bool) -> bool {
+        quorum::is_quorum(self, counts)
     }
 
     pub fn size(&self) -> usize {

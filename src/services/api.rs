@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use graft_domain::Index;
+use graft_domain::{EntryId, Index};
 
 use crate::change::{Ask, Change};
 use crate::commands::Slot;
@@ -106,6 +106,19 @@ pub struct Happening {
     pub notice: Option<Notice>,
 }
 
+/// Bytes of the file of a node's newest snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotPart {
+    /// The last entry that the snapshot covers; that before the first if there is none.
+    pub last: EntryId,
+    /// The bytes of the whole file; none if it is not the newest any more.
+    pub total: Option<u64>,
+    /// Where these bytes begin.
+    pub offset: u64,
+    /// None at its end.
+    pub data: Bytes,
+}
+
 /// What anybody may ask.
 pub trait Api: Send + Sync {
     /// Replicates commands; all that are given at once are proposed together, in this order.
@@ -120,8 +133,13 @@ pub trait Api: Send + Sync {
     /// Something that only the leader can do; answered with the index of the log from which on it is done.
     fn ask(&self, ask: Ask, caller: Caller, timeout: Duration);
 
-    /// Takes a snapshot on this node; answered with the index that it covers.
-    fn snapshot(&self, caller: Caller, timeout: Duration);
+    /// Takes a snapshot on this node; answered with the index that it covers. If it is to be `current`, that is every command
+    /// that had returned to anybody before, which a majority has to confirm.
+    fn snapshot(&self, current: bool, caller: Caller, timeout: Duration);
+
+    /// Some bytes of the file of the snapshot that ends with this entry, from this offset on; of the newest one, from its
+    /// beginning, if that is not here or none is named. It may read the disk: whoever calls it may have to wait.
+    fn read_snapshot(&self, from: Option<(EntryId, u64)>, then: Then<SnapshotPart>);
 
     /// Compares the replicas' digests; answered with [`Outcome::Compared`].
     fn verify(&self, caller: Caller, timeout: Duration);

@@ -94,8 +94,9 @@ impl fmt::Display for Refusal {
             Self::Busy(what) => write!(f, "busy: {what}"),
             Self::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the limit of {limit}"),
             Self::Timeout => f.write_str("the deadline came first; nothing was applied"),
-            Self::Membership(why) | Self::Unreachable(why) | Self::Denied(why) => f.write_str(why),
-            Self::Snapshot(why) => write!(f, "no snapshot was taken: {why}"),
+            Self::Membership(why) | Self::Snapshot(why) | Self::Unreachable(why) | Self::Denied(why) => {
+                f.write_str(why)
+            }
             Self::Removed => f.write_str("this node was removed from the cluster"),
             Self::Stopped => f.write_str("the node is stopped"),
             Self::Halted(why) => write!(f, "this node halted: {why}"),

@@ -20,6 +20,7 @@ mod own_session;
 pub mod ports;
 mod reads;
 mod replica;
+pub mod rescue;
 mod routing;
 pub mod sessions;
 pub mod sessions_format;

@@ -15,15 +15,40 @@ use crate::waiting::RequestId;
 pub(crate) struct Question {
     pub(crate) request: RequestId,
     pub(crate) deadline: Instant,
-    pub(crate) body: Bytes,
+    pub(crate) wanted: Wanted,
     pub(crate) read: Read,
+}
+
+/// What is to be done with a state that is new enough.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Wanted {
+    /// The machine is asked this.
+    Reply(Bytes),
+    Snapshot,
+}
+
+impl Wanted {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Reply(body) => body.len(),
+            Self::Snapshot => 0,
+        }
+    }
+}
+
+/// What may be done now.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Ready {
+    pub(crate) queries: Vec<(RequestId, Bytes)>,
+    /// They are not among the reads any more.
+    pub(crate) snapshots: Vec<(RequestId, Instant)>,
 }
 
 /// One that is not answered yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Open {
     deadline: Instant,
-    body: Bytes,
+    wanted: Wanted,
     /// The state must have this.
     at_least: Index,
     /// Which was not committed when it came.
@@ -100,7 +125,7 @@ impl Reads {
     }
 
     /// With `is_ahead` it wants an entry that is not committed yet.
-    pub(crate) fn push(&mut self, Question { request, deadline, body, read }: Question, is_ahead: bool) {
+    pub(crate) fn push(&mut self, Question { request, deadline, wanted, read }: Question, is_ahead: bool) {
         let Read { consistency, at_least } = read;
         match consistency {
             Consistency::Linearizable => self.waiting.push(request),
@@ -108,10 +133,10 @@ impl Reads {
             Consistency::Stale { max_age: Some(max_age) } => self.bounded.push((request, max_age)),
             Consistency::Stale { max_age: None } => self.indexed.entry(at_least).or_default().push(request),
         }
-        self.bytes += body.len();
+        self.bytes += wanted.bytes();
         self.deadlines.insert((deadline, request));
         self.ahead += usize::from(is_ahead);
-        self.open.insert(request, Open { deadline, body, at_least, is_ahead, serving: false });
+        self.open.insert(request, Open { deadline, wanted, at_least, is_ahead, serving: false });
     }
 
     /// Sorts out those that came with a bound on the age of the state: what is here will do, or they wait for a round. On the
@@ -188,17 +213,24 @@ impl Reads {
         self.asked.first_key_value().map_or(Instant::NEVER, |(_, round)| round.asked)
     }
 
-    /// Gives the machine those that it can answer once it has been handed everything up to `handed`.
-    pub(crate) fn take_ready(&mut self, handed: Index) -> Vec<(RequestId, Bytes)> {
+    /// Those that can be served once the machine has been handed everything up to `handed`.
+    pub(crate) fn take_ready(&mut self, handed: Index) -> Ready {
         if let Some((_, asked)) = self.next_fresh.take_if(|(index, _)| *index <= handed) {
             self.fresh = self.fresh.max(Some(asked));
         }
-        let mut ready = Vec::new();
+        let mut ready = Ready::default();
         while let Some(at) = self.indexed.first_entry().filter(|at| *at.key() <= handed) {
             for request in at.remove() {
-                if let Some(open) = self.open.get_mut(&request) {
-                    open.serving = true;
-                    ready.push((request, open.body.clone()));
+                let Some(open) = self.open.get_mut(&request) else { continue };
+                match &open.wanted {
+                    Wanted::Reply(body) => {
+                        open.serving = true;
+                        ready.queries.push((request, body.clone()));
+                    }
+                    Wanted::Snapshot => {
+                        ready.snapshots.push((request, open.deadline));
+                        self.remove(request);
+                    }
                 }
             }
         }
@@ -213,7 +245,7 @@ impl Reads {
     fn remove(&mut self, request: RequestId) -> Option<Open> {
         let open = self.open.remove(&request)?;
         self.deadlines.remove(&(open.deadline, request));
-        self.bytes -= open.body.len();
+        self.bytes -= open.wanted.bytes();
         self.ahead -= usize::from(open.is_ahead);
         Some(open)
     }
@@ -266,7 +298,7 @@ mod tests {
 
     fn question(request: u64, deadline: u64, consistency: Consistency) -> Question {
         let (request, deadline) = (RequestId(request), Instant(deadline));
-        Question { request, deadline, body: Bytes::new(), read: Read::of(consistency) }
+        Question { request, deadline, wanted: Wanted::Reply(Bytes::new()), read: Read::of(consistency) }
     }
 
     #[test]
@@ -282,7 +314,7 @@ mod tests {
             assert_eq!(reads.expired(Instant(n)).len(), 4);
             assert!(reads.waiting.len() + reads.waiting_lease.len() + reads.indexed.len() < 10);
         }
-        assert!(reads.take_ready(Index(1_000)).is_empty());
+        assert_eq!(reads.take_ready(Index(1_000)), Ready::default());
         assert_eq!((reads.len(), reads.deadline()), (0, Instant::NEVER));
     }
 
@@ -298,7 +330,7 @@ mod tests {
         let max_age = Some(Duration::from_nanos(max_age));
         reads.push(question(1, u64::MAX, Consistency::Stale { max_age }), false);
         reads.judge_ages(Instant(now), false);
-        let local = reads.take_ready(Index(10)).iter().any(|(request, _)| *request == RequestId(1));
+        let local = reads.take_ready(Index(10)).queries.iter().any(|(request, _)| *request == RequestId(1));
         reads.remove(RequestId(1));
         reads.waiting.clear();
         local

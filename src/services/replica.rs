@@ -19,7 +19,7 @@ use crate::membership::Reform;
 use crate::notice::Notice;
 use crate::own_session::OwnSession;
 use crate::ports::{Halt, PeerMessage};
-use crate::reads::{Question, Reads};
+use crate::reads::{Question, Reads, Wanted};
 use crate::routing::Forwarded;
 use crate::snapshot_meta::SnapshotMeta;
 use crate::snapshots::Snapshots;
@@ -140,9 +140,11 @@ pub enum Event {
         ask: Ask,
         deadline: Instant,
     },
-    /// Take a snapshot now; answered when there is one.
+    /// Take a snapshot now; answered when there is one. If it is to be `current`, it covers all that was committed when this
+    /// came.
     Snapshot {
         request: RequestId,
+        current: bool,
         deadline: Instant,
     },
     /// Who answers at an address that was asked for by [`Effect::Probe`], or why nobody does.
@@ -421,7 +423,7 @@ impl Replica {
             Event::OpenSession { request, ttl, deadline } => self.on_open_session(request, ttl, deadline),
             Event::Verify { request, deadline } => self.on_verify(request, deadline),
             Event::Query { request, body, read, deadline } => {
-                self.on_query(Question { request, deadline, body, read });
+                self.on_query(Question { request, deadline, wanted: Wanted::Reply(body), read });
             }
             Event::Persisted { seq } => {
                 self.storage_full = false;
@@ -446,7 +448,11 @@ impl Replica {
 
     fn handle_snapshot(&mut self, event: Event) {
         match event {
-            Event::Snapshot { request, deadline } => self.on_snapshot(request, deadline),
+            Event::Snapshot { request, current: false, deadline } => self.on_snapshot(request, deadline),
+            Event::Snapshot { request, current: true, deadline } => {
+                let read = Read::of(Consistency::Linearizable);
+                self.on_query(Question { request, deadline, wanted: Wanted::Snapshot, read });
+            }
             Event::SnapshotWritten { last, bytes } => self.on_snapshot_written(last, bytes),
             Event::SnapshotFailed { last, why } => self.on_snapshot_failed(last, why),
             Event::SnapshotFetching { last, bytes, total } => self.on_snapshot_fetching(last, bytes, total),

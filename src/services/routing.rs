@@ -8,7 +8,7 @@ use graft_domain::{Input, Instant, NodeId, Payload, Rejected, Term};
 use crate::commands::{self, Act, Slot};
 use crate::error::{Outcome, Refusal};
 use crate::ports::{PeerMessage, Ticket};
-use crate::reads::Question;
+use crate::reads::{Question, Ready};
 use crate::replica::{Effect, Replica};
 use crate::waiting::{Call, RequestId, Want};
 
@@ -53,7 +53,7 @@ impl Replica {
 
     pub(crate) fn on_query(&mut self, question: Question) {
         let is_ahead = question.read.at_least > self.core.commit();
-        match self.door(question.body.len()) {
+        match self.door(question.wanted.bytes()) {
             // An index that does not come is waited for until the deadline: what waits so leaves room for all else.
             Ok(()) if is_ahead && self.reads.ahead() >= (self.config.inflight_max / AHEAD_SHARE).max(1) => {
                 let why = format!("{} queries wait for entries that are not committed yet", self.reads.ahead());
@@ -323,11 +323,14 @@ impl Replica {
         }
     }
 
-    /// Gives the machine the queries whose index it has been handed.
+    /// Gives the machine the queries whose index it has been handed. Snapshots that waited for theirs are taken.
     pub(crate) fn serve_reads(&mut self) {
-        let ready = self.reads.take_ready(self.handed);
-        if !ready.is_empty() {
-            self.effects.push(Effect::Query(ready));
+        let Ready { queries, snapshots } = self.reads.take_ready(self.handed);
+        if !queries.is_empty() {
+            self.effects.push(Effect::Query(queries));
+        }
+        for (request, deadline) in snapshots {
+            self.on_snapshot(request, deadline);
         }
     }
 }

@@ -162,7 +162,7 @@ impl Replica {
         tracing::warn!(index = %last.index, "no snapshot could be taken: {why}");
         self.notice_snapshot("failed", last.index, 0, 0, None, Some(why.clone()));
         for request in std::mem::take(&mut self.snapshots.asked).into_keys() {
-            self.answer_refused(request, Refusal::Snapshot(why.clone()));
+            self.answer_refused(request, Refusal::Snapshot(format!("no snapshot was taken: {why}")));
         }
         self.snapshots.error = Some(why);
         // Whoever can serve a snapshot that is needed is the better leader.

@@ -240,7 +240,11 @@ impl World {
     fn operate(&mut self, id: NodeId) {
         let patience = self.dice.within(500, 6_000);
         if self.dice.chance(250) {
-            self.asked(id, patience, What::Ask, |request, deadline| Event::Snapshot { request, deadline });
+            self.asked(id, patience, What::Ask, |request, deadline| Event::Snapshot {
+                request,
+                current: false,
+                deadline,
+            });
             return;
         }
         if self.dice.chance(300) {

@@ -272,6 +272,10 @@ impl Files for Disk {
         inode.map(|inode| DiskFile { disk: self.clone(), inode }).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<DiskFile> {
+        self.open(path)
+    }
+
     fn create(&self, path: &Path) -> io::Result<DiskFile> {
         let mut state = self.state();
         let (may, said) = state.change();

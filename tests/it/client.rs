@@ -74,7 +74,7 @@ fn everything_that_a_node_can_be_asked_a_client_can() {
     assert_eq!(seen.status.leader, Some(seen.status.id), "it follows the leader");
     let raised = execute(&client, "raise");
     assert!(matches!(&raised, Outcome::Done { reply, .. } if format!("{reply:?}").contains("as told")), "{raised:?}");
-    assert!(index(&one(|caller| client.snapshot(caller, PATIENCE))) > 0);
+    assert!(index(&one(|caller| client.snapshot(false, caller, PATIENCE))) > 0);
     let compared = one(|caller| client.verify(caller, PATIENCE));
     let Outcome::Compared { digests, .. } = &compared else { panic!("{compared:?}") };
     assert_eq!(digests.len(), 3, "{digests:?}");

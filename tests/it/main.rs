@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod architecture;
+mod backup;
 mod calls;
 mod client;
 mod cluster;
 mod door;
 mod membership;
 mod proxy;
+mod recovery;
 mod sessions;
 mod shutdown;
 mod strangers;

@@ -16,7 +16,7 @@ use graft::services::ports::{Command, Halt, Machine, Made, Reply, WriteSnapshot}
 use crate::cluster::{Cluster, Lines, PATIENCE, execute, id, value, wait};
 
 /// The answer to one question.
-fn answer(ask: impl FnOnce(Caller)) -> Outcome {
+pub(crate) fn answer(ask: impl FnOnce(Caller)) -> Outcome {
     let waiting = Waiting::new(1);
     ask(Caller { sink: Arc::<Waiting>::clone(&waiting), token: 0 });
     assert!(waiting.wait(2 * PATIENCE), "it is answered by its deadline");
@@ -43,7 +43,7 @@ fn done(outcome: &Outcome) -> (Index, Term, Reply) {
 }
 
 fn snapshot(node: &dyn Api) {
-    done(&answer(|caller| node.snapshot(caller, PATIENCE)));
+    done(&answer(|caller| node.snapshot(false, caller, PATIENCE)));
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn what_was_emitted_before_a_snapshot_is_not_there_after_a_restart() {
     value(execute(cluster.node(0), "emit a 2"));
     assert_eq!(watcher.next(), "a: emit a 1");
     let waiting = Waiting::new(1);
-    cluster.node(0).snapshot(Caller { sink: Arc::<Waiting>::clone(&waiting), token: 0 }, PATIENCE);
+    cluster.node(0).snapshot(false, Caller { sink: Arc::<Waiting>::clone(&waiting), token: 0 }, PATIENCE);
     assert!(waiting.wait(PATIENCE));
     let Some(Outcome::Done { index: covered, .. }) = waiting.take().pop() else { panic!("there is a snapshot") };
     cluster.crash(0);

@@ -9,6 +9,7 @@ import graft
 import pytest
 from machines import Bank
 from nodes import DEADLINE_SECONDS, Group, Trio
+from shells import Shell
 
 
 @pytest.fixture
@@ -32,3 +33,11 @@ def node(tmp_path: Path) -> Iterator[graft.Node[Bank]]:
     """A node alone in its cluster, started and ready."""
     with graft.Node(Bank(), id="n1", address="127.0.0.1:0", data_dir=tmp_path / "n1") as made:
         yield made.wait_ready(DEADLINE_SECONDS)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A directory to run `graft` in; the nodes that were started in it are killed in the end."""
+    made = Shell(tmp_path)
+    yield made
+    made.end()

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::offline::{Log, Recover, Restore};
 use super::tls::Tls;
 use crate::infrastructure::runtime::Source;
 
@@ -148,6 +149,18 @@ pub(super) enum Verb {
     Snapshot,
     /// Compare the replicas' states now
     Verify,
+    /// Write one file with the state, every command that had returned to anybody before included
+    Backup {
+        /// Where, on this machine: nothing may be there
+        file: PathBuf,
+    },
+    /// Make a data directory that begins with the state of a backup, for a new cluster
+    Restore(Restore),
+    /// Go on with what is left of a cluster whose majority is lost
+    Recover(Recover),
+    /// Look into the data directory of a node that does not run
+    #[command(subcommand)]
+    Log(Log),
     /// Make certificates, look at them, try them
     #[command(subcommand)]
     Tls(Tls),

@@ -1,7 +1,7 @@
 //! Calls of the machine, and of the members' upkeep.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use graft_services::error::Outcome;
@@ -91,6 +91,17 @@ pub(super) fn snapshot(talk: &Talk, out: &Out) -> Result<(), Failure> {
         Outcome::Done { index, .. } => {
             let words = format!("a snapshot covers the log up to {}", index.0);
             out.done(&words, "snapshot", json!({ "index": index.0.to_string() }))
+        }
+        other => Err(of_outcome(other)),
+    }
+}
+
+pub(super) fn backup(talk: &Talk, out: &Out, file: PathBuf) -> Result<(), Failure> {
+    let name = file.display().to_string();
+    match talk.backup(file)? {
+        Outcome::Done { index, .. } => {
+            let words = format!("{name} has the state up to entry {}", index.0);
+            out.done(&words, "backup", json!({ "file": name, "index": index.0.to_string() }))
         }
         other => Err(of_outcome(other)),
     }

@@ -1,9 +1,10 @@
 //! Changes of the cluster.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use graft_domain::{Incarnation, NodeId};
+use graft_services::api::View;
 use graft_services::change::{Ask, Change};
 use graft_services::error::Outcome;
 use serde_json::json;
@@ -13,6 +14,9 @@ use super::failure::{Failure, of_outcome};
 use super::note;
 use super::output::Out;
 use super::talk::{PAUSE, Talk};
+
+/// A node that gives no answer for so long after it was told to end has ended.
+const SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) fn add(talk: &Talk, out: &Out, add: &Add) -> Result<(), Failure> {
     let (id, address) = match add.member.as_slice() {
@@ -66,18 +70,26 @@ pub(super) fn transfer(talk: &Talk, out: &Out, to: Option<&str>) -> Result<(), F
     let to = to.map(|name| talk.member(name)).transpose()?;
     let before = talk.view()?.status.term;
     done(talk.ask(Ask::Transfer { to })?)?;
-    let begun = Instant::now();
-    loop {
-        let status = talk.view()?.status;
-        if let Some(leader) = status.leader.filter(|leader| to.map_or(status.term > before, |to| to == *leader)) {
-            let document = json!({ "id": leader.to_string(), "term": status.term.0.to_string() });
-            return out.done(&format!("{leader} leads"), "leader", document);
-        }
-        if begun.elapsed() > talk.call_timeout() {
-            return Err(Failure::new("NO_LEADER", "leadership was handed over, and nobody is known to lead yet"));
+    // Whatever is not seen from here on was begun all the same.
+    let deadline = Instant::now() + talk.call_timeout();
+    let mut seen = "nobody is known to lead yet".to_owned();
+    while Instant::now() < deadline {
+        match talk.view_by(deadline) {
+            Ok(View { status, .. }) => {
+                let leader = status.leader.filter(|leader| to.map_or(status.term > before, |to| to == *leader));
+                if let Some(leader) = leader {
+                    let document = json!({ "id": leader.to_string(), "term": status.term.0.to_string() });
+                    return out.done(&format!("{leader} leads"), "leader", document);
+                }
+            }
+            Err(failure) => seen = failure.what,
         }
         std::thread::sleep(PAUSE);
     }
+    Err(Failure::new(
+        "UNKNOWN_OUTCOME",
+        format!("leadership was handed over, and what came of it is not known: {seen}"),
+    ))
 }
 
 /// A node that `graft start` runs ends when it is removed. The last member is no member of anything else: it is shut down.
@@ -87,15 +99,20 @@ pub(super) fn stop(talk: &Talk, out: &Out, member: &str) -> Result<(), Failure> 
         return made(talk, out, Change::Remove { id }, &format!("{id} is removed, and its node ends"));
     }
     talk.shutdown();
-    let begun = Instant::now();
-    while talk.view().is_ok() {
-        if begun.elapsed() > talk.call_timeout() {
-            return Err(Failure::new("TIMEOUT", format!("{id} was told to end, and still answers")));
+    let deadline = Instant::now() + talk.call_timeout();
+    let mut seen = "it still answers".to_owned();
+    while Instant::now() < deadline {
+        match talk.view_by(Instant::now() + SILENCE) {
+            Err(failure) if failure.code == "UNREACHABLE" => {
+                let words = format!("{id} has ended; its data directory keeps the cluster");
+                return out.done(&words, "change", json!({ "done": words }));
+            }
+            Err(failure) => seen = failure.what,
+            Ok(_) => {}
         }
         std::thread::sleep(PAUSE);
     }
-    let words = format!("{id} has ended; its data directory keeps the cluster");
-    out.done(&words, "change", json!({ "done": words }))
+    Err(Failure::new("UNKNOWN_OUTCOME", format!("{id} was told to end, and whether it has is not known: {seen}")))
 }
 
 fn made(talk: &Talk, out: &Out, change: Change, words: &str) -> Result<(), Failure> {

@@ -3,8 +3,10 @@
 use std::io;
 
 use graft_services::error::{Outcome, Refusal};
+use graft_services::ports::StoreError;
 
 use super::note;
+use crate::infrastructure::runtime::offline::OfflineError;
 use crate::infrastructure::runtime::{StartError, TlsError};
 
 pub(super) const USAGE: u8 = 2;
@@ -14,6 +16,7 @@ const LEADERLESS: u8 = 4;
 const REFUSED: u8 = 5;
 const UNKNOWN: u8 = 6;
 const DENIED: u8 = 7;
+const DAMAGED: u8 = 8;
 pub(super) const UNHEALTHY: u8 = 10;
 
 /// Codes, what they mean, what to do about them.
@@ -63,6 +66,55 @@ const CODES: &[(&str, u8, &str, &str)] = &[
         "see what stands in its way above, and `graft member list`",
     ),
     ("STORAGE", ERROR, "the disk of a node is the trouble", "see the node's log, and its free space"),
+    (
+        "LOCKED",
+        REFUSED,
+        "another process has the data directory open; nothing was changed",
+        "stop the node that runs in it, and try again",
+    ),
+    (
+        "CORRUPTION",
+        DAMAGED,
+        "a file is not what was written; nothing was changed",
+        "leave it as it is, and replace the member by one with a new id and an empty directory; for a backup, take another",
+    ),
+    (
+        "CONFIG",
+        USAGE,
+        "a setting of the node is not right; it was not started",
+        "correct the setting that is named above",
+    ),
+    (
+        "ADDRESS_IN_USE",
+        REFUSED,
+        "another process listens on the address; the node was not started",
+        "stop that process, or choose another port",
+    ),
+    (
+        "CLUSTER_MISMATCH",
+        REFUSED,
+        "the data directory, or a peer, belongs to another cluster",
+        "correct --data-dir and --cluster; never mix the directories of two clusters",
+    ),
+    (
+        "IDENTITY_MISMATCH",
+        REFUSED,
+        "the data directory, or a peer, is another node than its id says",
+        "correct --id and --data-dir: a directory belongs to one id for ever",
+    ),
+    (
+        "DIVERGED",
+        ERROR,
+        "the state of this replica differs from that of the majority: it does not serve any more",
+        "look for what is not deterministic in the machine, then replace the member by one with an empty directory",
+    ),
+    (
+        "INTERNAL",
+        ERROR,
+        "something is wrong inside Graft",
+        "report it with what is said above; the log of the node has more",
+    ),
+    ("IO", ERROR, "the operating system said no", "see what it said above"),
     ("REMOVED", REFUSED, "the node that was asked is no member any more", "ask another member"),
     ("STOPPED", REFUSED, "the node that was asked is stopping", "ask another member"),
     ("HALTED", ERROR, "the machine or the store of the node failed", "see `graft status`, and the node's log"),
@@ -108,10 +160,14 @@ pub(super) struct Failure {
     pub(super) is_closed_pipe: bool,
 }
 
+/// What the command exits with on an error of this code.
+pub fn exit_status(code: &str) -> u8 {
+    CODES.iter().find(|known| known.0 == code).map_or(ERROR, |known| known.1)
+}
+
 impl Failure {
     pub(super) fn new(code: &'static str, what: impl Into<String>) -> Self {
-        let exit = CODES.iter().find(|known| known.0 == code).map_or(ERROR, |known| known.1);
-        Self { code, exit, what: what.into(), is_closed_pipe: false }
+        Self { code, exit: exit_status(code), what: what.into(), is_closed_pipe: false }
     }
 
     pub(super) fn usage(what: impl Into<String>) -> Self {
@@ -136,6 +192,28 @@ impl From<io::Error> for Failure {
 impl From<TlsError> for Failure {
     fn from(error: TlsError) -> Self {
         Self::new("TLS", error.0)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Locked { .. } => "LOCKED",
+            StoreError::Corrupt { .. } | StoreError::NewerFormat { .. } => "CORRUPTION",
+            StoreError::WrongNode { .. } => "IDENTITY_MISMATCH",
+            _ => "STORAGE",
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<OfflineError> for Failure {
+    fn from(error: OfflineError) -> Self {
+        match error {
+            OfflineError::Store(error) => error.into(),
+            OfflineError::Refused(why) => Self::usage(why),
+            OfflineError::Start(error) => error.into(),
+        }
     }
 }
 

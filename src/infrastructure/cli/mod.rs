@@ -4,6 +4,7 @@ mod args;
 mod calls;
 mod changes;
 mod failure;
+mod offline;
 mod output;
 mod talk;
 mod tls;
@@ -21,6 +22,7 @@ use output::Out;
 use talk::Talk;
 
 pub use args::Start;
+pub use failure::exit_status;
 
 /// What remains to be done after [`run`].
 #[derive(Debug)]
@@ -63,6 +65,9 @@ fn perform(arguments: Arguments, out: &Out) -> Result<Next, Failure> {
             return Ok(Next::Start(Box::new(start)));
         }
         Verb::Tls(verb) => tls::run(verb, &global.secrets, out),
+        Verb::Restore(restore) => offline::restore(&restore, out),
+        Verb::Recover(recover) => offline::recover(&recover, out),
+        Verb::Log(log) => offline::log(log, out),
         Verb::Explain { code } => out.text(&failure::explain(code.as_deref())?),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
@@ -94,6 +99,7 @@ fn ask(verb: Verb, talk: &Talk, out: &Out) -> Result<(), Failure> {
         Verb::Query { call, consistency } => calls::query(talk, out, call, consistency),
         Verb::Snapshot => calls::snapshot(talk, out),
         Verb::Verify => calls::verify(talk, out),
+        Verb::Backup { file } => calls::backup(talk, out, file),
         Verb::Add(add) | Verb::Member(Member::Add(add)) => changes::add(talk, out, &add),
         Verb::Remove { member } | Verb::Member(Member::Remove { member }) => changes::remove(talk, out, &member),
         Verb::Member(Member::Promote { member }) => changes::promote(talk, out, &member),
@@ -107,7 +113,13 @@ fn ask(verb: Verb, talk: &Talk, out: &Out) -> Result<(), Failure> {
             views::leader(talk, out)
         }
         Verb::Stop { member } => changes::stop(talk, out, &member),
-        Verb::Start(_) | Verb::Tls(_) | Verb::Explain { .. } | Verb::Completions { .. } => Ok(()),
+        Verb::Start(_)
+        | Verb::Tls(_)
+        | Verb::Restore(_)
+        | Verb::Recover(_)
+        | Verb::Log(_)
+        | Verb::Explain { .. }
+        | Verb::Completions { .. } => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A conversation with a cluster: calls that wait for their answers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use graft_services::{MemberStatus, Read};
 
 use super::args::Global;
 use super::failure::{Failure, of_outcome};
-use crate::infrastructure::runtime::{Client, ClientConfig};
+use crate::infrastructure::runtime::{Client, ClientConfig, backup};
 
 const CALL_SECONDS: f64 = 10.0;
 const CHANGE_SECONDS: f64 = 300.0;
@@ -23,7 +24,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct Talk {
-    client: Client,
+    client: Arc<Client>,
     seconds: Option<f64>,
     endpoints: String,
 }
@@ -47,7 +48,7 @@ impl Talk {
         }
         let (tls, insecure) = (global.secrets.source(), global.secrets.insecure);
         let config = ClientConfig { tls, insecure, ..ClientConfig::new(global.cluster.iter().map(String::as_str)) };
-        let client = Client::start(config)?;
+        let client = Arc::new(Client::start(config)?);
         Ok(Self { client, seconds: global.timeout, endpoints: global.cluster.join(", ") })
     }
 
@@ -65,7 +66,10 @@ impl Talk {
 
     /// What the member that answers says of itself and of the cluster. Waits for one until the time is over.
     pub(super) fn view(&self) -> Result<View, Failure> {
-        let deadline = Instant::now() + self.call_timeout();
+        self.view_by(Instant::now() + self.call_timeout())
+    }
+
+    pub(super) fn view_by(&self, deadline: Instant) -> Result<View, Failure> {
         loop {
             let (tell, told) = channel();
             self.client.view(Box::new(move |view| drop(tell.send(view))));
@@ -120,7 +124,15 @@ impl Talk {
 
     pub(super) fn snapshot(&self) -> Result<Outcome, Failure> {
         let (caller, told) = caller();
-        self.client.snapshot(caller, self.change_timeout());
+        self.client.snapshot(false, caller, self.change_timeout());
+        Self::answer(&told, self.change_timeout())
+    }
+
+    pub(super) fn backup(&self, file: PathBuf) -> Result<Outcome, Failure> {
+        let (caller, told) = caller();
+        let client = Arc::<Client>::clone(&self.client);
+        let api: Arc<dyn Api> = client;
+        backup(&api, file, caller, self.change_timeout());
         Self::answer(&told, self.change_timeout())
     }
 

@@ -7,6 +7,7 @@ use rmpv::Value;
 use serde_json::Value as Json;
 
 use super::failure::Failure;
+use crate::infrastructure::runtime::certificates::date;
 
 /// The arguments of a typed call, as they were written.
 ///
@@ -189,6 +190,11 @@ fn key_of(key: &Value) -> String {
         Json::String(text) => text,
         other => other.to_string(),
     }
+}
+
+/// A stamp of the log, in nanoseconds since the epoch, as people write it.
+pub(super) fn moment(nanoseconds: u64) -> String {
+    date(i64::try_from(nanoseconds / 1_000_000_000).unwrap_or(i64::MAX))
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

@@ -1,11 +1,13 @@
 //! The service `graft.v1.Admin`: what operators ask of a member and of its cluster.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use graft_domain::Incarnation;
-use graft_services::api::{Api, Happening, View};
+use graft_domain::{EntryId, Incarnation};
+use graft_services::api::{Api, Happening, SnapshotPart, View};
 use graft_services::change::{Ask, Change};
 use graft_services::error::Refusal;
+use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status};
 
@@ -112,10 +114,31 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::SnapshotRequest>,
     ) -> Result<Response<wire::SnapshotResponse>, Status> {
-        let snapshot = |api: &dyn Api, caller, timeout| api.snapshot(caller, timeout);
+        let current = request.get_ref().current;
+        let snapshot = |api: &dyn Api, caller, timeout| api.snapshot(current, caller, timeout);
         let outcome = self.desk.ask(request.extensions(), snapshot).await;
         let index = self.answered(convert_answer::index(outcome))?;
         Ok(Response::new(wire::SnapshotResponse { index }))
+    }
+
+    async fn read_snapshot(
+        &self,
+        request: Request<wire::ReadSnapshotRequest>,
+    ) -> Result<Response<wire::ReadSnapshotResponse>, Status> {
+        let (_, extensions, wire::ReadSnapshotRequest { last_term, last_index, offset }) = request.into_parts();
+        let owed = Owed::of(&extensions);
+        if owed.is_full() {
+            return Err(self.desk.refuse(Refusal::Busy("this client takes its answers too slowly".to_owned())));
+        }
+        let from = (last_index > 0).then(|| (EntryId::new(last_term, last_index), offset));
+        // It is read from the disk, and tasks must not wait for that.
+        let api = Arc::clone(&self.desk.api);
+        let read = move |then| drop(spawn_blocking(move || api.read_snapshot(from, then)));
+        let part = self.desk.learn(Deadline::left(&extensions), |_, then| read(then)).await?;
+        let SnapshotPart { last: EntryId { term, index }, total: length, offset, data } = part;
+        let answer = wire::ReadSnapshotResponse { last_term: term.0, last_index: index.0, length, offset, data };
+        owed.send(0, &answer);
+        Ok(Response::new(answer))
     }
 
     async fn verify(&self, request: Request<wire::VerifyRequest>) -> Result<Response<wire::VerifyResponse>, Status> {

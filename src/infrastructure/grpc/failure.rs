@@ -163,7 +163,7 @@ fn understood(info: &ErrorInfo, words: &str, again: bool) -> Failure {
         }
         "TIMEOUT" => Refusal::Timeout,
         "MEMBERSHIP_REFUSED" => Refusal::Membership(words.to_owned()),
-        "STORAGE" => Refusal::Snapshot(without(kinds::SNAPSHOT_PREFIX)),
+        "STORAGE" => Refusal::Snapshot(words.to_owned()),
         "REMOVED" => Refusal::Removed,
         "STOPPED" => Refusal::Stopped,
         "HALTED" => Refusal::Halted(without(kinds::HALTED_PREFIX)),

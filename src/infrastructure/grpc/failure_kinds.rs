@@ -25,7 +25,6 @@ pub(super) struct Kind {
 
 /// What the words begin with, and the text of the refusal does not.
 pub(super) const BUSY_PREFIX: &str = "busy: ";
-pub(super) const SNAPSHOT_PREFIX: &str = "no snapshot was taken: ";
 pub(super) const HALTED_PREFIX: &str = "this node halted: ";
 pub(super) const UNKNOWN_PREFIX: &str = "the outcome is not known: ";
 

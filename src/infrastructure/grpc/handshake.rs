@@ -150,8 +150,20 @@ impl View {
         let both_found = self.me.membership_hash != 0 && other.founding != 0;
         if both_found && self.me.membership_hash != other.founding {
             let why = format!(
-                "{id} and {me} were given different lists of founding members, so they would found different clusters. \
-                 Start every founding member with the same `members=`: the same ids and the same addresses."
+                "{id} and {me} were given different lists of founding members, or do not begin with the same backup, so they \
+                 would found different clusters. Start every founding member with the same `members=`: the same ids and the \
+                 same addresses; and restore all of them from the same backup, or none."
+            );
+            return Err(Refusal::new(RefusedCode::FoundingMismatch, why));
+        }
+        // State of another origin is not to be mixed with the cluster's own.
+        let strangers_state = |founding: u64, cluster: ClusterId| {
+            is_restored(founding) && cluster != ClusterId::UNKNOWN && cluster.0 >> 64 != u128::from(founding)
+        };
+        if strangers_state(self.me.membership_hash, theirs) || strangers_state(other.founding, mine) {
+            let why = format!(
+                "{id} and {me} do not begin with the same state: one of them was restored from a backup, and the other \
+                 belongs to a cluster that was not founded with it. To join a cluster, start with an empty data directory."
             );
             return Err(Refusal::new(RefusedCode::FoundingMismatch, why));
         }
@@ -171,6 +183,24 @@ impl View {
     pub(super) fn founds(&self) -> bool {
         self.me.membership_hash != 0 && self.cluster() == ClusterId::UNKNOWN
     }
+}
+
+/// Set in what founders compare if they begin with a backup; such a cluster's name begins with it.
+const RESTORED: u64 = 1 << 63;
+
+/// What founders with nothing compare: a hash of the members, and not 0.
+pub fn founded(hash: u64) -> u64 {
+    (hash & !RESTORED).max(1)
+}
+
+/// What founders with a backup compare: a hash of the members and the backup.
+pub fn restored(hash: u64) -> u64 {
+    hash | RESTORED
+}
+
+/// Whether whoever compares this begins with a backup.
+pub fn is_restored(founding: u64) -> bool {
+    founding & RESTORED != 0
 }
 
 impl Introduction {

@@ -84,6 +84,7 @@ pub use client::{ClerkSink, Happened, Lines, Watchers};
 pub use config::PeerConfig;
 pub use event::{Health, JoinTrouble, LinkStatus, LocalHello, Offers, Peer, PeerEvent, PeerSink, RefusedCode};
 pub use faults::{LinkFault, LinkFaults};
+pub use handshake::{founded, is_restored, restored};
 pub use join_reply::JoinReply;
 pub use security::{Guard, Io, Secured, Securing, Security};
 pub use transport::Transport;

@@ -1,5 +1,6 @@
 //! What Python's layer asks of a cluster, through a node of this process or over the network.
 
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use super::convert::{self, ReadTuple, SlotTuple, seconds};
 use super::machine::is_machine_thread;
 use super::readers::{NativeEvents, NativeWatch};
 use super::{SLICE, changes, errors, fork};
-use crate::infrastructure::runtime::Waiting;
+use crate::infrastructure::runtime::{Waiting, backup};
 
 /// How long a call waits for its engine beyond the deadline that the engine keeps.
 const GRACE: Duration = Duration::from_secs(1);
@@ -138,11 +139,29 @@ impl NativeCalls {
 
     /// Takes a snapshot and answers the index that it covers.
     fn snapshot(&self, py: Python<'_>, timeout: f64) -> PyResult<u64> {
-        index_of(&self.one(py, timeout, None, |api, caller, timeout| api.snapshot(caller, timeout))?)
+        index_of(&self.one(py, timeout, None, |api, caller, timeout| api.snapshot(false, caller, timeout))?)
     }
 
     fn submit_snapshot(&self, py: Python<'_>, timeout: f64, queue: &Completions, token: u64) -> PyResult<()> {
-        self.running(py)?.snapshot(queue.caller(token), seconds(timeout));
+        self.running(py)?.snapshot(false, queue.caller(token), seconds(timeout));
+        Ok(())
+    }
+
+    /// Writes a backup and answers the index that it covers.
+    fn backup(&self, py: Python<'_>, path: PathBuf, timeout: f64) -> PyResult<u64> {
+        let api = self.running(py)?;
+        index_of(&self.one(py, timeout, None, |_, caller, timeout| backup(api, path, caller, timeout))?)
+    }
+
+    fn submit_backup(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        timeout: f64,
+        queue: &Completions,
+        token: u64,
+    ) -> PyResult<()> {
+        backup(self.running(py)?, path, queue.caller(token), seconds(timeout));
         Ok(())
     }
 

@@ -104,16 +104,24 @@ pub(super) fn start(py: Python<'_>, error: &StartError) -> PyErr {
         StartError::Tls(_) => raise(py, "TLS", &words, &[]),
         StartError::Insecure(..) => raise(py, "INSECURE", &words, &[]),
         StartError::Machine(_) => raise(py, "HALTED", &words, &[]),
-        StartError::Store(StoreError::Corrupt { file, offset, .. }) => {
+        StartError::Store(error) => store(py, error),
+        StartError::Io { .. } => raise(py, "STORAGE", &words, &[]),
+    }
+}
+
+pub(super) fn store(py: Python<'_>, error: &StoreError) -> PyErr {
+    let words = error.to_string();
+    match error {
+        StoreError::Corrupt { file, offset, .. } => {
             let details = [("file", Detail::Text(file.clone())), ("offset", Detail::Number(*offset))];
             raise(py, "CORRUPTION", &words, &details)
         }
-        StartError::Store(StoreError::Locked { .. }) => {
+        StoreError::Locked { .. } => {
             let fix = "stop that process, or give this node a data_dir of its own";
             raise(py, "STORAGE", &words, &[("fix", Detail::Text(fix.to_owned()))])
         }
-        StartError::Store(StoreError::WrongNode { .. }) => raise(py, "IDENTITY_MISMATCH", &words, &[]),
-        StartError::Store(_) | StartError::Io { .. } => raise(py, "STORAGE", &words, &[]),
+        StoreError::WrongNode { .. } => raise(py, "IDENTITY_MISMATCH", &words, &[]),
+        _ => raise(py, "STORAGE", &words, &[]),
     }
 }
 

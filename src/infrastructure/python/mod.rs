@@ -16,6 +16,7 @@ mod logs;
 mod machine;
 mod msgpack;
 mod node;
+mod offline;
 mod readers;
 
 use std::time::Duration;
@@ -41,9 +42,11 @@ mod module {
     #[pymodule_export]
     use super::node::NativeNode;
     #[pymodule_export]
+    use super::offline::{recover, restore, verify_backup};
+    #[pymodule_export]
     use super::readers::{NativeEvents, NativeWatch};
     #[pymodule_export]
-    use super::{after_fork_in_child, build_info, command_line, log_level, msgpack_trouble, take_logs};
+    use super::{after_fork_in_child, build_info, command_line, exit_status, log_level, msgpack_trouble, take_logs};
 }
 
 /// What this build of the engine is: `version` (str) and `debug` (bool: slow, for development).
@@ -72,6 +75,12 @@ fn command_line(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> PyResult<
     node.set_item("tls", start.tls)?;
     node.set_item("insecure", start.insecure)?;
     Ok(node.into_any())
+}
+
+/// What `graft` exits with on an error of this code.
+#[pyfunction]
+fn exit_status(code: &str) -> u8 {
+    crate::infrastructure::exit_status(code)
 }
 
 /// Called in the child after a fork: whatever this process inherited of the engine is unusable from here on.

@@ -13,9 +13,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use graft_domain::EntryId;
 use graft_services::Read;
 use graft_services::WhatIf;
-use graft_services::api::{Api, Call, Caller, Happening, News, Reader, Then, View, Wake, Watch};
+use graft_services::api::{Api, Call, Caller, Happening, News, Reader, SnapshotPart, Then, View, Wake, Watch};
 use graft_services::change::{Ask, Change};
 use graft_services::client::{Clerk, ClerkConfig, Demand};
 use graft_services::error::Refusal;
@@ -33,6 +34,8 @@ use told::To;
 
 /// How long a look at the connected member may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a part of a snapshot may take, however often it has to be asked for.
+const PART_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long connections may take to come down.
 const LINES_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -224,8 +227,12 @@ impl Api for Client {
         self.one(Demand::Ask(ask), caller, timeout);
     }
 
-    fn snapshot(&self, caller: Caller, timeout: Duration) {
-        self.one(Demand::Snapshot, caller, timeout);
+    fn snapshot(&self, current: bool, caller: Caller, timeout: Duration) {
+        self.one(Demand::Snapshot { current }, caller, timeout);
+    }
+
+    fn read_snapshot(&self, from: Option<(EntryId, u64)>, then: Then<SnapshotPart>) {
+        self.call(vec![(Demand::SnapshotPart(from), To::snapshot_part(then))], PART_TIMEOUT);
     }
 
     fn verify(&self, caller: Caller, timeout: Duration) {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use graft_services::api::{Api, Call, Caller, Happening, News, Reader, Taken, Then, View, Wake, Watch};
+use graft_domain::EntryId;
+use graft_services::api::{Api, Call, Caller, Happening, News, Reader, SnapshotPart, Taken, Then, View, Wake, Watch};
 use graft_services::change::{Ask, Change};
 use graft_services::commands::Slot;
 use graft_services::error::{Outcome, Refusal};
@@ -107,8 +108,12 @@ impl Api for Doorkeeper {
         }
     }
 
-    fn snapshot(&self, caller: Caller, timeout: Duration) {
-        self.front.snapshot(caller, timeout);
+    fn snapshot(&self, current: bool, caller: Caller, timeout: Duration) {
+        self.front.snapshot(current, caller, timeout);
+    }
+
+    fn read_snapshot(&self, from: Option<(EntryId, u64)>, then: Then<SnapshotPart>) {
+        self.front.read_snapshot(from, then);
     }
 
     fn verify(&self, caller: Caller, timeout: Duration) {

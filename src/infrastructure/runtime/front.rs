@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use graft_services::api::{Api, Call, Caller, Happening, News, Reader, Then, View, Wake, Watch};
+use graft_domain::EntryId;
+use graft_services::api::{Api, Call, Caller, Happening, News, Reader, SnapshotPart, Then, View, Wake, Watch};
 use graft_services::change::{Ask, Change};
 use graft_services::error::Refusal;
+use graft_services::ports::{SnapshotFiles, StoreError};
 use graft_services::{Read, Replica, Status, WhatIf};
 
 use super::clock::Monotonic;
@@ -18,6 +20,8 @@ use super::hub::Hub;
 use super::parts::Ending;
 use super::requests::{Request, Requests, What};
 
+/// Bytes of a snapshot that are read in one go.
+const PART_BYTES: usize = 1 << 20;
 /// How long a look at the replica is waited for.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -37,6 +41,7 @@ pub(crate) struct Front {
     pub(crate) standing: Arc<Standing>,
     pub(crate) events: Arc<Events>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) files: Arc<dyn SnapshotFiles>,
     /// The transport holds this, and is one of the parts that it takes down.
     pub(crate) ending: Weak<Ending>,
 }
@@ -130,8 +135,12 @@ impl Api for Front {
         self.ask_engine(What::Ask(ask, caller), timeout);
     }
 
-    fn snapshot(&self, caller: Caller, timeout: Duration) {
-        self.ask_engine(What::Snapshot(caller), timeout);
+    fn snapshot(&self, current: bool, caller: Caller, timeout: Duration) {
+        self.ask_engine(What::Snapshot { current, caller }, timeout);
+    }
+
+    fn read_snapshot(&self, from: Option<(EntryId, u64)>, then: Then<SnapshotPart>) {
+        then(part(&*self.files, from));
     }
 
     fn verify(&self, caller: Caller, timeout: Duration) {
@@ -168,6 +177,28 @@ impl Api for Front {
             ending.stop_aside(timeout);
         }
     }
+}
+
+/// A part of this snapshot from there on if it is here, or else of the newest from its beginning.
+fn part(files: &dyn SnapshotFiles, from: Option<(EntryId, u64)>) -> Result<SnapshotPart, Refusal> {
+    let newest = files.newest();
+    let total = |last| newest.and_then(|(newest, total)| (newest == last).then_some(total));
+    let read = |last, offset| {
+        let mut data = vec![0; PART_BYTES];
+        let count = files.send(last, offset, &mut data)?;
+        data.truncate(count);
+        Ok(SnapshotPart { last, total: total(last), offset, data: data.into() })
+    };
+    // One that was replaced may be held open, for whoever is amid it, or be gone.
+    if let Some((last, offset)) = from
+        && let Ok(part) = read(last, offset)
+    {
+        return Ok(part);
+    }
+    let Some((last, _)) = newest else {
+        return Ok(SnapshotPart { last: EntryId::ZERO, total: None, offset: 0, data: Bytes::new() });
+    };
+    read(last, 0).map_err(|error: StoreError| Refusal::Snapshot(format!("it cannot be read: {error}")))
 }
 
 impl Standing {

@@ -3,6 +3,7 @@
 //! Threads of control with no lock shared with user code: the event loop, the store, the machine, and whoever writes
 //! snapshots. The transport runs beside them on tokio. A stuck machine delays neither a heartbeat nor a vote nor a sync.
 
+mod backup;
 mod beginning;
 mod calls;
 mod client;
@@ -16,6 +17,7 @@ mod fitness;
 mod front;
 mod hub;
 mod machine_worker;
+pub mod offline;
 mod parts;
 mod peers;
 mod renewal;
@@ -32,12 +34,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use graft_domain::{Index, Term};
-use graft_services::api::{Api, Call, News, Reader, Then, View, Wake, Watch};
+use graft_domain::{EntryId, Index, Term};
+use graft_services::api::{Api, Call, News, Reader, SnapshotPart, Then, View, Wake, Watch};
 use graft_services::change::{Ask, Change};
 use graft_services::ports::{Halt, StoreError};
 use graft_services::{Read, Replica, Status, WhatIf};
 
+pub use backup::backup;
 pub use calls::{Caller, Sink, Waiting, until};
 pub use client::{Client, ClientConfig};
 pub use events::{Happening, Happenings};
@@ -166,8 +169,12 @@ impl Api for Node {
         self.front.ask(ask, caller, timeout);
     }
 
-    fn snapshot(&self, caller: Caller, timeout: Duration) {
-        self.front.snapshot(caller, timeout);
+    fn snapshot(&self, current: bool, caller: Caller, timeout: Duration) {
+        self.front.snapshot(current, caller, timeout);
+    }
+
+    fn read_snapshot(&self, from: Option<(EntryId, u64)>, then: Then<SnapshotPart>) {
+        self.front.read_snapshot(from, then);
     }
 
     fn verify(&self, caller: Caller, timeout: Duration) {

@@ -25,7 +25,7 @@ pub(crate) enum What {
     Query(Vec<(Bytes, Caller)>, Read),
     OpenSession(Duration, Caller),
     Ask(Ask, Caller),
-    Snapshot(Caller),
+    Snapshot { current: bool, caller: Caller },
     Verify(Caller),
 }
 
@@ -35,7 +35,7 @@ impl What {
         match self {
             Self::Execute(calls) => calls.len(),
             Self::Query(queries, _) => queries.len(),
-            Self::OpenSession(..) | Self::Ask(..) | Self::Snapshot(_) | Self::Verify(_) => 1,
+            Self::OpenSession(..) | Self::Ask(..) | Self::Snapshot { .. } | Self::Verify(_) => 1,
         }
     }
 
@@ -44,7 +44,7 @@ impl What {
         match self {
             Self::Execute(calls) => calls.iter().map(|call| call.body.len()).sum(),
             Self::Query(queries, _) => queries.iter().map(|(body, _)| body.len()).sum(),
-            Self::OpenSession(..) | Self::Ask(..) | Self::Snapshot(_) | Self::Verify(_) => 0,
+            Self::OpenSession(..) | Self::Ask(..) | Self::Snapshot { .. } | Self::Verify(_) => 0,
         }
     }
 
@@ -54,7 +54,10 @@ impl What {
         match self {
             Self::Execute(calls) => calls.into_iter().for_each(|call| refuse(call.caller)),
             Self::Query(queries, _) => queries.into_iter().for_each(|(_, caller)| refuse(caller)),
-            Self::OpenSession(_, caller) | Self::Ask(_, caller) | Self::Snapshot(caller) | Self::Verify(caller) => {
+            Self::OpenSession(_, caller)
+            | Self::Ask(_, caller)
+            | Self::Snapshot { caller, .. }
+            | Self::Verify(caller) => {
                 refuse(caller);
             }
         }
@@ -122,7 +125,9 @@ impl Engine {
             }
             What::OpenSession(ttl, caller) => Event::OpenSession { request: self.callers.admit(caller), ttl, deadline },
             What::Ask(ask, caller) => Event::Ask { request: self.callers.admit(caller), ask, deadline },
-            What::Snapshot(caller) => Event::Snapshot { request: self.callers.admit(caller), deadline },
+            What::Snapshot { current, caller } => {
+                Event::Snapshot { request: self.callers.admit(caller), current, deadline }
+            }
             What::Verify(caller) => Event::Verify { request: self.callers.admit(caller), deadline },
         };
         self.replica.handle(clock, event);

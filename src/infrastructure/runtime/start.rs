@@ -230,13 +230,14 @@ impl Build<'_> {
             standing: Arc::new(Standing::new(replica.status())),
             events: Arc::default(),
             hub: Arc::clone(&self.hub),
+            files: Arc::clone(&self.snapshots),
             ending: Arc::downgrade(ending),
         }
     }
 
     fn replica(&self) -> Result<Replica, StartError> {
         let config = self.config;
-        let cluster = ClusterId(u128::from(random()?) << 64 | u128::from(random()?.max(1)));
+        let cluster = self.cluster()?;
         let core = Config {
             incarnation: self.opened.identity.incarnation,
             storage_timeout: config.election_timeout * STORAGE_TIMEOUTS,
@@ -303,10 +304,24 @@ impl Build<'_> {
 
     /// What founders compare; 0 for a node that joins, and for one that has come past its founding.
     fn founding(&self) -> u64 {
-        if self.membership.members.is_empty() || self.opened.snapshot.is_some() {
-            return 0;
+        match &self.opened.snapshot {
+            Some(meta) if store::is_restored(meta) => grpc::restored(hash(&meta.encode())),
+            Some(_) => 0,
+            None if self.membership.members.is_empty() => 0,
+            None => {
+                let founding = founded(&self.opened.recovered).unwrap_or_else(|| self.membership.clone());
+                grpc::founded(hash(&founding.encode()))
+            }
         }
-        hash(&founded(&self.opened.recovered).unwrap_or_else(|| self.membership.clone()))
+    }
+
+    /// The name that the cluster gets if this node is its first leader.
+    fn cluster(&self) -> Result<ClusterId, StartError> {
+        let first = match self.founding() {
+            founding if grpc::is_restored(founding) => founding,
+            _ => random()?,
+        };
+        Ok(ClusterId(u128::from(first) << 64 | u128::from(random()?.max(1))))
     }
 }
 
@@ -378,10 +393,10 @@ fn founded(recovered: &Recovered) -> Option<Membership> {
     Some(Membership::founding(membership.members.iter().map(|(id, member)| (*id, &*member.address))))
 }
 
-/// What two founders compare: FNV-1a over the founding membership.
-fn hash(membership: &Membership) -> u64 {
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    membership.encode().iter().fold(0xcbf2_9ce4_8422_2325, step).max(1)
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 /// From the operating system: names and seeds must not repeat.

@@ -23,6 +23,9 @@ pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
     /// Opens an existing file to read and write.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
 
+    /// Opens an existing file to read only, which may be all that is allowed.
+    fn open_to_read(&self, path: &Path) -> io::Result<Self::File>;
+
     /// Makes a file, or empties an existing one, to read and write. Durable after [`Files::sync_directory`].
     fn create(&self, path: &Path) -> io::Result<Self::File>;
 

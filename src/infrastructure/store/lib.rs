@@ -16,16 +16,20 @@ use std::time::Duration;
 use graft_domain::{Incarnation, Membership, NodeId};
 use graft_services::ports::{Opened, StoreError};
 
+mod backup;
 mod batch;
 mod errors;
 mod files;
 mod identity;
+mod inspection;
 mod open;
 mod os;
 mod preamble;
 mod reader;
 mod record;
+mod recovering;
 mod recovery;
+mod restoring;
 mod segment;
 mod segments;
 mod sending;
@@ -41,8 +45,12 @@ mod wal;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{Backup, verify as verify_backup};
 pub use files::{Files, Locking, StoreFile};
+pub use inspection::{Inspection, inspect};
 pub use os::{OsFile, OsFiles, OsLock};
+pub use recovering::{Successor, recover};
+pub use restoring::{is_restored, restore};
 pub use snapshots::Snapshots;
 pub use wal::Wal;
 

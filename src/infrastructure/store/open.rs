@@ -20,12 +20,11 @@ use super::snapshots::{self, Snapshots};
 use super::state::LogState;
 use super::survey::survey;
 use super::wal::{Progress, Wal};
-use super::{Founding, Store, StoreConfig, identity, snapshot_file};
+use super::{Founding, Store, StoreConfig, identity, restoring, snapshot_file};
 
-const LOCK_NAME: &str = "LOCK";
+pub(super) const LOCK_NAME: &str = "LOCK";
 /// The cluster's name is recorded only once the entry that brings it, or a snapshot that covers it, is in the log.
 const EMPTIED: &str = "the log is empty, but the node has belonged to a cluster: what it held is gone";
-const UNOWNED_SNAPSHOTS: &str = "it is missing, though the directory holds a snapshot";
 
 /// The store's files in a directory.
 #[derive(Debug, Default)]
@@ -46,13 +45,17 @@ pub(super) fn open<F: Files>(
     let lock = Arc::new(lock(&files, directory)?);
     let mut listing = list(&files, directory)?;
     let known = if listing.identity { Some(own_identity(&files, directory, founding)?) } else { None };
-    let survey = survey(&files, &directory.join(snapshots::DIRECTORY))?;
-    let snapshot = survey.newest.as_ref().map(|(meta, _)| meta.clone());
-    let mut identity = match known {
-        Some(identity) => identity,
-        None if snapshot.is_some() => return Err(corrupt(&directory.join(identity::NAME), 0, UNOWNED_SNAPSHOTS)),
-        None => found(&files, directory, founding, config, &mut listing)?,
+    let mut survey = survey(&files, &directory.join(snapshots::DIRECTORY))?;
+    let mut identity = if let Some(identity) = known {
+        identity
+    } else {
+        refuse_unowned(&files, directory, &listing.segments)?;
+        if survey.newest.is_some() || !survey.unfinished.is_empty() {
+            survey = restoring::adopt(&files, directory, survey, founding)?;
+        }
+        found(&files, directory, founding, config, &mut listing)?
     };
+    let snapshot = survey.newest.as_ref().map(|(meta, _)| meta.clone());
 
     // A stop amid forgetting may leave any of the forgotten segments; whether they were, the replay tells.
     let needed = listing.segments.len() - consecutive(&listing.segments);
@@ -102,7 +105,7 @@ fn own_identity<F: Files>(files: &F, directory: &Path, founding: &Founding) -> R
 }
 
 /// Whether log, identity and snapshot are of one life: a log never begins after what the newest snapshot covers.
-fn check_log<F>(
+pub(super) fn check_log<F>(
     directory: &Path,
     identity: &Identity,
     replayed: &Replayed<F>,
@@ -223,9 +226,17 @@ fn list<F: Files>(files: &F, directory: &Path) -> Result<Listing, StoreError> {
 }
 
 /// How many segments at the end of the list have no gap between them.
-fn consecutive(numbers: &[u64]) -> usize {
+pub(super) fn consecutive(numbers: &[u64]) -> usize {
     let gaps = numbers.windows(2).rev().take_while(|pair| pair[1] - pair[0] == 1).count();
     if numbers.is_empty() { 0 } else { gaps + 1 }
+}
+
+/// Refuses a log without an identity, unless it has never held anything: the first opening may have stopped between the two.
+fn refuse_unowned<F: Files>(files: &F, directory: &Path, segments: &[u64]) -> Result<(), StoreError> {
+    if segments.is_empty() || segments == [1] && recovery::replay(files, directory, &[1], None)?.batch == 0 {
+        return Ok(());
+    }
+    Err(corrupt(&directory.join(identity::NAME), 0, "it is missing, though the directory holds a log"))
 }
 
 /// Makes a new log. The identity comes last, so a directory that has one has all the rest.
@@ -236,14 +247,6 @@ fn found<F: Files>(
     config: StoreConfig,
     listing: &mut Listing,
 ) -> Result<Identity, StoreError> {
-    if !listing.segments.is_empty() {
-        // The first opening may have stopped between the two; then the log has never held anything.
-        let path = directory.join(identity::NAME);
-        let missing = || corrupt(&path, 0, "it is missing, though the directory holds a log");
-        if listing.segments != [1] || recovery::replay(files, directory, &[1], None)?.batch > 0 {
-            return Err(missing());
-        }
-    }
     let mut spares = take_spares(files, directory, std::mem::take(&mut listing.spares), &config)?;
     segments::create(files, directory, &config, &mut spares, SegmentHeader::first(founding.mint))?;
     let identity = Identity {
@@ -262,7 +265,7 @@ fn found<F: Files>(
 /// The torn tail is cut off by the file's length, so none of its bytes can ever come back. The last batch is written
 /// again, in place: it may have come from the page cache of a process that was killed before its sync, or whose sync
 /// failed and left pages that the system holds for clean; only after a write of its own does a sync vouch for it.
-fn settle<F: StoreFile>(
+pub(super) fn settle<F: StoreFile>(
     last: LastSegment<F>,
     config: StoreConfig,
     notes: &mut Vec<String>,

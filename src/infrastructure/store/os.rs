@@ -71,6 +71,10 @@ impl Files for OsFiles {
         OpenOptions::new().read(true).write(true).open(path).map(OsFile)
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<OsFile> {
+        OpenOptions::new().read(true).open(path).map(OsFile)
+    }
+
     fn create(&self, path: &Path) -> io::Result<OsFile> {
         OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).map(OsFile)
     }

@@ -33,7 +33,7 @@ pub(super) struct SnapshotReader<S> {
 impl<S: StoreFile> SnapshotReader<S> {
     /// Reads header and end, so that a file that is cut off is refused before any of it is used.
     pub(super) fn open<F: Files<File = S>>(files: &F, path: &Path) -> Result<Self, Unreadable> {
-        let file = files.open(path)?;
+        let file = files.open_to_read(path)?;
         let length = file.length()?;
         let header = Header::read(&file, length)?;
         let end = End::read(&file, &header, length)?;

@@ -124,7 +124,9 @@ impl Clerk {
                 self.learn(link, view);
                 self.end(id, answer);
             }
-            Answer::WhatIf(_) | Answer::Outcome(Outcome::Compared { .. }) => self.end(id, answer),
+            Answer::WhatIf(_) | Answer::SnapshotPart(_) | Answer::Outcome(Outcome::Compared { .. }) => {
+                self.end(id, answer);
+            }
             Answer::Outcome(Outcome::Refused(refusal)) => self.call_refused(link, id, refusal),
             Answer::Outcome(Outcome::Unknown { why, slot }) => match repeat {
                 Repeat::InSlot => {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use graft_domain::EntryId;
 
-use crate::api::View;
+use crate::api::{SnapshotPart, View};
 use crate::change::{Ask, Change};
 use crate::commands::Slot;
 use crate::error::{Outcome, Refusal};
@@ -27,7 +28,11 @@ pub enum Demand {
         ttl: Option<Duration>,
     },
     Ask(Ask),
-    Snapshot,
+    Snapshot {
+        current: bool,
+    },
+    /// Bytes of a member's newest snapshot, and which.
+    SnapshotPart(Option<(EntryId, u64)>),
     Verify,
     View,
     WhatIf(Change),
@@ -41,6 +46,7 @@ pub enum Answer {
     Outcome(Outcome),
     View(Box<View>),
     WhatIf(WhatIf),
+    SnapshotPart(SnapshotPart),
     /// It may have been done: the member failed over it, or somebody in between.
     Unclear(String),
 }
@@ -73,7 +79,8 @@ impl Demand {
             | Self::Query { .. }
             | Self::View
             | Self::WhatIf(_)
-            | Self::Snapshot
+            | Self::Snapshot { .. }
+            | Self::SnapshotPart(_)
             | Self::Verify => Repeat::Free,
             Self::Ask(_) | Self::Shutdown => Repeat::Never,
         }
@@ -84,7 +91,8 @@ impl Demand {
         match self {
             Self::Execute { .. } | Self::OpenSession { .. } | Self::Ask(_) | Self::Verify => true,
             Self::Query { read, .. } => !matches!(read.consistency, Consistency::Stale { .. }),
-            Self::Snapshot | Self::View | Self::WhatIf(_) | Self::Shutdown => false,
+            Self::Snapshot { current } => *current,
+            Self::SnapshotPart(_) | Self::View | Self::WhatIf(_) | Self::Shutdown => false,
         }
     }
 
@@ -93,8 +101,11 @@ impl Demand {
         match answer {
             Answer::View(_) => *self == Self::View,
             Answer::WhatIf(_) => matches!(self, Self::WhatIf(_)),
+            Answer::SnapshotPart(_) => matches!(self, Self::SnapshotPart(_)),
             Answer::Outcome(Outcome::Compared { .. }) => *self == Self::Verify,
-            Answer::Outcome(Outcome::Done { .. }) => !matches!(self, Self::View | Self::WhatIf(_) | Self::Verify),
+            Answer::Outcome(Outcome::Done { .. }) => {
+                !matches!(self, Self::View | Self::WhatIf(_) | Self::SnapshotPart(_) | Self::Verify)
+            }
             Answer::Outcome(Outcome::Refused(_) | Outcome::Unknown { .. }) | Answer::Unclear(_) => true,
         }
     }

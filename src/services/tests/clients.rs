@@ -102,7 +102,12 @@ impl World {
     }
 
     pub(crate) fn take_snapshot(&mut self, n: usize, timeout_ms: u64) -> RequestId {
-        self.asked(n, timeout_ms, What::Ask, |request, deadline| Event::Snapshot { request, deadline })
+        self.asked(n, timeout_ms, What::Ask, |request, deadline| Event::Snapshot { request, current: false, deadline })
+    }
+
+    /// One that covers everything that had returned to anybody.
+    pub(crate) fn take_current_snapshot(&mut self, n: usize, timeout_ms: u64) -> RequestId {
+        self.asked(n, timeout_ms, What::Ask, |request, deadline| Event::Snapshot { request, current: true, deadline })
     }
 
     pub(crate) fn answer(&self, request: RequestId) -> Option<&Outcome> {

@@ -112,6 +112,29 @@ fn one_that_is_asked_for_has_what_was_done_before() {
 }
 
 #[test]
+fn a_current_one_has_what_was_committed_anywhere_or_is_not_taken() {
+    let mut world = world(3, 1 << 30, 1_000_000);
+    world.run(2_000);
+    execute(&mut world, 3, "c");
+    let behind = (1..=3).find(|n| world.core(*n).leader() != Some(id(*n))).expect("a follower");
+    world.isolate(behind);
+    execute(&mut world, 3, "d");
+    let committed = (1..=3).map(|n| world.core(n).commit()).max().expect("some");
+    assert!(world.core(behind).commit() < committed, "it has heard of nothing");
+    let stale = world.take_snapshot(behind, 5_000);
+    let late = world.take_current_snapshot(behind, 500);
+    let current = world.take_current_snapshot(behind, 60_000);
+    world.run(1_000);
+    world.assert_done(stale);
+    assert!(matches!(world.answer(late), Some(Outcome::Refused(Refusal::Timeout))), "{:?}", world.answer(late));
+    assert_eq!(world.answer(current), None, "nobody has confirmed it");
+    world.mend();
+    world.run(5_000);
+    let Some(Outcome::Done { index, .. }) = world.answer(current) else { panic!("{:?}", world.answer(current)) };
+    assert!(*index >= committed, "{index} of {committed}");
+}
+
+#[test]
 fn one_that_became_due_while_another_was_written_is_taken_afterwards() {
     for (bytes, entries) in [(1 << 30, 10), (500, 1_000_000)] {
         let mut world = world(1, bytes, entries);
@@ -136,7 +159,7 @@ fn one_that_fails_is_told_and_tried_again_later_and_later() {
     assert!(world.replica(1).why().contains(&"the last snapshot failed: the disk is full".to_owned()));
     let asked = world.take_snapshot(1, 5_000);
     world.run(10);
-    assert_eq!(world.refusal(asked), "the disk is full");
+    assert_eq!(world.refusal(asked), "no snapshot was taken: the disk is full");
     let failures = |world: &World| phases(world, 1).iter().filter(|phase| **phase == "failed").count();
     let before = failures(&world);
     world.run(60_000);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use graft_domain::Index;
+use graft_domain::{EntryId, Index};
+use graft_services::api::SnapshotPart;
 use graft_services::change::Ask;
 use graft_services::client::{Answer, Demand};
 use graft_services::error::Outcome;
@@ -57,7 +58,18 @@ async fn call(channel: &Channel, demand: Demand, timeout: Duration) -> Result<Re
             let request = wire::TransferLeadershipRequest { to };
             done(admin.transfer_leadership(with(request, timeout)).await?.into_inner().index)
         }
-        Demand::Snapshot => done(admin.snapshot(with(wire::SnapshotRequest {}, timeout)).await?.into_inner().index),
+        Demand::Snapshot { current } => {
+            done(admin.snapshot(with(wire::SnapshotRequest { current }, timeout)).await?.into_inner().index)
+        }
+        Demand::SnapshotPart(from) => {
+            let (last, offset) = from.unwrap_or_default();
+            let (last_term, last_index) = (last.term.0, last.index.0);
+            let request = wire::ReadSnapshotRequest { last_term, last_index, offset };
+            let wire::ReadSnapshotResponse { last_term, last_index, length, offset, data } =
+                admin.read_snapshot(with(request, timeout)).await?.into_inner();
+            let last = EntryId::new(last_term, last_index);
+            Ok(Answer::SnapshotPart(SnapshotPart { last, total: length, offset, data }))
+        }
         Demand::Verify => {
             let said = admin.verify(with(wire::VerifyRequest {}, timeout)).await?.into_inner();
             decode_compared(said).map(Answer::Outcome)

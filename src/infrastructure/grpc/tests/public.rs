@@ -144,7 +144,7 @@ fn operators_are_answered() {
         assert_eq!(toy.state().asks, expected);
         let outlook = soon(admin.what_if(convert_ask::encode_change(Change::Cancel, None))).await.unwrap();
         assert_eq!(outlook.refused.as_deref(), Some("nothing is under way"));
-        assert_eq!(soon(admin.snapshot(wire::SnapshotRequest {})).await.unwrap().index, 0);
+        assert_eq!(soon(admin.snapshot(wire::SnapshotRequest { current: false })).await.unwrap().index, 0);
         assert_eq!(soon(admin.verify(wire::VerifyRequest {})).await.unwrap().digests.len(), 2);
         soon(admin.shutdown(wire::ShutdownRequest::default())).await.unwrap();
         assert_eq!(toy.state().stopped, Some(Duration::from_secs(5)));

@@ -9,8 +9,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use graft_domain::{ClusterId, Incarnation, Index, NodeId, Target, Term};
-use graft_services::api::{Api, Call, Caller, Cursor, Happening, News, Reader, Taken, Then, View, Wake, Watch};
+use graft_domain::{ClusterId, EntryId, Incarnation, Index, NodeId, Target, Term};
+use graft_services::api::{
+    Api, Call, Caller, Cursor, Happening, News, Reader, SnapshotPart, Taken, Then, View, Wake, Watch,
+};
 use graft_services::change::{Ask, Change};
 use graft_services::commands::Slot;
 use graft_services::error::{Outcome, Refusal};
@@ -233,9 +235,17 @@ impl Api for Toy {
         caller.sink.complete(caller.token, outcome);
     }
 
-    fn snapshot(&self, caller: Caller, _timeout: Duration) {
+    fn snapshot(&self, _current: bool, caller: Caller, _timeout: Duration) {
         let index = Index(self.state().log.len() as u64);
         caller.sink.complete(caller.token, done(index, Bytes::new()));
+    }
+
+    /// The log, two bytes at a time.
+    fn read_snapshot(&self, from: Option<(EntryId, u64)>, then: Then<SnapshotPart>) {
+        let whole = self.state().log.concat();
+        let (last, offset) = from.unwrap_or((EntryId::new(1, 7), 0));
+        let data = whole.iter().skip(usize::try_from(offset).unwrap()).take(2).copied().collect();
+        then(Ok(SnapshotPart { last, total: Some(whole.len() as u64), offset, data }));
     }
 
     fn verify(&self, caller: Caller, _timeout: Duration) {

@@ -1,7 +1,7 @@
 //! Who is told how a call ended.
 
 use graft_services::WhatIf;
-use graft_services::api::{Caller, Then, View};
+use graft_services::api::{Caller, SnapshotPart, Then, View};
 use graft_services::client::Answer;
 use graft_services::error::{Outcome, Refusal};
 
@@ -13,6 +13,7 @@ enum Whom {
     Caller(Caller),
     View(Then<View>),
     WhatIf(Then<WhatIf>),
+    SnapshotPart(Then<SnapshotPart>),
 }
 
 impl To {
@@ -26,6 +27,10 @@ impl To {
 
     pub(super) fn what_if(then: Then<WhatIf>) -> Self {
         Self(Some(Whom::WhatIf(then)))
+    }
+
+    pub(super) fn snapshot_part(then: Then<SnapshotPart>) -> Self {
+        Self(Some(Whom::SnapshotPart(then)))
     }
 
     pub(super) fn nobody() -> Self {
@@ -63,6 +68,10 @@ impl Whom {
                 Answer::WhatIf(outlook) => Ok(outlook),
                 other => Err(refusal_of(other)),
             }),
+            Self::SnapshotPart(then) => then(match answer {
+                Answer::SnapshotPart(part) => Ok(part),
+                other => Err(refusal_of(other)),
+            }),
         }
     }
 }
@@ -71,7 +80,9 @@ fn outcome_of(answer: Answer) -> Outcome {
     match answer {
         Answer::Outcome(outcome) => outcome,
         Answer::Unclear(why) => Outcome::unknown(why),
-        Answer::View(_) | Answer::WhatIf(_) => Outcome::unknown("the member answered another question"),
+        Answer::View(_) | Answer::WhatIf(_) | Answer::SnapshotPart(_) => {
+            Outcome::unknown("the member answered another question")
+        }
     }
 }
 

@@ -357,6 +357,10 @@ impl Files for Disk {
         Ok(DiskFile { disk: self.clone(), inode })
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<DiskFile> {
+        self.open(path)
+    }
+
     fn create(&self, path: &Path) -> io::Result<DiskFile> {
         let mut inode = 0;
         self.last_change(|state| {

@@ -261,7 +261,7 @@ fn a_directory_that_lost_its_identity_or_its_log() {
     let scene = scene(10);
     let disk = scene.disk.copy();
     disk.put("identity", None);
-    refused(&disk, "identity", "though the directory holds a snapshot");
+    refused(&disk, "identity", "though the directory holds a log");
     // The log's only segment without any of its batches, in a cluster that is known.
     let disk = Disk::new();
     let (mut store, _) = open_well(&disk);
