@@ -102,24 +102,28 @@ impl RaftCore {
 
     /// Whether a candidate's log may lead this one (thesis §3.6.1).
     ///
-    /// A node whose log is empty has no memory of what it may have acknowledged: it helps to found a cluster, and to elect
-    /// in one only after a leader has given it the log as far as it was committed then. The recipient's own membership plays
-    /// no part.
+    /// A node without memory of what it may have acknowledged helps to found a cluster, and to elect in one only after a leader
+    /// has given it the log as far as it was committed then. The recipient's own membership plays no part.
     fn is_up_to_date(&self, request: &VoteRequest) -> bool {
-        let last = self.log.last();
-        let forgetful = if last == EntryId::ZERO { request.commit > Index::ZERO } else { self.may_have_forgotten() };
-        request.last >= last && !forgetful
+        let forgetful =
+            if self.is_blank() { request.commit > self.log.base().index } else { self.may_have_forgotten() };
+        request.last >= self.log.last() && !forgetful
     }
 
-    /// Whether the log was empty and is not refilled yet as far as was committed when that began: this node may have
+    /// Whether it has nothing but what a cluster is founded with: an empty log, or a backup that it was restored from.
+    fn is_blank(&self) -> bool {
+        self.log.last() == EntryId::ZERO || self.membership().cluster == ClusterId::UNKNOWN
+    }
+
+    /// Whether the log was blank and is not refilled yet as far as was committed when that began: this node may have
     /// acknowledged what it lacks, and elects nobody.
     pub fn may_have_forgotten(&self) -> bool {
         self.log.last().index < self.memory_from
     }
 
-    /// A leader fills an empty log: what it knows to be committed this node may have acknowledged and lost.
+    /// A leader fills a blank log: what it knows to be committed this node may have acknowledged and lost.
     pub(crate) fn mind_the_gap(&mut self, commit: Index) {
-        if self.log.last() == EntryId::ZERO {
+        if self.is_blank() {
             self.memory_from = self.memory_from.max(commit);
         }
     }

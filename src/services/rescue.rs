@@ -15,8 +15,9 @@ pub struct Remains {
     pub last: EntryId,
     /// So far it is known to be committed.
     pub commit: Index,
-    /// In force at the end of the log.
-    pub membership: Arc<Membership>,
+    /// In force from there to the end of the log, one after the other; none if the log is empty. The last may have been rolled
+    /// back by the others.
+    pub memberships: Vec<Arc<Membership>>,
 }
 
 /// What to do with them.
@@ -29,7 +30,7 @@ pub struct Verdict {
     /// Whether these members can go on by themselves: they only have to be started.
     pub is_quorum: bool,
     /// Whether every command that was acknowledged is in the best one, if the membership did not change after what these
-    /// directories know: no majority of voters is missing (thesis §3.6.1, leader completeness).
+    /// directories know: no majority is missing, of whichever membership was in force (thesis §3.6.1, leader completeness).
     pub is_complete: bool,
 }
 
@@ -44,8 +45,12 @@ pub fn judge(remains: &[Remains]) -> Result<Verdict, String> {
     let best =
         (0..remains.len()).max_by_key(|at| (remains[*at].last.term, remains[*at].last.index, remains[*at].commit));
     let Some(best) = best else { return Err("no data directory was given".to_owned()) };
-    let cluster = remains[best].cluster;
-    if let Some(other) = remains.iter().find(|other| other.cluster != cluster) {
+    let Remains { cluster, memberships, .. } = &remains[best];
+    let Some(membership) = memberships.last() else {
+        return Err("their logs are empty: there is nothing to go on with".to_owned());
+    };
+    let is_strange = |other: &&Remains| other.cluster != *cluster && other.cluster != ClusterId::UNKNOWN;
+    if let Some(other) = remains.iter().find(is_strange) {
         return Err(format!(
             "they are not of one cluster: {} belongs to {cluster}, and {} to {}",
             remains[best].id, other.id, other.cluster
@@ -55,19 +60,18 @@ pub fn judge(remains: &[Remains]) -> Result<Verdict, String> {
     if let Some(twice) = remains.iter().find(|one| !seen.insert(one.id)) {
         return Err(format!("two of the directories are of {}: give the one that it used last", twice.id));
     }
-    let membership = &remains[best].membership;
-    let survives = |id: &NodeId| {
-        remains.iter().any(|one| {
-            let recorded = membership.members.get(id).map_or(Incarnation::UNKNOWN, |member| member.incarnation);
-            one.id == *id && (recorded == Incarnation::UNKNOWN || recorded == one.incarnation)
-        })
+    let survives = |membership: &Membership, id: &NodeId| {
+        let recorded = membership.members.get(id).map_or(Incarnation::UNKNOWN, |member| member.incarnation);
+        let is_it = |one: &Remains| one.id == *id && (recorded == Incarnation::UNKNOWN || recorded == one.incarnation);
+        remains.iter().any(is_it)
     };
     let voters: BTreeSet<NodeId> = membership.voters().chain(membership.outgoing()).collect();
+    let is_complete = |membership: &Arc<Membership>| !membership.is_quorum(|id| !survives(membership, id));
     Ok(Verdict {
         best,
-        missing: voters.into_iter().filter(|id| !survives(id)).collect(),
-        is_quorum: membership.is_quorum(survives),
-        is_complete: !membership.is_quorum(|id| !survives(id)),
+        missing: voters.into_iter().filter(|id| !survives(membership, id)).collect(),
+        is_quorum: membership.is_quorum(|id| survives(membership, id)),
+        is_complete: memberships.iter().all(is_complete),
     })
 }
 
@@ -95,7 +99,7 @@ mod tests {
             cluster: membership.cluster,
             last: EntryId::new(last.0, last.1),
             commit: Index::ZERO,
-            membership: Arc::clone(membership),
+            memberships: vec![Arc::clone(membership)],
         }
     }
 
@@ -111,6 +115,27 @@ mod tests {
         let four = cluster(4);
         let verdict = judge(&[remains(1, (1, 1), &four), remains(2, (1, 2), &four)]).expect("they fit");
         assert!(!verdict.is_quorum && verdict.is_complete, "two of four decide nothing without these two");
+    }
+
+    /// a appended {a b c d} and was cut off with d, where it reached nobody else; b and c went on as a majority of {a b c}.
+    #[test]
+    fn a_membership_that_may_have_been_rolled_back_proves_nothing() {
+        let (three, four) = (cluster(3), cluster(4));
+        let both =
+            |n| Remains { memberships: vec![Arc::clone(&three), Arc::clone(&four)], ..remains(n, (5, 9), &four) };
+        let verdict = judge(&[both(1), both(4)]).expect("they fit");
+        assert_eq!(verdict.missing, [id(2), id(3)]);
+        assert!(!verdict.is_quorum && !verdict.is_complete);
+    }
+
+    #[test]
+    fn a_founder_that_has_nothing_yet_is_no_missing_voter() {
+        let three = cluster(3);
+        let blank = Remains { cluster: ClusterId::UNKNOWN, memberships: Vec::new(), ..remains(2, (0, 0), &three) };
+        let verdict = judge(&[remains(1, (1, 3), &three), blank.clone()]).expect("they fit");
+        assert_eq!(verdict.missing, [id(3)]);
+        assert!(verdict.is_quorum);
+        assert!(judge(&[blank]).is_err_and(|why| why.contains("logs are empty")));
     }
 
     #[test]

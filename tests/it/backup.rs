@@ -124,7 +124,6 @@ fn three_members_begin_with_the_same_backup_and_nobody_with_another_state_joins_
     let restart = |node: Node, config: &NodeConfig| {
         let taken = answer(|caller| node.snapshot(true, caller, PATIENCE));
         assert!(index(&taken) > 0 && node.stop(PATIENCE));
-        drop(node);
         start(config)
     };
     let one = restart(one, &configs[0]);
@@ -171,16 +170,35 @@ fn what_is_no_backup_is_refused_and_leaves_nothing() {
         let error = offline::restore(&at(name), &target).unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{name}: {error:?}");
         // Nobody founds an empty cluster in its place.
-        if target.join("snapshots").is_dir() && std::fs::read_dir(target.join("snapshots")).unwrap().next().is_some() {
+        if target.join("snapshots").is_dir() {
             let config = NodeConfig::new(id(0), "127.0.0.1:0", &target);
             let error = Node::start(&config, Box::new(Lines::default())).unwrap_err();
-            assert!(error.to_string().contains("restore into it was not finished"), "{error}");
+            assert!(error.to_string().contains("was not finished"), "{error}");
         }
         // A good one may take its place.
         offline::restore(&at("good"), &target).unwrap();
     }
     let outcome = backup(&client(&source), &at("no/such/place"));
     assert!(matches!(outcome, Outcome::Refused(Refusal::Snapshot(_))), "{outcome:?}");
+}
+
+#[test]
+fn of_backups_to_the_same_place_one_is_made_and_good() {
+    let cluster = Cluster::new(1);
+    execute(cluster.node(0), &"x".repeat(100_000));
+    let directory = tempfile::tempdir().unwrap();
+    let client = client(&cluster);
+    for round in 0..5 {
+        let path = directory.path().join(format!("{round}"));
+        let made: Vec<Outcome> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(|| backup(&client, &path))).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        let done = made.iter().filter(|outcome| matches!(outcome, Outcome::Done { .. })).count();
+        assert_eq!(done, 1, "{made:?}");
+        offline::verify_backup(&path).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 5, "and nothing else is left");
 }
 
 #[test]

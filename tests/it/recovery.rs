@@ -136,7 +136,6 @@ fn new_members_get_all_of_it_and_take_no_membership_of_the_lost_cluster_for_thei
     assert_eq!(joiner.status().cluster, recovered.cluster);
     // It knows so after a restart, too.
     assert!(joiner.stop(PATIENCE));
-    drop(joiner);
     assert_eq!(inspect(&target.path().join("n8")).unwrap().identity.cluster, recovered.cluster);
 }
 

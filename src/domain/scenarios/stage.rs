@@ -130,14 +130,19 @@ impl Stage {
         config
     }
 
-    /// `log n1 [snapshot 1/4] 1 1 4 [commit 2] [term 7] [vote n2]`: the terms of its entries, from index 1 or after the snapshot.
+    /// `log n1 [snapshot 1/4] 1 1 4 [commit 2] [term 7] [vote n2]`: the terms of its entries, from index 1 or after the snapshot,
+    /// which founders may begin with: `restored 1/4`.
     /// An entry of term 4 at index 3 says `d3`, so that logs can be told apart by eye.
     fn log(&mut self, words: &mut Words<'_>) {
         let id = words.id();
         let mut disk = Disk { membership: Arc::clone(&self.membership), commit: Index(1), ..Disk::default() };
-        if words.take("snapshot") {
+        let is_restored = words.take("restored");
+        if is_restored || words.take("snapshot") {
             disk.snapshot = entry_id(words.word());
             disk.base = disk.snapshot;
+        }
+        if is_restored {
+            disk.membership = Arc::clone(&self.founding);
         }
         let mut index = disk.snapshot.index;
         while let Some(word) = words.next() {

@@ -41,7 +41,8 @@ pub(crate) struct Front {
     pub(crate) standing: Arc<Standing>,
     pub(crate) events: Arc<Events>,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) files: Arc<dyn SnapshotFiles>,
+    /// They hold the directory's lock, which is free once the node has stopped.
+    pub(crate) files: Weak<dyn SnapshotFiles>,
     /// The transport holds this, and is one of the parts that it takes down.
     pub(crate) ending: Weak<Ending>,
 }
@@ -140,7 +141,7 @@ impl Api for Front {
     }
 
     fn read_snapshot(&self, from: Option<(EntryId, u64)>, then: Then<SnapshotPart>) {
-        then(part(&*self.files, from));
+        then(self.files.upgrade().ok_or(Refusal::Stopped).and_then(|files| part(&*files, from)));
     }
 
     fn verify(&self, caller: Caller, timeout: Duration) {

@@ -16,7 +16,7 @@ use crate::infrastructure::store;
 
 pub use crate::infrastructure::store::{Inspection, inspect, restore, verify_backup};
 
-/// Why it was not done. Nothing was changed.
+/// Why it was not done. What is left of a directory that was begun is refused by whoever opens it, and is made anew.
 #[derive(Debug)]
 pub enum OfflineError {
     Store(StoreError),
@@ -77,7 +77,8 @@ impl Wreck {
         let id = id.map_or(Ok(best.remains.id), |id| {
             NodeId::new(id).map_err(|bad| OfflineError::Refused(format!("{id:?} is no id: {bad}")))
         })?;
-        let known = best.remains.membership.members.get(&best.remains.id).map(|member| member.address.to_string());
+        let member = best.remains.memberships.last().and_then(|membership| membership.members.get(&best.remains.id));
+        let known = member.map(|member| member.address.to_string());
         let missing = || OfflineError::Refused(format!("the log does not tell the address of {id}: give one"));
         let address = address.map(str::to_owned).or(known).ok_or_else(missing)?;
         if !grpc::is_address(&address) {
@@ -97,23 +98,16 @@ impl Wreck {
 impl Survivor {
     fn look(directory: &Path) -> Result<Self, OfflineError> {
         let found = inspect(directory)?;
-        let Some(membership) = found.membership().cloned() else {
-            let path = directory.display();
-            return Err(OfflineError::Refused(format!(
-                "{path}: its log is empty: it never belonged to a cluster that decided anything. Leave it out"
-            )));
-        };
+        let memberships: Vec<_> = found.memberships().cloned().collect();
+        let named = memberships.last().map_or(ClusterId::UNKNOWN, |membership| membership.cluster);
+        let known = found.identity.cluster;
         let remains = Remains {
             id: found.identity.id,
             incarnation: found.identity.incarnation,
-            cluster: if found.identity.cluster == ClusterId::UNKNOWN {
-                membership.cluster
-            } else {
-                found.identity.cluster
-            },
+            cluster: if known == ClusterId::UNKNOWN { named } else { known },
             last: found.last,
             commit: found.commit,
-            membership,
+            memberships,
         };
         Ok(Self { directory: directory.to_owned(), remains, found })
     }

@@ -73,6 +73,7 @@ impl Node {
         let (writer, snapshot_jobs) = channel();
         let dead = Arc::new(AtomicBool::new(false));
         let hub = Arc::new(Hub::default());
+        let seal = snapshots.seal();
         let snapshots: Arc<dyn SnapshotFiles> = snapshots;
         let writing = SnapshotWork {
             jobs: snapshot_jobs,
@@ -104,6 +105,7 @@ impl Node {
             address,
             membership,
             opened,
+            seal,
             applied,
             wal,
             snapshots,
@@ -124,6 +126,8 @@ struct Build<'a> {
     address: String,
     membership: Membership,
     opened: Arc<Opened>,
+    /// Of the newest snapshot: bytes of state, and their checksum.
+    seal: Option<(u64, u32)>,
     applied: Index,
     wal: Wal,
     snapshots: Arc<dyn SnapshotFiles>,
@@ -230,7 +234,7 @@ impl Build<'_> {
             standing: Arc::new(Standing::new(replica.status())),
             events: Arc::default(),
             hub: Arc::clone(&self.hub),
-            files: Arc::clone(&self.snapshots),
+            files: Arc::downgrade(&self.snapshots),
             ending: Arc::downgrade(ending),
         }
     }
@@ -305,7 +309,11 @@ impl Build<'_> {
     /// What founders compare; 0 for a node that joins, and for one that has come past its founding.
     fn founding(&self) -> u64 {
         match &self.opened.snapshot {
-            Some(meta) if store::is_restored(meta) => grpc::restored(hash(&meta.encode())),
+            Some(meta) if store::is_restored(meta) => {
+                let (bytes, checksum) = self.seal.unwrap_or_default();
+                let state = [&meta.encode()[..], &bytes.to_le_bytes(), &checksum.to_le_bytes()].concat();
+                grpc::restored(hash(&state))
+            }
             Some(_) => 0,
             None if self.membership.members.is_empty() => 0,
             None => {

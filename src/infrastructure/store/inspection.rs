@@ -1,5 +1,7 @@
-//! What a data directory holds, told without changing anything. Nobody may have it open meanwhile.
+//! What a data directory holds, told without changing its log or its snapshots. Nobody may have it open meanwhile.
 
+use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +11,7 @@ use graft_services::snapshot_meta::SnapshotMeta;
 
 use super::errors::{REPLACE, io_error, refused};
 use super::files::{Files, Locking};
-use super::os::{OsFiles, OsLock};
+use super::os::OsFiles;
 use super::recovery::{self, Tail};
 use super::snapshot_reader::SnapshotReader;
 use super::survey::survey;
@@ -33,7 +35,7 @@ pub struct Inspection {
     pub segments: Vec<(String, u64)>,
     /// Bytes after the last batch, of a write that was not finished.
     pub is_torn: bool,
-    _lock: OsLock,
+    _lock: Option<Box<dyn fmt::Debug + Send + Sync>>,
 }
 
 /// Reads all of the log in `directory`, and the head and the end of its newest snapshot.
@@ -42,25 +44,34 @@ pub struct Inspection {
 /// [`StoreError::Locked`] while a node runs in it, [`StoreError::Corrupt`] and [`StoreError::NewerFormat`] if it cannot be
 /// vouched for, [`StoreError::Io`] if it is no data directory, or as the operating system has it.
 pub fn inspect(directory: &Path) -> Result<Inspection, StoreError> {
-    let files = OsFiles;
-    let names = files.list(directory).map_err(|e| io_error(directory, &e))?;
+    inspect_in(&OsFiles, directory)
+}
+
+pub(super) fn inspect_in<F: Files>(files: &F, directory: &Path) -> Result<Inspection, StoreError> {
     let inside = directory.join(snapshots::DIRECTORY);
-    if !names.iter().any(|name| name == identity::NAME) {
+    let listing = || files.list(directory).map_err(|e| io_error(directory, &e));
+    if !listing()?.iter().any(|name| name == identity::NAME) {
         let what =
             "it is no data directory: it has no file named `identity`. A restored one has none before its first start";
         return Err(refused(directory, what));
     }
     let path = directory.join(open::LOCK_NAME);
-    let lock = match files.lock(&path).map_err(|e| io_error(&path, &e))? {
-        Locking::Held(lock) => lock,
-        Locking::Taken { pid } => return Err(StoreError::Locked { path: directory.display().to_string(), pid }),
+    let lock = match files.lock(&path) {
+        Ok(Locking::Held(lock)) => Some(Box::new(lock) as Box<dyn fmt::Debug + Send + Sync>),
+        Ok(Locking::Taken { pid }) => {
+            return Err(StoreError::Locked { path: directory.display().to_string(), pid });
+        }
+        // Nobody can write there.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => None,
+        Err(error) => return Err(io_error(&path, &error)),
     };
-    let identity = identity::read(&files, directory)?;
+    let names = listing()?;
+    let identity = identity::read(files, directory)?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number_of(name)).collect();
     numbers.sort_unstable();
     let numbers = &numbers[numbers.len() - open::consecutive(&numbers)..];
-    let survey = survey(&files, &inside)?;
-    let replayed = recovery::replay(&files, directory, numbers, Some(identity.incarnation))?;
+    let survey = survey(files, &inside)?;
+    let replayed = recovery::replay(files, directory, numbers, Some(identity.incarnation))?;
     open::check_log(directory, &identity, &replayed, survey.newest.as_ref().map(|(meta, _)| meta))?;
     let mut entries: Vec<Entry> = replayed.entries.into();
     let mut last = replayed.state.last;
@@ -96,11 +107,19 @@ pub fn inspect(directory: &Path) -> Result<Inspection, StoreError> {
 impl Inspection {
     /// The membership in force at the end of the log; none if it says nothing of one.
     pub fn membership(&self) -> Option<&Arc<Membership>> {
-        let in_log = self.entries.iter().rev().find_map(|entry| match &entry.payload {
-            Payload::Membership(membership) => Some(membership),
+        self.memberships().last()
+    }
+
+    /// That in force where the log is known to be committed, and all after it; none if it says nothing of one.
+    pub fn memberships(&self) -> impl Iterator<Item = &Arc<Membership>> {
+        let in_log = self.entries.iter().filter_map(|entry| match &entry.payload {
+            Payload::Membership(membership) => Some((entry.index, membership)),
             _ => None,
         });
-        in_log.or_else(|| self.snapshot.as_ref().map(|(meta, _)| &meta.membership))
+        let first = self.snapshot.as_ref().map(|(meta, _)| (meta.last.index, &meta.membership));
+        let all: Vec<_> = first.into_iter().chain(in_log).collect();
+        let certain = all.iter().rposition(|(index, _)| *index <= self.commit).unwrap_or_default();
+        all.into_iter().skip(certain).map(|(_, membership)| membership)
     }
 
     /// Reads all of the snapshot, which was only looked at.

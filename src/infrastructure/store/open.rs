@@ -50,7 +50,7 @@ pub(super) fn open<F: Files>(
         identity
     } else {
         refuse_unowned(&files, directory, &listing.segments)?;
-        if survey.newest.is_some() || !survey.unfinished.is_empty() {
+        if survey.is_there {
             survey = restoring::adopt(&files, directory, survey, founding)?;
         }
         found(&files, directory, founding, config, &mut listing)?

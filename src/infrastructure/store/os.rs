@@ -2,7 +2,8 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::files::{Files, Locking, StoreFile};
 
@@ -22,6 +23,34 @@ impl Drop for OsLock {
     fn drop(&mut self) {
         // Closing it is what is left otherwise.
         let _ = self.0.unlock();
+    }
+}
+
+impl OsFiles {
+    /// Makes a file in the same directory under a name that nobody else has.
+    pub(super) fn create_beside(path: &Path) -> io::Result<(PathBuf, OsFile)> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(format!(".{}-{}.part", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
+            let beside = path.with_file_name(name);
+            match OpenOptions::new().read(true).write(true).create_new(true).open(&beside) {
+                // Of a process that had this number before.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => return opened.map(|file| (beside, OsFile(file))),
+            }
+        }
+    }
+
+    /// Gives a file another name, which nothing may have: [`io::ErrorKind::AlreadyExists`] otherwise.
+    pub(super) fn publish(from: &Path, to: &Path) -> io::Result<()> {
+        match fs::hard_link(from, to) {
+            Ok(()) => fs::remove_file(from),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // Not every file system can: then somebody else may take the name between the two.
+            Err(_) if !to.try_exists()? => fs::rename(from, to),
+            Err(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        }
     }
 }
 
@@ -68,7 +97,16 @@ impl Files for OsFiles {
     }
 
     fn open(&self, path: &Path) -> io::Result<OsFile> {
-        OpenOptions::new().read(true).write(true).open(path).map(OsFile)
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        match opened {
+            // It can be looked into all the same; whoever writes is told then.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) =>
+            {
+                self.open_to_read(path).map_err(|_| error)
+            }
+            opened => opened.map(OsFile),
+        }
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<OsFile> {

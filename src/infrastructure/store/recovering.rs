@@ -44,16 +44,25 @@ pub struct Successor {
 /// [`StoreError::Corrupt`] if the snapshot in `source` is damaged, [`StoreError::Locked`] if somebody uses `target`,
 /// [`StoreError::Full`] and [`StoreError::Io`] as the operating system has it, or if something is in `target`.
 pub fn recover(source: &Path, found: &Inspection, target: &Path, successor: &Successor) -> Result<EntryId, StoreError> {
-    let files = OsFiles;
-    let lock = Arc::new(restoring::empty(&files, target)?);
+    recover_in(&OsFiles, source, found, target, successor)
+}
+
+pub(super) fn recover_in<F: Files>(
+    files: &F,
+    source: &Path,
+    found: &Inspection,
+    target: &Path,
+    successor: &Successor,
+) -> Result<EntryId, StoreError> {
+    let lock = Arc::new(restoring::empty(files, target)?);
     let membership = Arc::new(alone(successor));
     let inside = target.join(snapshots::DIRECTORY);
     files.make_directory(&inside).map_err(|e| full_or_io(&inside, &e))?;
     if let Some((meta, _)) = &found.snapshot {
         let path = source.join(snapshots::DIRECTORY).join(snapshot_file::name(meta.last));
-        let reader = SnapshotReader::open(&files, &path).map_err(|bad| bad.into_error(&path, REPLACE))?;
+        let reader = SnapshotReader::open(files, &path).map_err(|bad| bad.into_error(&path, REPLACE))?;
         let ours = SnapshotMeta { membership: Arc::clone(&membership), ..meta.clone() };
-        restoring::rewrite(&files, reader, &path, &inside, &ours, REPLACE)?;
+        restoring::rewrite(files, reader, &path, &inside, &ours, REPLACE)?;
     }
     let identity = Identity {
         id: successor.id,
@@ -61,7 +70,7 @@ pub fn recover(source: &Path, found: &Inspection, target: &Path, successor: &Suc
         cluster: successor.cluster,
         promise: successor.promise,
     };
-    let mut wal = log(target, identity, lock)?;
+    let mut wal = log(files, target, identity, lock)?;
     if let Some((meta, _)) = &found.snapshot {
         wal.compact(meta.last)?;
     }
@@ -81,7 +90,7 @@ pub fn recover(source: &Path, found: &Inspection, target: &Path, successor: &Suc
         }
     }
     // A directory that has one has all the rest.
-    identity::write(&files, target, &identity)?;
+    identity::write(files, target, &identity)?;
     Ok(last)
 }
 
@@ -104,12 +113,13 @@ fn without_membership(entry: Entry) -> Entry {
 }
 
 /// A new log in a directory that has no identity yet.
-fn log(directory: &Path, identity: Identity, lock: Arc<super::OsLock>) -> Result<Wal, StoreError> {
-    let (files, config) = (OsFiles, StoreConfig::default());
-    segments::create(&files, directory, &config, &mut Vec::new(), SegmentHeader::first(identity.incarnation))?;
-    let replayed = recovery::replay(&files, directory, &[1], Some(identity.incarnation))?;
+fn log<F: Files>(files: &F, directory: &Path, identity: Identity, lock: Arc<F::Lock>) -> Result<Wal<F>, StoreError> {
+    let config = StoreConfig::default();
+    segments::create(files, directory, &config, &mut Vec::new(), SegmentHeader::first(identity.incarnation))?;
+    let replayed = recovery::replay(files, directory, &[1], Some(identity.incarnation))?;
     let recovery::Replayed { state, entries: _, batch, link, sealed, last } = replayed;
     let active = open::settle(last, config, &mut Vec::new())?;
-    let segments = Segments { files, directory: directory.to_owned(), config, sealed, active, spares: Vec::new() };
+    let segments =
+        Segments { files: files.clone(), directory: directory.to_owned(), config, sealed, active, spares: Vec::new() };
     Ok(Wal::new(segments, identity, Progress { state, batch, link }, Arc::new(OnceLock::new()), lock))
 }

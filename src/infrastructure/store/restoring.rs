@@ -53,25 +53,33 @@ pub(super) fn restore_in<F: Files>(files: &F, backup: &Path, directory: &Path) -
 /// Takes the lock of a directory in which there may be nothing, but for what a restore left that was not finished.
 pub(super) fn empty<F: Files>(files: &F, directory: &Path) -> Result<F::Lock, StoreError> {
     files.make_directory(directory).map_err(|e| full_or_io(directory, &e))?;
+    refuse_filled(files, directory)?;
     let path = directory.join(super::open::LOCK_NAME);
-    let names = files.list(directory).map_err(|e| io_error(directory, &e))?;
-    let inside = directory.join(snapshots::DIRECTORY);
-    let left = survey(files, &inside)?;
-    let is_free = |name: &String| name == super::open::LOCK_NAME || name == snapshots::DIRECTORY;
-    if left.newest.is_some() || !names.iter().all(is_free) {
-        let what = "there is something in it already: give a directory that is empty, or not there";
-        return Err(refused(directory, what));
-    }
     match files.lock(&path).map_err(|e| full_or_io(&path, &e))? {
         Locking::Held(lock) => {
+            // Somebody may have been there in between.
+            let left = refuse_filled(files, directory)?;
             for name in left.unfinished {
-                let path = inside.join(name);
+                let path = directory.join(snapshots::DIRECTORY).join(name);
                 files.remove(&path).map_err(|e| io_error(&path, &e))?;
             }
             Ok(lock)
         }
         Locking::Taken { pid } => Err(StoreError::Locked { path: directory.display().to_string(), pid }),
     }
+}
+
+fn refuse_filled<F: Files>(files: &F, directory: &Path) -> Result<Survey, StoreError> {
+    let names = files.list(directory).map_err(|e| io_error(directory, &e))?;
+    let left = survey(files, &directory.join(snapshots::DIRECTORY))?;
+    let is_free = |name: &String| name == super::open::LOCK_NAME || name == snapshots::DIRECTORY;
+    if left.newest.is_some() || !names.iter().all(is_free) {
+        return Err(refused(
+            directory,
+            "there is something in it already: give a directory that is empty, or not there",
+        ));
+    }
+    Ok(left)
 }
 
 /// Opens a directory without an identity for the first time: if it was restored, this is the node whose it is, and those are
@@ -83,7 +91,7 @@ pub(super) fn adopt<F: Files>(
     founding: &Founding,
 ) -> Result<Survey, StoreError> {
     let Some((meta, _)) = found.newest else {
-        let what = "a restore into it was not finished: restore again, or remove the directory";
+        let what = "a restore or a recovery into it was not finished: do it again, or remove the directory";
         return Err(refused(directory, what));
     };
     if !is_restored(&meta) {

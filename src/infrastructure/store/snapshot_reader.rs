@@ -54,6 +54,11 @@ impl<S: StoreFile> SnapshotReader<S> {
         &self.header.meta
     }
 
+    /// How many bytes of state it has, and their checksum under its head.
+    pub(super) fn seal(&self) -> (u64, u32) {
+        (self.end.total, self.end.running)
+    }
+
     /// The bytes of the whole file.
     pub(super) fn file_bytes(&self) -> u64 {
         self.header.file_bytes(self.end.total)

@@ -92,6 +92,12 @@ impl<F: Files> Snapshots<F> {
         })
     }
 
+    /// How many bytes of state the newest has, and their checksum under its head; none if there is none, or it cannot be read.
+    pub fn seal(&self) -> Option<(u64, u32)> {
+        let (meta, _) = held(&self.newest).clone()?;
+        SnapshotReader::open(&self.files, &self.path(meta.last)).ok().map(|reader| reader.seal())
+    }
+
     fn path(&self, last: EntryId) -> PathBuf {
         self.directory.join(snapshot_file::name(last))
     }

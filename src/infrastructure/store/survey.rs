@@ -18,6 +18,8 @@ pub(super) struct Survey {
     pub(super) newest: Option<(SnapshotMeta, u64)>,
     /// Names of those that the newest one replaces.
     pub(super) older: Vec<String>,
+    /// Whether there is a directory for them at all: a node makes it after its identity.
+    pub(super) is_there: bool,
     /// Names of those that were being written or taken in when the process stopped.
     pub(super) unfinished: Vec<String>,
 }
@@ -51,7 +53,7 @@ pub(super) fn survey<F: Files>(files: &F, directory: &Path) -> Result<Survey, St
         }
     };
     let older = snapshots.into_iter().map(|(_, _, name)| name).collect();
-    Ok(Survey { newest, older, unfinished })
+    Ok(Survey { newest, older, is_there: true, unfinished })
 }
 
 fn look<F: Files>(files: &F, path: &Path, name: &str) -> Result<(SnapshotMeta, u64), Unreadable> {

@@ -4,7 +4,8 @@
 use super::disk::{Crash, Faults};
 use super::*;
 
-const CRASHES: [Crash; 6] = [Crash::Drop, Crash::Keep, Crash::Tear(1), Crash::Tear(2), Crash::Tear(3), Crash::Tear(4)];
+pub(super) const CRASHES: [Crash; 6] =
+    [Crash::Drop, Crash::Keep, Crash::Tear(1), Crash::Tear(2), Crash::Tear(3), Crash::Tear(4)];
 
 /// Where a life was when the power went.
 struct Stopped {

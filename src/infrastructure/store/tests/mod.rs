@@ -22,6 +22,7 @@ mod disk;
 mod faults;
 mod os;
 mod refusals;
+mod restoring;
 mod snapshot_crash;
 mod snapshot_damage;
 mod snapshots;
