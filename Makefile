@@ -10,6 +10,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VENV := .venv
 PY := $(VENV)/bin/python
 WHEELS := target/wheels-fast
+# With the command, without Python: what links no interpreter can be tested by itself.
+CARGO_TEST := cargo test --workspace --features graft/cli --locked
 # Where rustup puts it, for a shell that was opened before.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -30,7 +32,7 @@ demo: $(VENV)/.wheel ## Run a cluster of three processes, kill its leader, lose 
 test: test-rust test-pythons test-python ## Pass every test, in Rust and on every CPython of this machine.
 
 test-rust: | rust
-	cargo test --workspace --locked
+	$(CARGO_TEST)
 
 test-python: $(VENV)/.wheel
 	$(PY) -m pytest
@@ -82,8 +84,9 @@ wheel: $(VENV)/.tools | rust ## Build the wheel to ship, optimised, into dist.
 scenarios: | rust ## Write the golden transcripts anew; read their diff before you commit it.
 	UPDATE_SCENARIOS=1 cargo test -p graft-domain --locked scenarios
 
-docs: $(VENV)/.tools | rust ## Draw the picture in docs/ARCHITECTURE.md from the code, and build the reference.
+docs: $(VENV)/.tools | rust ## Draw the picture in docs/ARCHITECTURE.md, write docs/cli.md from the code, and build the reference.
 	$(PY) tools/dependencies.py
+	UPDATE_DOCS=1 $(CARGO_TEST) --package graft --lib manual
 	cargo doc --workspace --no-deps --locked
 
 check: check-rust check-python check-architecture check-docs check-dependencies ## Hold formats, lints, types, layers. Never writes.
@@ -100,7 +103,7 @@ check-python: $(VENV)/.wheel
 	$(PY) -m mypy.stubtest graft._graft --mypy-config-file pyproject.toml
 
 check-architecture: | rust
-	cargo test --test it --locked architecture
+	$(CARGO_TEST) --test it architecture
 
 check-docs: $(VENV)/.tools | rust
 	$(PY) tools/dependencies.py --check

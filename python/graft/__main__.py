@@ -16,9 +16,19 @@ def main() -> NoReturn:
     done: int | dict[str, Any] = _engine.load().command_line(["graft", *sys.argv[1:]])
     if not isinstance(done, int):
         signal.signal(signal.SIGINT, before)
-        from graft._start import start
+        verb = done.pop("verb")
+        if verb == "dev":
+            from graft._dev import dev
 
-        done = start(**done)
+            done = dev(**done)
+        elif verb == "check":
+            from graft._start import check
+
+            done = check(**done)
+        else:
+            from graft._start import start
+
+            done = start(**done)
     sys.exit(done)
 
 

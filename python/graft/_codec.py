@@ -52,7 +52,7 @@ class Shape:
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1:]
         self._signature = signature.replace(parameters=parameters)
-        self._parameters = parameters
+        self._parameters = self.parameters = parameters
         self._simple = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
         self._names = [p.name for p in parameters]
         self._types = {p.name: _parameter_type(p, hints) for p in parameters}

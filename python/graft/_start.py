@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft import _engine
-from graft._errors import GraftError, Removed
+from graft._config import Config
+from graft._errors import ConfigError, GraftError, Removed
 from graft._machine import StateMachine
 from graft._node import Node
 from graft.tls import TLS
@@ -17,10 +18,10 @@ from graft.tls import TLS
 if TYPE_CHECKING:
     import os
 
-_USAGE = 2
+USAGE = 2
 
 
-class _UsageError(Exception):
+class UsageError(Exception):
     """The command line asks for what cannot be, and why."""
 
 
@@ -34,13 +35,14 @@ def start(
     cluster: list[str],
     tls: tuple[os.PathLike[str], os.PathLike[str], os.PathLike[str]] | None,
     insecure: bool,
+    settings: dict[str, Any],
 ) -> int:
     """Runs a node until it is told to end, or removed. Gives the status to exit with."""
     try:
         made = machine_of(machine)()
         join = None if cluster == [address] else cluster
         if join == []:
-            raise _UsageError(
+            raise UsageError(
                 "which cluster? `--cluster` with the node's own address founds one, with a member's address joins it"
             )
         node = Node(
@@ -52,16 +54,28 @@ def start(
             join=join,
             tls=None if tls is None else TLS(ca=tls[0], cert=tls[1], key=tls[2]),
             insecure=insecure,
+            **settings,
         ).start()
         _say(f"node {id} at {address}, {'founds a cluster' if join is None else 'joins ' + ', '.join(cluster)}")
         return _serve(node)
-    except _UsageError as error:
+    except UsageError as error:
         _say(f"error[USAGE]: {error}")
-        return _USAGE
+        return USAGE
     except GraftError as error:
         _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
         status: int = _engine.load().exit_status(error.code)
         return status
+
+
+def check(*, settings: dict[str, Any]) -> int:
+    """Says whether a node could start with these settings. Gives the status to exit with."""
+    try:
+        Config(**settings)
+    except ConfigError as error:
+        _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
+        return USAGE
+    _say("the settings are good")
+    return 0
 
 
 def _serve(node: Node[Any]) -> int:
@@ -81,12 +95,16 @@ def machine_of(where: str) -> type[StateMachine]:
     """The class of `package.module:Class` or `file.py:Class`."""
     place, _, name = where.rpartition(":")
     if not place or not name:
-        raise _UsageError(f"{where!r} is no place of a machine: write package.module:Class or file.py:Class")
+        raise UsageError(f"{where!r} is no place of a machine: write package.module:Class or file.py:Class")
     try:
         if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            # A file may go by the name of a module that is loaded already.
+            name_of_module = Path(place).stem
+            if name_of_module in sys.modules:
+                name_of_module = f"graft_machine_{name_of_module}"
+            spec = importlib.util.spec_from_file_location(name_of_module, place)
             if spec is None or spec.loader is None:
-                raise _UsageError(f"{place} cannot be loaded")
+                raise UsageError(f"{place} cannot be loaded")
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module
             # Its own imports are looked for beside it, as for a script.
@@ -96,14 +114,14 @@ def machine_of(where: str) -> type[StateMachine]:
             sys.path.insert(0, str(Path.cwd()))
             module = importlib.import_module(place)
     except (ImportError, OSError, SyntaxError) as error:
-        raise _UsageError(f"{place} cannot be loaded: {error}") from error
+        raise UsageError(f"{place} cannot be loaded: {error}") from error
     found: Any = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, StateMachine)):
         offered = [
             key for key, value in vars(module).items()
             if isinstance(value, type) and issubclass(value, StateMachine) and value is not StateMachine
         ]  # fmt: skip
-        raise _UsageError(f"{place} has no StateMachine {name}; it has {', '.join(offered) or 'none'}")
+        raise UsageError(f"{place} has no StateMachine {name}; it has {', '.join(offered) or 'none'}")
     return found
 
 

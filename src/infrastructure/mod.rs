@@ -13,4 +13,4 @@ pub mod tls;
 pub use graft_store as store;
 
 #[cfg(feature = "cli")]
-pub use cli::{Next, Start, exit_status, run as command_line};
+pub use cli::{Dev, Next, Setting, Start, exit_status, run as command_line};

@@ -1,11 +1,16 @@
 //! What can be said on the command line.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::bench::Bench;
+use super::check::Check;
 use super::offline::{Log, Recover, Restore};
+use super::service::Service;
+use super::settings::{Config, Sets, Setting};
 use super::tls::Tls;
 use crate::infrastructure::runtime::Source;
 
@@ -43,6 +48,9 @@ pub(super) struct Global {
     /// How long it may take, in seconds [default: 10, for a change of members 300]
     #[arg(long, global = true, value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(super) timeout: Option<f64>,
+    /// A file of settings [default: graft.toml, if there is one]
+    #[arg(long, global = true, env = "GRAFT_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
     #[command(flatten)]
     pub(super) secrets: Secrets,
 }
@@ -77,7 +85,7 @@ impl Secrets {
     }
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.strip_suffix('s').unwrap_or(text).parse().map_err(|_| "write seconds, such as 2.5")?;
     let sane = seconds.is_finite() && (0.001..=86_400.0).contains(&seconds);
     sane.then_some(seconds).ok_or_else(|| "between 0.001 and 86400 seconds".to_owned())
@@ -99,6 +107,8 @@ pub(super) enum Form {
 pub(super) enum Verb {
     /// Run a node: with --cluster equal to ADDR it founds a cluster, else it joins; the same line at every start
     Start(Start),
+    /// Run a cluster on this machine, secured, to try things out, until Ctrl-C
+    Dev(Dev),
     /// Remove a member from the cluster and shut its node down
     Stop {
         /// Its address or id
@@ -124,6 +134,15 @@ pub(super) enum Verb {
         /// Wait until all is well, at most so many seconds
         #[arg(long, value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
         wait: Option<f64>,
+    },
+    /// Show the cluster as it changes, until Ctrl-C
+    Top {
+        /// Seconds from one look to the next
+        #[arg(long, value_parser = seconds, value_name = "SECONDS", default_value_t = 1.0)]
+        interval: f64,
+        /// Looks to take [default: without end on a terminal, 1 elsewhere]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
     },
     /// Show the members
     Configuration,
@@ -164,23 +183,40 @@ pub(super) enum Verb {
     /// Make certificates, look at them, try them
     #[command(subcommand)]
     Tls(Tls),
+    /// Show what is set in graft.toml, the environment and the command line
+    #[command(subcommand)]
+    Config(Config),
     /// Say what an error means and what to do
     Explain {
         /// Such as `NO_QUORUM`; without it, all of them
         code: Option<String>,
     },
+    /// See whether this machine can carry a node: disk, clocks, ports, limits, certificates, timeouts
+    Check(Check),
+    /// Make one call again and again, and say how fast it is answered; what it changes is changed
+    Bench(Bench),
+    /// Print what runs a node as a service
+    #[command(subcommand)]
+    Service(Service),
     /// Print a completion script for a shell
     Completions { shell: Shell },
+    /// Write the manual pages
+    Man {
+        /// Where to
+        #[arg(value_name = "DIRECTORY")]
+        directory: PathBuf,
+    },
 }
 
 /// A node to run.
 #[derive(Args, Clone, Debug)]
 pub struct Start {
     /// Its address, `host:port`, under which the others reach it
-    pub address: String,
+    #[arg(value_name = "ADDR")]
+    pub address: Option<String>,
     /// The class of the state machine: `package.module:Class` or `file.py:Class`
     #[arg(long, value_name = "WHERE:CLASS")]
-    pub machine: String,
+    pub machine: Option<String>,
     /// Its name among the members, for ever [default: ADDR]
     #[arg(long)]
     pub id: Option<String>,
@@ -190,19 +226,38 @@ pub struct Start {
     /// Where to listen, if that differs from ADDR
     #[arg(long, value_name = "ADDR")]
     pub bind: Option<String>,
-    /// What follows is filled in from the options for every verb.
+    #[command(flatten)]
+    pub sets: Sets,
+    /// What follows is filled in from the options for every verb, and from settings.
     #[arg(skip)]
     pub cluster: Vec<String>,
     #[arg(skip)]
     pub tls: Option<(PathBuf, PathBuf, PathBuf)>,
     #[arg(skip)]
     pub insecure: bool,
+    /// As `graft.Config` takes them.
+    #[arg(skip)]
+    pub settings: BTreeMap<String, Setting>,
+}
+
+/// A cluster on this machine.
+#[derive(Args, Clone, Debug)]
+pub struct Dev {
+    /// The class of the state machine: `package.module:Class` or `file.py:Class` [default: keys and values]
+    #[arg(long, value_name = "WHERE:CLASS")]
+    pub machine: Option<String>,
+    /// How many nodes
+    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=15))]
+    pub nodes: u8,
+    /// Where to keep what they have, for the next time [default: nothing is kept]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub data_dir: Option<PathBuf>,
 }
 
 impl Start {
     /// The id that was chosen, or the one that the address gives.
     pub fn id(&self) -> String {
-        self.id.clone().unwrap_or_else(|| id_of(&self.address))
+        self.id.clone().unwrap_or_else(|| id_of(self.address.as_deref().unwrap_or_default()))
     }
 }
 

@@ -29,6 +29,29 @@ pub(super) fn query(talk: &Talk, out: &Out, call: Call, consistency: args::Consi
     told(out, "query", made(call, |body| talk.query(body, read))?)
 }
 
+/// The bytes of a call that is made many times: its values are what they look like.
+pub(super) fn body(call: &Call) -> Result<Bytes, Failure> {
+    match call {
+        Call { raw: Some(raw), .. } => Ok(Bytes::from(raw.clone())),
+        Call { file: Some(file), .. } => read(file),
+        Call { name, arguments, .. } => {
+            let name = name.as_deref().unwrap_or_default();
+            values::Arguments::parse(name, arguments)?.body()
+        }
+    }
+}
+
+/// Whether it is an answer, and none that the machine raised.
+pub(super) fn check(outcome: &Outcome) -> Result<(), Failure> {
+    match outcome {
+        Outcome::Done { reply: Reply::Value(_), .. } => Ok(()),
+        Outcome::Done { reply: Reply::Raised(raised), .. } => {
+            Err(Failure::new("APPLY", format!("{}: {}", raised.type_name, raised.message)))
+        }
+        other => Err(of_outcome(other.clone())),
+    }
+}
+
 /// Makes the call. One that a machine refuses for a guess at a value was not made: it is made again with the text.
 fn made(call: Call, make: impl Fn(Bytes) -> Result<Outcome, Failure>) -> Result<Outcome, Failure> {
     let Call { name, arguments, raw, file } = call;

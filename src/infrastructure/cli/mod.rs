@@ -1,16 +1,23 @@
 //! The `graft` command: a client of a cluster that speaks with people and scripts. Data goes to stdout, all else to stderr.
 
 mod args;
+mod bench;
 mod calls;
 mod changes;
+mod check;
 mod failure;
+mod manual;
 mod offline;
 mod output;
+mod service;
+mod settings;
 mod talk;
 mod tls;
+mod top;
 mod values;
 mod views;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -19,10 +26,12 @@ use clap::{CommandFactory, Parser};
 use args::{Arguments, Leader, Member, Verb};
 use failure::Failure;
 use output::Out;
+use settings::Config;
 use talk::Talk;
 
-pub use args::Start;
+pub use args::{Dev, Start};
 pub use failure::exit_status;
+pub use settings::Setting;
 
 /// What remains to be done after [`run`].
 #[derive(Debug)]
@@ -31,6 +40,10 @@ pub enum Next {
     Exit(u8),
     /// Run a node, which needs the user's code.
     Start(Box<Start>),
+    /// Run a cluster in this process, which needs it too.
+    Dev(Dev),
+    /// Say whether a node could start with these settings.
+    Check(BTreeMap<String, Setting>),
 }
 
 /// Does what the arguments say, the program's name first.
@@ -59,12 +72,20 @@ fn perform(arguments: Arguments, out: &Out) -> Result<Next, Failure> {
     global.cluster.retain(|address| !address.is_empty());
     let done = match verb {
         Verb::Start(mut start) => {
-            start.cluster = global.cluster;
-            start.tls = global.secrets.files();
-            start.insecure = global.secrets.insecure;
+            settings::fill_start(&mut start, global)?;
             return Ok(Next::Start(Box::new(start)));
         }
-        Verb::Tls(verb) => tls::run(verb, &global.secrets, out),
+        Verb::Dev(dev) => return Ok(Next::Dev(dev)),
+        Verb::Service(service) => service::print(&service),
+        Verb::Check(wanted) => {
+            settings::fill(&mut global)?;
+            check::check(&wanted, &global, out)
+        }
+        Verb::Man { directory } => manual::write(&directory, out),
+        Verb::Tls(verb) => {
+            settings::fill(&mut global)?;
+            tls::run(verb, &global.secrets, out)
+        }
         Verb::Restore(restore) => offline::restore(&restore, out),
         Verb::Recover(recover) => offline::recover(&recover, out),
         Verb::Log(log) => offline::log(log, out),
@@ -74,7 +95,14 @@ fn perform(arguments: Arguments, out: &Out) -> Result<Next, Failure> {
             clap_complete::generate(shell, &mut Arguments::command(), "graft", &mut script);
             output::script(&script)
         }
+        Verb::Config(Config::Show { origin, all, sets }) => {
+            settings::show(&settings::of_config(&sets, &global)?, origin, all, out)
+        }
+        Verb::Config(Config::Check { sets }) => {
+            return Ok(Next::Check(settings::of_config(&sets, &global)?.tunables()));
+        }
         verb => {
+            settings::fill(&mut global)?;
             let talk = Talk::open(&global)?;
             let done = ask(verb, &talk, out).map_err(|failure| talk.explained(failure));
             talk.close();
@@ -94,11 +122,13 @@ fn ask(verb: Verb, talk: &Talk, out: &Out) -> Result<(), Failure> {
         Verb::Status => views::status(talk, out),
         Verb::Why => views::why(talk, out),
         Verb::Health { wait } => views::health(talk, out, wait),
+        Verb::Top { interval, count } => top::top(talk, out, interval, count),
         Verb::Configuration | Verb::Member(Member::List) => views::members(talk, out),
         Verb::Execute(call) => calls::execute(talk, out, call),
         Verb::Query { call, consistency } => calls::query(talk, out, call, consistency),
         Verb::Snapshot => calls::snapshot(talk, out),
         Verb::Verify => calls::verify(talk, out),
+        Verb::Bench(wanted) => bench::bench(talk, out, wanted),
         Verb::Backup { file } => calls::backup(talk, out, file),
         Verb::Add(add) | Verb::Member(Member::Add(add)) => changes::add(talk, out, &add),
         Verb::Remove { member } | Verb::Member(Member::Remove { member }) => changes::remove(talk, out, &member),
@@ -114,6 +144,11 @@ fn ask(verb: Verb, talk: &Talk, out: &Out) -> Result<(), Failure> {
         }
         Verb::Stop { member } => changes::stop(talk, out, &member),
         Verb::Start(_)
+        | Verb::Dev(_)
+        | Verb::Man { .. }
+        | Verb::Config(_)
+        | Verb::Check(_)
+        | Verb::Service(_)
         | Verb::Tls(_)
         | Verb::Restore(_)
         | Verb::Recover(_)

@@ -18,6 +18,11 @@ impl Out {
         Self { form }
     }
 
+    /// Whether people are to read it.
+    pub(super) fn is_for_people(&self) -> bool {
+        self.form == Form::Table
+    }
+
     /// As it is, in every form.
     pub(super) fn text(&self, text: &str) -> Told {
         match self.form {
@@ -95,7 +100,7 @@ fn write(text: &str) -> Told {
     Ok(out.flush()?)
 }
 
-fn aligned(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn aligned(heads: &[&str], rows: &[Vec<String>]) -> String {
     let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
     let width = |column: usize| {
         let cells = rows.iter().chain([&heads]).filter_map(|row| row.get(column));

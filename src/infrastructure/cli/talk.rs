@@ -56,6 +56,10 @@ impl Talk {
         self.client.close(CLOSE_TIMEOUT);
     }
 
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
+    }
+
     pub(super) fn call_timeout(&self) -> Duration {
         Duration::from_secs_f64(self.seconds.unwrap_or(CALL_SECONDS))
     }

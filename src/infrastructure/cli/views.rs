@@ -8,7 +8,7 @@ use graft_services::{MemberStatus, Status};
 use serde_json::{Value as Json, json};
 
 use super::failure::Failure;
-use super::output::Out;
+use super::output::{Out, aligned};
 use super::talk::{PAUSE, Talk};
 
 pub(super) fn status(talk: &Talk, out: &Out) -> Result<(), Failure> {
@@ -96,9 +96,24 @@ pub(super) fn document(view: &View) -> Json {
     })
 }
 
+const MEMBER_HEADS: [&str; 5] = ["id", "address", "role", "reachable", "lag"];
+
 pub(super) fn members(talk: &Talk, out: &Out) -> Result<(), Failure> {
-    let view = talk.view()?;
-    let status = &view.status;
+    tell_members(&talk.view()?, out)
+}
+
+/// The members as a table for people.
+pub(super) fn members_table(view: &View) -> String {
+    aligned(&MEMBER_HEADS, &member_rows(&view.status))
+}
+
+pub(super) fn tell_members(view: &View, out: &Out) -> Result<(), Failure> {
+    let whole = document(view);
+    let document = json!({ "cluster": whole["cluster"], "change": whole["change"], "members": whole["members"] });
+    out.table(&MEMBER_HEADS, &member_rows(&view.status), "members", document, "members")
+}
+
+fn member_rows(status: &Status) -> Vec<Vec<String>> {
     let row = |member: &MemberStatus| {
         vec![
             member.id.to_string(),
@@ -108,10 +123,7 @@ pub(super) fn members(talk: &Talk, out: &Out) -> Result<(), Failure> {
             lag(status, member).map_or_else(String::new, |lag| lag.to_string()),
         ]
     };
-    let rows: Vec<Vec<String>> = status.members.iter().map(row).collect();
-    let whole = document(&view);
-    let document = json!({ "cluster": whole["cluster"], "change": whole["change"], "members": whole["members"] });
-    out.table(&["id", "address", "role", "reachable", "lag"], &rows, "members", document, "members")
+    status.members.iter().map(row).collect()
 }
 
 pub(super) fn leader(talk: &Talk, out: &Out) -> Result<(), Failure> {

@@ -19,11 +19,13 @@ mod node;
 mod offline;
 mod readers;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use crate::infrastructure::Next;
+use crate::infrastructure::{Next, Setting};
 
 /// How long a waiting call sleeps before it looks for signals, so that Ctrl-C is answered.
 const SLICE: Duration = Duration::from_millis(50);
@@ -51,21 +53,34 @@ mod module {
 
 /// What this build of the engine is: `version` (str) and `debug` (bool: slow, for development).
 #[pyfunction]
-fn build_info(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
-    let info = pyo3::types::PyDict::new(py);
+fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let info = PyDict::new(py);
     info.set_item("version", env!("CARGO_PKG_VERSION"))?;
     info.set_item("debug", env!("GRAFT_OPT_LEVEL") == "0")?;
     Ok(info)
 }
 
-/// Does what a command line says, the program's name first. Gives the status to exit with, or a dict of the node to run.
+/// Does what a command line says, the program's name first. Gives the status to exit with, or a dict of what is to be run.
 #[pyfunction]
 fn command_line(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> PyResult<Bound<'_, PyAny>> {
+    let node = PyDict::new(py);
     let start = match py.detach(|| crate::infrastructure::command_line(arguments)) {
         Next::Exit(status) => return Ok(status.into_pyobject(py)?.into_any()),
+        Next::Dev(dev) => {
+            node.set_item("verb", "dev")?;
+            node.set_item("machine", dev.machine)?;
+            node.set_item("nodes", dev.nodes)?;
+            node.set_item("data_dir", dev.data_dir)?;
+            return Ok(node.into_any());
+        }
+        Next::Check(settings) => {
+            node.set_item("verb", "check")?;
+            node.set_item("settings", given(py, &settings)?)?;
+            return Ok(node.into_any());
+        }
         Next::Start(start) => start,
     };
-    let node = pyo3::types::PyDict::new(py);
+    node.set_item("verb", "start")?;
     node.set_item("id", start.id())?;
     node.set_item("address", start.address)?;
     node.set_item("machine", start.machine)?;
@@ -74,7 +89,21 @@ fn command_line(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> PyResult<
     node.set_item("cluster", start.cluster)?;
     node.set_item("tls", start.tls)?;
     node.set_item("insecure", start.insecure)?;
+    node.set_item("settings", given(py, &start.settings)?)?;
     Ok(node.into_any())
+}
+
+/// Settings as `graft.Config` takes them: texts and numbers.
+fn given<'py>(py: Python<'py>, settings: &BTreeMap<String, Setting>) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (key, value) in settings {
+        match value {
+            Setting::Text(text) => dict.set_item(key, text)?,
+            Setting::Whole(number) => dict.set_item(key, number)?,
+            Setting::Real(number) => dict.set_item(key, number)?,
+        }
+    }
+    Ok(dict)
 }
 
 /// What `graft` exits with on an error of this code.

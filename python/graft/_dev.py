@@ -1,0 +1,189 @@
+"""`graft dev`: a cluster in one terminal, to try things out."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graft import _engine
+from graft._cluster import LocalCluster
+from graft._errors import GraftError
+from graft._machine import Command, Query, callable_operations, is_raw
+from graft._start import USAGE, UsageError, machine_of
+
+if TYPE_CHECKING:
+    import os
+    from types import FrameType
+
+    from graft._machine import StateMachine
+    from graft._node import Node
+    from graft._status import Status
+
+_PAUSE_SECONDS = 0.5
+_EXAMPLES = {"str": "ann", "int": "5", "float": "2.5", "bool": "true"}
+
+
+def dev(*, machine: str | None, nodes: int, data_dir: os.PathLike[str] | None) -> int:
+    """Runs a cluster until it is told to end. Gives the status to exit with."""
+    try:
+        kind = _kind(machine)
+        return _run(kind, nodes, data_dir)
+    except UsageError as error:
+        _say(f"error[USAGE]: {error}")
+        return USAGE
+    except TypeError as error:
+        _say(f"error[USAGE]: {error}")
+        return USAGE
+    except GraftError as error:
+        _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
+        status: int = _engine.load().exit_status(error.code)
+        return status
+
+
+def _kind(machine: str | None) -> type[StateMachine]:
+    if machine is not None:
+        return machine_of(machine)
+    from graft.recipes import KeyValue
+
+    return KeyValue
+
+
+def _run(kind: type[StateMachine], nodes: int, data_dir: os.PathLike[str] | None) -> int:
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="graft-dev-") as directory,
+            LocalCluster(kind, nodes, data_dir=data_dir) as cluster,
+        ):
+            print(_head(kind, cluster, Path(directory)), flush=True)  # noqa: T201 - a command speaks
+            _follow(cluster)
+    except KeyboardInterrupt:
+        _say("\nthe cluster has ended" + ("" if data_dir else ", and nothing of it is left"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def _head(kind: type[StateMachine], cluster: LocalCluster[Any], directory: Path) -> str:
+    """What to paste into another terminal."""
+    environment = {"GRAFT_CLUSTER": ",".join(node.address for node in cluster), **_certificate(cluster, directory)}
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
+    calls = [
+        f"  graft {verb} {words}" for verb, words in (("execute", _call(kind, Command)), ("query", _call(kind, Query)))
+        if words
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            f"{kind.__name__} on {len(cluster)} nodes of this process. In another terminal:",
+            "",
+            f"  export {exports}",
+            "  graft status",
+            *calls,
+            "  graft top",
+            "",
+            "Ctrl-C ends it.",
+            "",
+        ]
+    )
+
+
+def _certificate(cluster: LocalCluster[Any], directory: Path) -> dict[str, str]:
+    """An operator's, in files that end with this process."""
+    authority = cluster._authority
+    if authority is None:
+        return {}
+    environment = {}
+    for name, pem in zip(("ca", "cert", "key"), authority.client("dev", "operator")._material, strict=True):
+        path = directory / f"{name}.pem"
+        path.touch(0o600)
+        assert isinstance(pem, bytes), "an authority in memory gives no paths"  # noqa: S101
+        path.write_bytes(pem)
+        environment[f"GRAFT_{name.upper()}"] = str(path)
+    return environment
+
+
+def _call(kind: type[StateMachine], which: type[Command[Any, ..., Any] | Query[Any, ..., Any]]) -> str:
+    """An example of a call of this kind; empty if there is none."""
+    if is_raw(kind):
+        return "--raw TEXT" if which is Command or hasattr(kind, "query") else ""
+    for name, operation in callable_operations(kind).items():
+        if isinstance(operation, which):
+            needed = [
+                f"{parameter.name}={_example(parameter.annotation)}"
+                for parameter in operation.shape.parameters
+                if parameter.default is parameter.empty
+            ]
+            return " ".join([name, *needed])
+    return ""
+
+
+def _example(annotation: object) -> str:
+    return _EXAMPLES.get(str(getattr(annotation, "__name__", annotation)), "1")
+
+
+def _follow(cluster: LocalCluster[Any]) -> None:
+    """Shows the nodes until it is interrupted: a table that is drawn anew, or a line for every change of leader."""
+    is_live = sys.stdout.isatty()
+    drawn, shown, rates = 0, "", _Rates()
+    while True:
+        statuses = [_status(node) for node in cluster]
+        if is_live:
+            lines = _table([status for status in statuses if status is not None], rates)
+            back = f"\x1b[{drawn}A" if drawn else ""
+            sys.stdout.write(back + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
+            drawn = len(lines)
+        else:
+            leaders = {status.leader: status.term for status in statuses if status is not None and status.leader}
+            now = ", ".join(f"{leader} leads in term {term}" for leader, term in sorted(leaders.items()))
+            if now and now != shown:
+                sys.stdout.write(f"{now}\n")
+                shown = now
+        sys.stdout.flush()
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _status(node: Node[Any]) -> Status | None:
+    try:
+        return node.status()
+    except GraftError:
+        return None
+
+
+class _Rates:
+    """How many entries are committed in a second."""
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+        self._commit: int | None = None
+
+    def of(self, commit: int) -> float:
+        now = time.monotonic()
+        seconds, before = now - self._at, self._commit
+        self._at, self._commit = now, commit
+        return 0.0 if before is None or seconds <= 0 else max(0, commit - before) / seconds
+
+
+def _table(statuses: list[Status], rates: _Rates) -> list[str]:
+    heads = ("id", "address", "role", "term", "committed", "applied", "snapshot")
+    rows = [
+        (s.id, s.address, s.role, str(s.term), str(s.commit_index), str(s.applied_index), str(s.snapshot_index))
+        for s in statuses
+    ]
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [heads, *rows]]
+    commit = max((status.commit_index for status in statuses), default=0)
+    return [*(line.rstrip() for line in lines), f"{rates.of(commit):.0f} entries/s"]
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)  # noqa: T201 - a command speaks

@@ -1,0 +1,373 @@
+//! What is set where: in `graft.toml`, in the environment, on the command line; each of these goes before the one before it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value as Json, json};
+
+use super::args::{Global, Start};
+use super::failure::Failure;
+use super::output::Out;
+
+/// The file that is read if there is no other word.
+const FILE: &str = "graft.toml";
+
+/// What can be set, and what it is.
+const KEYS: &[(&str, &str)] = &[
+    ("address", "where others reach the node, host:port"),
+    ("batch_bytes_max", "bytes of one message of entries"),
+    ("bind", "where the node listens, if that is elsewhere"),
+    ("ca", "the authority to believe, a file"),
+    ("cert", "the certificate to show, a file"),
+    ("clients_max", "connections of clients to a node"),
+    ("cluster", "addresses of members"),
+    ("command_bytes_max", "bytes of a command"),
+    ("data_dir", "where the node keeps its log and snapshots"),
+    ("election_timeout", "silence after which members elect another leader"),
+    ("heartbeat", "how often an idle leader is heard"),
+    ("id", "the node's name among the members"),
+    ("inflight_max", "calls that wait on a node"),
+    ("insecure", "whether to go beyond this machine in plain text"),
+    ("key", "the certificate's key, a file"),
+    ("log_bytes_max", "bytes of log in memory"),
+    ("machine", "the class of the state machine"),
+    ("session_ttl", "how long a session lasts unused"),
+    ("snapshot_bytes_per_second", "how fast a snapshot is sent"),
+    ("snapshot_every_bytes", "bytes of log after which a snapshot is taken"),
+    ("snapshot_every_entries", "entries after which a snapshot is taken"),
+    ("timeout", "how long a call waits"),
+];
+/// Those that say who the node is and where things are; all others are settings of `graft.Config`.
+const PLACES: [&str; 10] = ["address", "bind", "ca", "cert", "cluster", "data_dir", "id", "insecure", "key", "machine"];
+
+/// The value of a setting of a node: text with a unit, or a number.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Setting {
+    Text(String),
+    Whole(i64),
+    Real(f64),
+}
+
+impl Setting {
+    fn of(value: &Json) -> Self {
+        match (value.as_i64(), value.as_f64()) {
+            (Some(number), _) => Self::Whole(number),
+            (None, Some(number)) => Self::Real(number),
+            (None, None) => Self::Text(shown(value)),
+        }
+    }
+}
+
+/// Settings on the command line.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Sets {
+    /// A setting, such as `election_timeout=1s`; `graft config show --all` names them
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Config {
+    /// Show every setting that is made
+    Show {
+        /// And where it is made
+        #[arg(long)]
+        origin: bool,
+        /// Those that are not made, too
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        sets: Sets,
+    },
+    /// Say whether a node could start with these settings
+    Check {
+        #[command(flatten)]
+        sets: Sets,
+    },
+}
+
+/// What is set, and where.
+#[derive(Debug, Default)]
+pub(super) struct Settings(BTreeMap<&'static str, (Json, String)>);
+
+impl Settings {
+    /// Reads the file and the environment, and takes what is said on the command line.
+    pub(super) fn read(file: Option<&Path>, sets: &Sets) -> Result<Self, Failure> {
+        let mut settings = Self::default();
+        settings.take_file(file)?;
+        for (key, _) in KEYS {
+            let name = format!("GRAFT_{}", key.to_uppercase());
+            if let Some(text) = std::env::var(&name).ok().filter(|text| !text.is_empty()) {
+                settings.0.insert(key, (of_text(key, &text), name));
+            }
+        }
+        for pair in &sets.set {
+            let (key, text) =
+                pair.split_once('=').ok_or_else(|| Failure::usage(format!("{pair:?} is no KEY=VALUE")))?;
+            let key = known(key, "--set")?;
+            settings.0.insert(key, (of_text(key, text), "--set".to_owned()));
+        }
+        Ok(settings)
+    }
+
+    fn take_file(&mut self, path: Option<&Path>) -> Result<(), Failure> {
+        let place = path.unwrap_or_else(|| Path::new(FILE));
+        let name = place.display().to_string();
+        let text = match std::fs::read_to_string(place) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.is_none() => return Ok(()),
+            Err(error) => return Err(Failure::usage(format!("{name} cannot be read: {error}"))),
+        };
+        let table: toml::Table = text.parse().map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+        for (key, value) in table {
+            let key = known(&key, &name)?;
+            self.0.insert(key, (of_toml(key, value, &name)?, name.clone()));
+        }
+        Ok(())
+    }
+
+    /// A flag that was given, before all else.
+    fn put(&mut self, key: &'static str, flag: &str, value: Option<Json>) {
+        if let Some(value) = value {
+            self.0.insert(key, (value, flag.to_owned()));
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        self.0.get(key).and_then(|(value, _)| value.as_str()).map(str::to_owned)
+    }
+
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        self.text(key).map(PathBuf::from)
+    }
+
+    fn is_insecure(&self) -> bool {
+        self.0.get("insecure").is_some_and(|(value, _)| *value == Json::Bool(true))
+    }
+
+    fn cluster(&self) -> Vec<String> {
+        match self.0.get("cluster") {
+            Some((Json::Array(all), _)) => all.iter().filter_map(Json::as_str).map(str::to_owned).collect(),
+            Some((Json::String(text), _)) => addresses(text),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What is no place: as `graft.Config` takes it.
+    pub(super) fn tunables(&self) -> BTreeMap<String, Setting> {
+        let tunable = |(key, (value, _)): (&&'static str, &(Json, String))| {
+            (!PLACES.contains(key)).then(|| ((*key).to_owned(), Setting::of(value)))
+        };
+        self.0.iter().filter_map(tunable).collect()
+    }
+}
+
+/// Fills in what flags and environment leave open of whom to speak to, and how.
+pub(super) fn fill(global: &mut Global) -> Result<(), Failure> {
+    let settings = Settings::read(global.config.as_deref(), &Sets::default())?;
+    take_places(&settings, global)
+}
+
+fn take_places(settings: &Settings, global: &mut Global) -> Result<(), Failure> {
+    if global.cluster.is_empty() {
+        global.cluster = settings.cluster();
+    }
+    let secrets = &mut global.secrets;
+    if secrets.ca.is_none() && secrets.cert.is_none() && secrets.key.is_none() {
+        (secrets.ca, secrets.cert, secrets.key) = (settings.path("ca"), settings.path("cert"), settings.path("key"));
+        let some = [&secrets.ca, &secrets.cert, &secrets.key].iter().filter(|path| path.is_some()).count();
+        if some != 0 && some != 3 {
+            return Err(Failure::usage("ca, cert and key go together: set all three, or none"));
+        }
+    }
+    secrets.insecure |= settings.is_insecure();
+    Ok(())
+}
+
+/// Fills in what a node was not given on the command line.
+pub(super) fn fill_start(start: &mut Start, mut global: Global) -> Result<(), Failure> {
+    let settings = Settings::read(global.config.as_deref(), &start.sets)?;
+    take_places(&settings, &mut global)?;
+    start.address = start.address.take().or_else(|| settings.text("address"));
+    start.machine = start.machine.take().or_else(|| settings.text("machine"));
+    start.id = start.id.take().or_else(|| settings.text("id"));
+    start.bind = start.bind.take().or_else(|| settings.text("bind"));
+    start.data_dir = start.data_dir.take().or_else(|| settings.path("data_dir"));
+    start.settings = settings.tunables();
+    start.cluster = global.cluster;
+    start.tls = global.secrets.files();
+    start.insecure = global.secrets.insecure;
+    let missing = |what, how| Failure::usage(format!("{what}: give it as {how}, or set it in {FILE}"));
+    if start.address.is_none() {
+        return Err(missing("the node has no address", "the first argument"));
+    }
+    if start.machine.is_none() {
+        return Err(missing("the node has no machine", "--machine"));
+    }
+    Ok(())
+}
+
+/// The settings that `graft config` speaks of, flags included.
+pub(super) fn of_config(sets: &Sets, global: &Global) -> Result<Settings, Failure> {
+    let mut settings = Settings::read(global.config.as_deref(), sets)?;
+    let said = |name: &str, text: String| (std::env::var(name).ok().as_ref() != Some(&text)).then(|| json!(text));
+    if !global.cluster.is_empty() {
+        settings.put("cluster", "--cluster", said("GRAFT_CLUSTER", global.cluster.join(",")));
+    }
+    let secrets = &global.secrets;
+    for (key, flag, path) in
+        [("ca", "--ca", &secrets.ca), ("cert", "--cert", &secrets.cert), ("key", "--key", &secrets.key)]
+    {
+        if let Some(path) = path {
+            let text = path.display().to_string();
+            settings.put(key, flag, said(&format!("GRAFT_{}", key.to_uppercase()), text));
+        }
+    }
+    if secrets.insecure && !settings.is_insecure() {
+        settings.put("insecure", "--insecure", Some(json!(true)));
+    }
+    Ok(settings)
+}
+
+pub(super) fn show(settings: &Settings, origin: bool, all: bool, out: &Out) -> Result<(), Failure> {
+    let (mut rows, mut items) = (Vec::new(), Vec::new());
+    for (key, what) in KEYS {
+        let (value, place) = match settings.0.get(key) {
+            Some((value, place)) => (shown(value), place.as_str()),
+            None if all => ("-".to_owned(), "default"),
+            None => continue,
+        };
+        let mut row = vec![(*key).to_owned(), value];
+        if origin {
+            row.push(place.to_owned());
+        }
+        row.push((*what).to_owned());
+        rows.push(row);
+        items.push(json!({ "key": key, "value": settings.0.get(key).map(|(value, _)| value), "origin": place }));
+    }
+    let heads: &[&str] = if origin { &["key", "value", "from", ""] } else { &["key", "value", ""] };
+    out.table(heads, &rows, "config", json!({ "settings": items }), "settings")
+}
+
+fn shown(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        Json::Array(all) => all.iter().map(shown).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+/// The key of this name, or what it may have been meant to be.
+fn known(key: &str, place: &str) -> Result<&'static str, Failure> {
+    if let Some((known, _)) = KEYS.iter().find(|(known, _)| *known == key) {
+        return Ok(known);
+    }
+    let near = KEYS.iter().map(|(known, _)| (distance(known, key), *known)).min();
+    let hint = match near {
+        Some((steps, near)) if steps <= key.len() / 2 => format!("did you mean {near}?"),
+        _ => format!("there are {}", KEYS.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(", ")),
+    };
+    Err(Failure::usage(format!("{place}: there is no setting {key:?}; {hint}")))
+}
+
+/// How many letters have to be put in, taken out or replaced (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, letter) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (place, same) in other.iter().map(|found| *found == letter).enumerate() {
+            let replaced = diagonal + usize::from(!same);
+            diagonal = row[place + 1];
+            row[place + 1] = replaced.min(row[place] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+fn addresses(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|address| !address.is_empty()).map(str::to_owned).collect()
+}
+
+/// From the environment or the command line: numbers are numbers, all else is text.
+fn of_text(key: &str, text: &str) -> Json {
+    match key {
+        "cluster" => json!(addresses(text)),
+        "insecure" => json!(!matches!(text.to_lowercase().as_str(), "0" | "false" | "no" | "off" | "n" | "f")),
+        _ if PLACES.contains(&key) => json!(text),
+        _ => text
+            .parse::<u64>()
+            .map(Json::from)
+            .or_else(|_| text.parse::<f64>().map(Json::from))
+            .unwrap_or_else(|_| json!(text)),
+    }
+}
+
+fn of_toml(key: &str, value: toml::Value, place: &str) -> Result<Json, Failure> {
+    let value = match value {
+        toml::Value::String(text) => json!(text),
+        toml::Value::Integer(number) => json!(number),
+        toml::Value::Float(number) => json!(number),
+        toml::Value::Boolean(yes) => json!(yes),
+        toml::Value::Array(all) if key == "cluster" => {
+            let all = all.into_iter().map(|item| of_toml("address", item, place)).collect::<Result<Vec<_>, _>>()?;
+            json!(all)
+        }
+        other => {
+            return Err(Failure::usage(format!("{place}: {key} cannot be a {}", other.type_str())));
+        }
+    };
+    let is_right = match key {
+        "insecure" => value.is_boolean(),
+        "cluster" => value.is_string() || value.is_array(),
+        _ if PLACES.contains(&key) => value.is_string(),
+        _ => value.is_string() || value.is_number(),
+    };
+    let wanted = if key == "insecure" { "true or false" } else { "text in quotes" };
+    if is_right { Ok(value) } else { Err(Failure::usage(format!("{place}: {key}={value} must be {wanted}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let why = |key: &str| known(key, "graft.toml").map(drop).unwrap_err().what;
+        assert_eq!(
+            why("election_timout"),
+            "graft.toml: there is no setting \"election_timout\"; did you mean election_timeout?"
+        );
+        assert!(why("clutser").ends_with("did you mean cluster?"));
+        assert!(why("xyz").contains("there are address, "));
+        assert_eq!((distance("", "abc"), distance("kitten", "sitting"), distance("a", "a")), (3, 3, 0));
+    }
+
+    #[test]
+    fn keys_stand_in_order_and_places_are_keys() {
+        assert!(KEYS.is_sorted());
+        assert!(PLACES.iter().all(|place| KEYS.iter().any(|(key, _)| key == place)));
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_file() {
+        let directory = std::env::temp_dir().join(format!("graft-settings-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("graft.toml");
+        std::fs::write(&file, "election_timeout = \"1s\"\ncluster = [\"a:1\", \"b:2\"]\ninflight_max = 5\n").unwrap();
+        let sets = Sets { set: vec!["inflight_max=7".to_owned(), "heartbeat=20ms".to_owned()] };
+        let settings = Settings::read(Some(&file), &sets).unwrap();
+        assert_eq!(settings.cluster(), ["a:1", "b:2"]);
+        let tunables = settings.tunables();
+        assert_eq!(tunables.get("inflight_max"), Some(&Setting::Whole(7)));
+        assert_eq!(tunables.get("election_timeout"), Some(&Setting::Text("1s".to_owned())));
+        assert_eq!(tunables.get("heartbeat"), Some(&Setting::Text("20ms".to_owned())));
+        for (bad, words) in [("id = 5", "must be text"), ("insecure = \"yes\"", "true or false"), ("a = ", "TOML")] {
+            std::fs::write(&file, bad).unwrap();
+            let why = Settings::read(Some(&file), &Sets::default()).unwrap_err().what;
+            assert!(why.contains(words), "{why}");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
