@@ -61,6 +61,9 @@ class Status:
     """How much of that is done, from 0 to 1; None if it is not known."""
     snapshot_error: str | None
     """Why the last attempt to take a snapshot failed; None once one succeeds. The node goes on all the same."""
+    certificate_expires: int | None
+    """Until when the node's certificate is good, in seconds since the epoch; None without TLS. From a third of its life
+    on `health()` tells that it is to be renewed."""
     log_bytes: int
     """Bytes of log in memory: commands are refused with `Busy` at `Config.log_bytes_max`."""
     membership_index: int
@@ -117,6 +120,7 @@ def idle(id_: str, address: str) -> Status:
         snapshot_phase=None,
         snapshot_progress=None,
         snapshot_error=None,
+        certificate_expires=None,
         log_bytes=0,
         membership_index=0,
         cluster=None,

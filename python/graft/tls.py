@@ -7,6 +7,7 @@ A member's certificate names it as `spiffe://<cluster>/node/<id>`, a client's as
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from graft import _engine
@@ -24,12 +25,16 @@ Role = Literal["reader", "writer", "operator"]
 class TLS:
     """The authorities to believe, a certificate to show, and its key: paths of PEM files, or PEM itself as bytes.
 
+    - `names`: whom certificates stand for that do not say it themselves by a URI, such as those of an authority that
+      knows nothing of Graft: `{"db1.example.com": "spiffe://bank/node/n1"}`, by a DNS name, an IP address or the
+      common name in them. The same on every node and client; whoever is not listed is not let in.
+
     They are read when the node or client starts. The key is never shown, and one that every user of the machine can
     use is refused then, with `TlsError`. Raises `ConfigError` if one of the three is missing, or if paths and bytes are
     mixed.
     """
 
-    __slots__ = ("_material",)
+    __slots__ = ("_material", "_names")
 
     def __init__(
         self,
@@ -37,7 +42,9 @@ class TLS:
         ca: str | os.PathLike[str] | bytes,
         cert: str | os.PathLike[str] | bytes,
         key: str | os.PathLike[str] | bytes,
+        names: Mapping[str, str] | None = None,
     ) -> None:
+        self._names = _checked_names(names)
         given = {"ca": ca, "cert": cert, "key": key}
         pem = tuple(value for value in given.values() if isinstance(value, bytes))
         if len(pem) == len(given):
@@ -141,6 +148,14 @@ def _directory(directory: object) -> str:
     return str(os.fspath(directory))
 
 
+def _checked_names(names: object) -> dict[str, str]:
+    if names is None:
+        return {}
+    if not isinstance(names, Mapping) or not all(isinstance(text, str) for item in names.items() for text in item):
+        raise ConfigError('names must be a mapping such as {"db1.example.com": "spiffe://bank/node/n1"}')
+    return dict(names)
+
+
 def checked_tls(tls: object) -> TLS | None:
     """What a node or client was given, if it can be used."""
     if tls is None or isinstance(tls, TLS):
@@ -155,9 +170,9 @@ def checked_insecure(insecure: object) -> bool:
     raise ConfigError(f"insecure={insecure!r:.100} must be True or False")
 
 
-def material(tls: TLS | None) -> tuple[str, ...] | tuple[bytes, ...] | None:
+def material(tls: TLS | None) -> tuple[tuple[str, ...] | tuple[bytes, ...], dict[str, str]] | None:
     """As the native module takes it."""
-    return None if tls is None else tls._material
+    return None if tls is None else (tls._material, tls._names)
 
 
 __all__ = ["TLS", "CertificateAuthority", "Role"]

@@ -41,6 +41,12 @@ pub fn troubles(view: &View) -> Vec<Trouble> {
             "Until one succeeds its log grows, up to log_bytes_max: mend what it says",
         );
     }
+    if status.certificate.is_some_and(|certificate| certificate.is_expiring) {
+        tell(
+            format!("the certificate of {} is about to expire", status.id),
+            "`graft tls renew` makes another one: put it in its place, and it is read without a restart",
+        );
+    }
     let others = status.members.iter().filter(|member| member.id != status.id && member.reachable == Some(false));
     found.extend(others.map(missing));
     found

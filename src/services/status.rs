@@ -38,6 +38,17 @@ pub struct Status {
     pub snapshot_phase: Option<(&'static str, Option<f64>)>,
     /// Why the last snapshot failed.
     pub snapshot_error: Option<String>,
+    /// Of the certificate that the node shows; none if its connections are not secured.
+    pub certificate: Option<CertificateLife>,
+}
+
+/// How long a certificate is good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CertificateLife {
+    /// In seconds since the Unix epoch.
+    pub expires: i64,
+    /// Less than a third of its life is left.
+    pub is_expiring: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,6 +116,7 @@ impl Replica {
             snapshot_bytes: self.snapshot_bytes(),
             snapshot_phase: self.snapshot_phase(),
             snapshot_error: self.snapshots.error.clone(),
+            certificate: None,
         }
     }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use graft::infrastructure::runtime::{Authority, Client, ClientConfig, Node, NodeConfig, Source, StartError};
-use graft::services::Consistency;
+use graft::infrastructure::runtime::{Authority, Client, ClientConfig, Node, NodeConfig, Source, StartError, Waiting};
+use graft::services::api::{Api, Caller, Happening};
 use graft::services::change::{Ask, Change};
 use graft::services::error::{Outcome, Refusal};
 use graft::services::identity::Role;
+use graft::services::{Consistency, Notice};
 
 use crate::cluster::{Kind, Lines, PATIENCE, call, execute, free_address, id, value, wait};
 
@@ -53,10 +54,10 @@ fn query(client: &Client) -> Outcome {
 }
 
 fn change(client: &Client) -> Outcome {
-    let waiting = graft::infrastructure::runtime::Waiting::new(1);
-    let caller = graft::services::api::Caller { sink: waiting.clone(), token: 0 };
+    let waiting = Waiting::new(1);
+    let caller = Caller { sink: waiting.clone(), token: 0 };
     let ask = Ask::Change { change: Change::Remove { id: id(2) }, guard: None };
-    graft::services::api::Api::ask(client, ask, caller, PATIENCE);
+    client.ask(ask, caller, PATIENCE);
     assert!(waiting.wait(PATIENCE * 2));
     waiting.take().remove(0)
 }
@@ -118,6 +119,36 @@ fn a_members_certificate_is_worth_as_much_as_its_membership() {
     if !matches!(outcome, Outcome::Refused(Refusal::Removed)) {
         denied(&outcome, "was removed from the cluster");
     }
+}
+
+#[test]
+fn what_a_member_watches_ends_with_its_membership() {
+    let mut cluster = Secured::new(3);
+    // Its own node would believe it longer than the others do.
+    assert!(cluster.nodes.pop().unwrap().stop(PATIENCE));
+    let endpoints = vec![cluster.addresses[&id(0)].clone()];
+    let tls = Some(Source::Memory(cluster.authority.node(id(2).as_str()).unwrap()));
+    let watching = Client::start(ClientConfig { tls, ..ClientConfig::new(endpoints) }).unwrap();
+    let mut events = watching.events(Some(0), std::sync::Arc::new(|| {}));
+    let mut seen = 0;
+    wait("events to come", || {
+        seen += events.take(100).items.len();
+        (seen > 0).then_some(())
+    });
+    assert!(matches!(change(&cluster.of_role(Role::Operator)), Outcome::Done { .. }));
+    let operator = Client::start(ClientConfig {
+        tls: Some(Source::Memory(cluster.authority.client("web", Role::Operator).unwrap())),
+        ..ClientConfig::new([cluster.addresses[&id(0)].clone()])
+    })
+    .unwrap();
+    let mut others = operator.events(Some(0), std::sync::Arc::new(|| {}));
+    let is_snapshot = |happening: &Happening| matches!(happening.notice, Some(Notice::Snapshot { .. }));
+    // What comes of this is told to the operator, and to nobody who was removed.
+    let waiting = Waiting::new(1);
+    let caller = Caller { sink: waiting.clone(), token: 0 };
+    cluster.nodes[0].snapshot(false, caller, PATIENCE);
+    wait("the operator to hear of it", || others.take(100).items.iter().any(is_snapshot).then_some(()));
+    assert!(!events.take(10_000).items.iter().any(is_snapshot));
 }
 
 #[test]

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import graft
@@ -30,11 +31,11 @@ snapshot_every_entries = 5
 class Terminal:
     """A program on a terminal of its own."""
 
-    def __init__(self, shell, *words, **environment) -> None:
+    def __init__(self, shell, *words) -> None:
         self.pid, self.end = pty.fork()
         if self.pid == 0:
             os.chdir(shell.directory)
-            os.execve(sys.executable, shell.command(*words), {**shell.environment(), **environment})
+            os.execve(sys.executable, shell.command(*words), shell.environment())
         self.output = ""
 
     def wait_for(self, *words):
@@ -63,6 +64,21 @@ class Terminal:
         return os.waitstatus_to_exitcode(status)
 
 
+@pytest.fixture
+def terminal(shell):
+    """Makes terminals; what still runs there in the end is killed."""
+    made = []
+
+    def make(*words) -> Terminal:
+        made.append(Terminal(shell, *words))
+        return made[-1]
+
+    yield make
+    for one in made:
+        with suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)
+
+
 def pasted(output):
     """The environment that `graft dev` has people paste."""
     exports = re.search(r"export (.*)", output)
@@ -70,8 +86,8 @@ def pasted(output):
     return dict(word.split("=", 1) for word in exports.group(1).split())
 
 
-def test_dev_runs_a_secured_cluster_that_other_terminals_get_into(shell):
-    dev = Terminal(shell, "dev", "--machine", "machines.py:Bank")
+def test_dev_runs_a_secured_cluster_that_other_terminals_get_into(shell, terminal):
+    dev = terminal("dev", "--machine", "machines.py:Bank")
     dev.wait_for("Bank on 3 nodes", "export", "leader", "entries/s")
     environment = pasted(dev.output)
     assert set(environment) == {"GRAFT_CLUSTER", "GRAFT_CA", "GRAFT_CERT", "GRAFT_KEY"}
@@ -127,8 +143,8 @@ def one(shell):
     return address
 
 
-def test_top_shows_the_cluster_as_it_changes(shell, one):
-    top = Terminal(shell, "top", "--interval", "0.1")
+def test_top_shows_the_cluster_as_it_changes(shell, one, terminal):
+    top = terminal("top", "--interval", "0.1")
     top.wait_for("leads in term", one, "reachable", "\x1b[H")
     committed = int(re.findall(r"log: (\d+) committed", top.output)[-1])
     shell.run("execute", "deposit", "who=ann", "amount=5")

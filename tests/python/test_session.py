@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ class Session:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.lines = 0
+        self.nodes: list[int] = []
         self.pid, self.end = pty.fork()
         if self.pid == 0:
             os.chdir(directory)
@@ -59,7 +61,8 @@ class Session:
             f'"$PYTHON" -m graft start {address} --cluster {cluster} --machine sqlite_machine.py:SQLite {more} '
             f">> {address}.log 2>&1 &"
         )
-        return int(self.says("echo $!").splitlines()[-1])
+        self.nodes.append(int(self.says("echo $!").splitlines()[-1]))
+        return self.nodes[-1]
 
     def wait_for_voters(self, count: int) -> None:
         """Until so many vote and are reachable."""
@@ -73,8 +76,10 @@ class Session:
 
     def close(self) -> None:
         """Ends the shell and what runs in it."""
-        os.write(self.end, b"kill -9 $(jobs -p) 2>/dev/null; exit\n")
-        os.kill(self.pid, signal.SIGHUP)
+        for node in self.nodes:
+            with suppress(ProcessLookupError):
+                os.kill(node, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         os.close(self.end)
 

@@ -224,3 +224,73 @@ def test_the_authority_and_all_certificates_are_replaced_under_load(tmp_path: Pa
 
 def _renewals(node: graft.Node[Bank]) -> int:
     return sum(event.data.get("phase") == "renewed" for event in node.events(since=0, timeout=0))
+
+
+def openssl(directory, *words):
+    """Runs it where the files are; skips the test where there is none."""
+    try:
+        subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("openssl is not here")
+
+
+def made_elsewhere(directory, name, extension, key):
+    """A certificate by an intermediate authority of `ca.pem`, with the chain in its file."""
+    if not (directory / "ca.key").exists():
+        for authority in ("ca", "middle"):
+            openssl(directory, "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{authority}.key")
+        (directory / "middle.ext").write_text("basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\n")
+        openssl(directory, "req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=Root", "-days", "30",
+                "-addext", "basicConstraints=critical,CA:TRUE", "-out", "ca.pem")  # fmt: skip
+        openssl(directory, "req", "-new", "-key", "middle.key", "-subj", "/CN=Middle", "-out", "middle.csr")
+        openssl(directory, "x509", "-req", "-in", "middle.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "30",
+                "-extfile", "middle.ext", "-out", "middle.pem")  # fmt: skip
+    openssl(directory, key[0], "-out", f"{name}.key", *key[1:])
+    openssl(directory, "req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", f"{name}.csr")
+    (directory / f"{name}.ext").write_text(f"{extension}extendedKeyUsage=serverAuth,clientAuth\n")
+    openssl(directory, "x509", "-req", "-in", f"{name}.csr", "-CA", "middle.pem", "-CAkey", "middle.key", "-days", "30",
+            "-extfile", f"{name}.ext", "-out", f"{name}.leaf")  # fmt: skip
+    chain = (directory / f"{name}.leaf").read_text() + (directory / "middle.pem").read_text()
+    (directory / f"{name}.pem").write_text(chain)
+    (directory / f"{name}.key").chmod(0o600)
+
+
+# As openssl writes them: `EC PRIVATE KEY` (SEC 1), `RSA PRIVATE KEY` (PKCS 1), `PRIVATE KEY` (PKCS 8).
+KEYS = {
+    "SEC 1": ["ecparam", "-name", "prime256v1", "-genkey", "-noout"],
+    "PKCS 1": ["genrsa", "-traditional", "2048"],
+    "PKCS 8": ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_certificates_of_another_authority_are_as_good(tmp_path, kind):
+    """By a URI in them, or by a list of names; through an authority in the middle."""
+    made_elsewhere(tmp_path, "n1", "subjectAltName=URI:spiffe://bank/node/n1\n", KEYS[kind])
+    made_elsewhere(tmp_path, "db2", "subjectAltName=DNS:db2.example.com\n", KEYS[kind])
+    made_elsewhere(tmp_path, "till", "", KEYS[kind])
+    names = {"db2.example.com": "spiffe://bank/node/n2", "till": "spiffe://bank/client/till?role=writer"}
+
+    def tls(name, names=names):
+        return graft.TLS(
+            ca=tmp_path / "ca.pem", cert=tmp_path / f"{name}.pem", key=tmp_path / f"{name}.key", names=names
+        )
+
+    addresses = dict(zip(("n1", "n2"), free_addresses(2), strict=True))
+    with (
+        graft.Node(Bank(), id="n1", address=addresses["n1"], data_dir=None, members=addresses, tls=tls("n1")) as n1,
+        graft.Node(Bank(), id="n2", address=addresses["n2"], data_dir=None, members=addresses, tls=tls("db2")) as n2,
+    ):
+        n1.wait_ready(DEADLINE_SECONDS)
+        n2.wait_ready(DEADLINE_SECONDS)
+        assert n1.status().certificate_expires is not None
+        with graft.Client(addresses.values(), Bank, tls=tls("till"), timeout=DEADLINE_SECONDS) as till:
+            assert till.execute(Bank.deposit, "ann", 5) == 5
+            with pytest.raises(graft.TlsError, match="operator"):
+                till.members.remove("n2")
+    for wrong, error in ((None, graft.TlsError), ({"till": "nobody"}, graft.ConfigError)):
+        with graft.Client(["127.0.0.1:1"], Bank, tls=tls("till", wrong)) as till, pytest.raises(error, match="names"):
+            till.status()
+    for bad in (5, {"a": 5}, {5: "a"}, ["a"]):
+        with pytest.raises(graft.ConfigError, match="names"):
+            tls("till", bad)

@@ -13,7 +13,7 @@ use super::args::Global;
 use super::failure::Failure;
 use super::output::Out;
 use super::talk::Talk;
-use crate::infrastructure::runtime::certificates::{Endpoint, Names, date};
+use crate::infrastructure::runtime::certificates::{Endpoint, date};
 
 /// What a node would be given.
 #[derive(Args, Debug)]
@@ -67,7 +67,7 @@ pub(super) fn check(check: &Check, global: &Global, out: &Out) -> Result<(), Fai
     let (round, rounds) = if global.cluster.is_empty() { (None, Duration::ZERO) } else { looks(global)? };
     findings.extend(round);
     if let Some(source) = global.secrets.source() {
-        let endpoint = Endpoint::open(&source, Names::new())?;
+        let endpoint = Endpoint::open(&source)?;
         findings.push(certificate(&endpoint));
     }
     findings.push(timeout(synced + late + rounds));

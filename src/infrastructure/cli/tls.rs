@@ -15,7 +15,7 @@ use super::args::Secrets;
 use super::failure::Failure;
 use super::output::Out;
 use crate::infrastructure::runtime::certificates::{
-    Certificate, Depot, Endpoint, Files, Names, SecuredStream, certificates, date,
+    Certificate, Depot, Endpoint, Files, SecuredStream, certificates, date,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -179,12 +179,12 @@ fn verify(out: &Out, secrets: &Secrets, connect: Option<&str>) -> Result<(), Fai
     let source = secrets.source().ok_or_else(|| {
         Failure::usage("which certificate? Give --ca, --cert and --key, or GRAFT_CA, GRAFT_CERT and GRAFT_KEY")
     })?;
-    let own = Endpoint::check(&source, &Names::new())?;
+    let own = Endpoint::check(&source)?;
     let Some(address) = connect else {
         let words = format!("{own}: the three fit one another");
         return out.done(&words, "tls", json!({ "identity": own.to_string() }));
     };
-    let other = meet(&Endpoint::open(&source, Names::new())?, address)?;
+    let other = meet(&Endpoint::open(&source)?, address)?;
     let words = format!("{own}: the three fit one another; {address} is {other}, and believes it");
     out.done(&words, "tls", json!({ "identity": own.to_string(), "other": other.to_string() }))
 }

@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 use super::failure::Failure;
 use super::output::{Out, aligned};
 use super::talk::{PAUSE, Talk};
+use crate::infrastructure::runtime::certificates::date;
 
 pub(super) fn status(talk: &Talk, out: &Out) -> Result<(), Failure> {
     let view = talk.view()?;
@@ -24,6 +25,9 @@ pub(super) fn status(talk: &Talk, out: &Out) -> Result<(), Failure> {
         row("log", &format!("{} last, {} committed, {} applied", status.last.0, status.commit.0, status.applied.0)),
         row("snapshot", &status.snapshot.0.to_string()),
     ];
+    rows.extend(
+        status.certificate.map(|certificate| row("certificate", &format!("good until {}", date(certificate.expires)))),
+    );
     rows.extend(status.change.iter().map(|change| row("under way", change)));
     rows.extend(status.error.iter().map(|error| row("error", error)));
     rows.extend(view.why.iter().map(|why| row("why", why)));
@@ -89,6 +93,7 @@ pub(super) fn document(view: &View) -> Json {
         "commit_index": status.commit.0.to_string(),
         "applied_index": status.applied.0.to_string(),
         "snapshot_index": status.snapshot.0.to_string(),
+        "certificate_expires": status.certificate.map(|certificate| certificate.expires),
         "change": status.change,
         "error": status.error,
         "why": view.why,

@@ -3,8 +3,10 @@
 //! A connection is a newcomer until it makes a call that says what it is for. Newcomers are many or few as it happens, and
 //! nothing is known of them: when there are too many, the one that has been silent for the longest goes. When there are too
 //! many clients, the one that has been idle for the longest goes; only if all of them have calls open is another one refused.
+//! One machine has at most half of the newcomers' places: whoever takes them all does it at his own cost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,8 @@ struct State {
     spoken: BTreeSet<u64>,
     members: usize,
     clients: usize,
+    /// Newcomers, by the machine they come from.
+    newcomers: BTreeMap<IpAddr, BTreeSet<u64>>,
     /// Clients without a call, by when the last one ended.
     idle: BTreeMap<u64, u64>,
 }
@@ -45,6 +49,7 @@ struct State {
 #[derive(Debug)]
 struct Seat {
     kind: Kind,
+    from: IpAddr,
     leave: CancellationToken,
     end: CancellationToken,
 }
@@ -91,15 +96,20 @@ impl Admission {
     }
 
     /// Lets a newcomer in, for which another one may have to go.
-    pub(super) fn enter(self: &Arc<Self>) -> Seated {
+    pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Seated {
         let mut state = self.state();
-        if state.silent.len() + state.spoken.len() >= self.limits.newcomers_max {
+        let share = (self.limits.newcomers_max / 2).max(1);
+        let oldest = state.newcomers.get(&from).filter(|own| own.len() >= share).and_then(BTreeSet::first).copied();
+        if let Some(oldest) = oldest {
+            state.close(oldest);
+        } else if state.silent.len() + state.spoken.len() >= self.limits.newcomers_max {
             state.close_newcomer();
         }
         state.entered += 1;
         let (number, leave, end) = (state.entered, CancellationToken::new(), CancellationToken::new());
-        state.seats.insert(number, Seat { kind: Kind::Newcomer, leave: leave.clone(), end: end.clone() });
+        state.seats.insert(number, Seat { kind: Kind::Newcomer, from, leave: leave.clone(), end: end.clone() });
         state.silent.insert(number);
+        state.newcomers.entry(from).or_default().insert(number);
         Seated(Place { admission: Arc::clone(self), number, leave, end })
     }
 
@@ -142,14 +152,20 @@ impl State {
 
     fn leave(&mut self, number: u64) {
         let Some(seat) = self.seats.remove(&number) else { return };
-        self.uncount(number, seat.kind);
+        self.uncount(number, seat.kind, seat.from);
     }
 
-    fn uncount(&mut self, number: u64, kind: Kind) {
+    fn uncount(&mut self, number: u64, kind: Kind, from: IpAddr) {
         match kind {
             Kind::Newcomer => {
                 self.silent.remove(&number);
                 self.spoken.remove(&number);
+                if let Some(own) = self.newcomers.get_mut(&from) {
+                    own.remove(&number);
+                    if own.is_empty() {
+                        self.newcomers.remove(&from);
+                    }
+                }
             }
             Kind::Member => self.members -= 1,
             Kind::Client { idle, .. } => {
@@ -191,8 +207,8 @@ impl Place {
         if full {
             return Err(Full { max });
         }
-        let before = std::mem::replace(&mut seat.kind, Kind::Member);
-        state.uncount(self.number, before);
+        let (before, from) = (std::mem::replace(&mut seat.kind, Kind::Member), seat.from);
+        state.uncount(self.number, before, from);
         state.members += 1;
         Ok(())
     }
@@ -203,6 +219,7 @@ impl Place {
         let max = if is_operator { clients_max.saturating_add(operators_max) } else { clients_max };
         let mut guard = self.admission.state();
         let state = &mut *guard;
+        let from = state.seats.get(&self.number).map(|seat| seat.from);
         match state.seats.get_mut(&self.number).map(|seat| &mut seat.kind) {
             // It was told to go and has not heard it yet: what it says is still listened to.
             None | Some(Kind::Member) => {}
@@ -214,7 +231,9 @@ impl Place {
                 if state.clients >= max && !state.close_idle() {
                     return Err(Full { max: clients_max });
                 }
-                state.uncount(self.number, Kind::Newcomer);
+                if let Some(from) = from {
+                    state.uncount(self.number, Kind::Newcomer, from);
+                }
                 state.clients += 1;
                 if let Some(seat) = state.seats.get_mut(&self.number) {
                     seat.kind = Kind::Client { calls: 1, idle: 0 };

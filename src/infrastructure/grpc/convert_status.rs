@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use graft_domain::{Incarnation, Index, NodeId, Target, Term};
 use graft_services::api::View;
-use graft_services::{MemberStatus, Status, WhatIf};
+use graft_services::{CertificateLife, MemberStatus, Status, WhatIf};
 
 use super::convert::{BadFrame, few, node_id};
 use super::failure::LeaderHint;
@@ -36,6 +36,8 @@ pub(super) fn encode(view: View) -> wire::StatusResponse {
         snapshot_phase: snapshot_phase.map(str::to_owned),
         snapshot_share: snapshot_share.flatten(),
         snapshot_error: status.snapshot_error,
+        certificate_expires: status.certificate.map(|certificate| certificate.expires),
+        certificate_expiring: status.certificate.is_some_and(|certificate| certificate.is_expiring),
         why,
     }
 }
@@ -63,6 +65,9 @@ pub(super) fn decode(said: wire::StatusResponse) -> Result<View, BadFrame> {
         snapshot_bytes: said.snapshot_bytes,
         snapshot_phase: phase.map(|phase| (phase, said.snapshot_share)),
         snapshot_error: said.snapshot_error,
+        certificate: said
+            .certificate_expires
+            .map(|expires| CertificateLife { expires, is_expiring: said.certificate_expiring }),
     };
     few("reasons", said.why.len())?;
     Ok(View { status, why: said.why })

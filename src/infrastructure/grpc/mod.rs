@@ -39,6 +39,7 @@ mod call_batch;
 mod calls;
 mod client;
 mod client_service;
+mod complaints;
 mod config;
 mod convert;
 mod convert_answer;

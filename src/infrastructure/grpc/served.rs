@@ -20,6 +20,7 @@ use super::admin_service::AdminService;
 use super::admission::{Full, Place};
 use super::bodies::{Answering, Intake, Metered};
 use super::client_service::ClientService;
+use super::complaints::Complaints;
 use super::deadline::Deadline;
 use super::desk::Desk;
 use super::failure::Failure;
@@ -61,6 +62,7 @@ pub(super) struct Served {
     message_bytes_max: usize,
     /// Who was removed.
     view: watch::Receiver<View>,
+    complaints: Arc<Complaints>,
 }
 
 impl Served {
@@ -79,6 +81,7 @@ impl Served {
             request_bytes_max: config.request_bytes_max,
             message_bytes_max: config.message_bytes_max,
             view: shared.view.subscribe(),
+            complaints: Arc::clone(&shared.complaints),
         }
     }
 
@@ -88,7 +91,7 @@ impl Served {
         if !path.starts_with(PEER_PREFIX) {
             if let Err(why) = self.authorise(connection.identity.as_ref(), path) {
                 connection.place.speak();
-                warn!(remote = %connection.remote, path, "call refused: {why}");
+                self.complaints.say(|| warn!(remote = %connection.remote, path, "call refused: {why}"));
                 return deny(why);
             }
             if let Some(identity) = connection.identity {
@@ -100,7 +103,9 @@ impl Served {
         if let Some(identity) = &connection.identity
             && identity.member().is_none()
         {
-            return deny(format!("{identity} is a client, and this is for members only"));
+            let why = format!("{identity} is a client, and this is for members only");
+            self.complaints.say(|| warn!(remote = %connection.remote, path, "call refused: {why}"));
+            return deny(why);
         }
         let mut routes = if path == LINK_PATH { self.links } else { self.requests };
         request.extensions_mut().insert(connection);

@@ -70,8 +70,14 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         };
         match accepted.and_then(|(stream, remote)| Ok((address::ready(stream)?, remote))) {
             Ok((stream, remote)) => {
-                let serve =
-                    serve(stream, remote, admission.enter(), ledger.open(), served.clone(), Arc::clone(&shared));
+                let serve = serve(
+                    stream,
+                    remote,
+                    admission.enter(remote.ip()),
+                    ledger.open(),
+                    served.clone(),
+                    Arc::clone(&shared),
+                );
                 shared.tasks.spawn(serve);
             }
             Err(error) => {
@@ -112,7 +118,7 @@ async fn secure(
         () = place.end.cancelled() => return None,
         () = shared.stop.cancelled() => return None,
     };
-    secured.inspect_err(|why| warn!(%remote, "connection refused: {why}")).ok()
+    secured.inspect_err(|why| shared.complaints.say(|| warn!(%remote, "connection refused: {why}"))).ok()
 }
 
 /// Serves one connection until it ends, says nothing for too long, its place is needed, or the transport stops.
@@ -143,7 +149,7 @@ async fn serve(
             ended = &mut http2 => {
                 match ended {
                     Ok(()) => debug!(%remote, "connection closed"),
-                    Err(error) => why_failed(remote, &error, &fault),
+                    Err(error) => why_failed(&shared, remote, &error, &fault),
                 }
                 return;
             }
@@ -214,9 +220,9 @@ async fn expelled(mut view: watch::Receiver<View>, member: Option<NodeId>, patie
     }
 }
 
-fn why_failed(remote: SocketAddr, error: &hyper::Error, fault: &Fault) {
+fn why_failed(shared: &Shared, remote: SocketAddr, error: &hyper::Error, fault: &Fault) {
     if let Some(distrust) = fault.get() {
-        warn!(%remote, "connection refused: {distrust}");
+        shared.complaints.say(|| warn!(%remote, "connection refused: {distrust}"));
     } else {
         debug!(%remote, %error, "connection failed, or is not gRPC");
     }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::address::Connector;
+use super::complaints::Complaints;
 use super::config::PeerConfig;
 use super::dial::Dial;
 use super::event::{Health, LinkStatus, LocalHello, Offers, Peer, PeerEvent, PeerSink, RefusedCode};
@@ -59,6 +60,7 @@ pub(super) struct Shared {
     pub(super) probes: Arc<Semaphore>,
     pub(super) fetches: Fetches,
     pub(super) faults: Arc<LinkFaults>,
+    pub(super) complaints: Arc<Complaints>,
 }
 
 /// The link to a peer, as seen from outside of its task.
@@ -111,6 +113,7 @@ impl Transport {
             probes: Arc::new(Semaphore::new(PROBES_MAX)),
             fetches: Fetches::default(),
             faults: Arc::default(),
+            complaints: Arc::default(),
         });
         shared.tasks.spawn(server::accept(listener, Arc::clone(&shared)));
         Ok(Self { shared, address })

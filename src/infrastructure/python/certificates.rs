@@ -1,12 +1,13 @@
 //! Certificates, as Python's layer holds them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use graft_services::identity::Role;
+use graft_services::identity::{Identity, Role};
 
 use super::errors;
 use crate::infrastructure::runtime::certificates::{Depot, Files};
@@ -122,9 +123,20 @@ pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<Option<Source>> {
     if value.is_none() {
         return Ok(None);
     }
-    if let Ok((ca, cert, key)) = value.extract::<(String, String, String)>() {
-        return Ok(Some(Source::Files { ca: ca.into(), cert: cert.into(), key: key.into() }));
+    let (material, names): (Bound<'_, PyAny>, BTreeMap<String, String>) = value.extract()?;
+    let source = if let Ok((ca, cert, key)) = material.extract::<(String, String, String)>() {
+        Source::Files { ca: ca.into(), cert: cert.into(), key: key.into() }
+    } else {
+        let (ca, cert, key): (Vec<u8>, Vec<u8>, Vec<u8>) = material.extract()?;
+        Source::Memory(Pem { ca, cert, key })
+    };
+    if names.is_empty() {
+        return Ok(Some(source));
     }
-    let (ca, cert, key): (Vec<u8>, Vec<u8>, Vec<u8>) = value.extract()?;
-    Ok(Some(Source::Memory(Pem { ca, cert, key })))
+    let known = |(name, uri): (String, String)| {
+        let wrong = |why| errors::raise(value.py(), "CONFIG", &format!("names[{name:?}]={uri:?}: {why}"), &[]);
+        Identity::parse(&uri).map_err(wrong).map(|identity| (name.clone(), identity))
+    };
+    let names = names.into_iter().map(known).collect::<PyResult<_>>()?;
+    Ok(Some(Source::Listed(Box::new(source), names)))
 }

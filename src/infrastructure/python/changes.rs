@@ -176,6 +176,7 @@ fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>>
     dict.set_item("snapshot_phase", status.snapshot_phase.map(|(phase, _)| phase))?;
     dict.set_item("snapshot_progress", status.snapshot_phase.and_then(|(_, share)| share))?;
     dict.set_item("snapshot_error", &status.snapshot_error)?;
+    dict.set_item("certificate_expires", status.certificate.map(|certificate| certificate.expires))?;
     dict.set_item("error", status.error.as_deref())?;
     dict.set_item("error_code", status.error_code)?;
     dict.set_item("has_quorum", status.has_quorum)?;

@@ -18,6 +18,7 @@ use super::engine::{Look, Message};
 use super::events::Events;
 use super::hub::Hub;
 use super::parts::Ending;
+use super::renewal::Certified;
 use super::requests::{Request, Requests, What};
 
 /// Bytes of a snapshot that are read in one go.
@@ -56,6 +57,7 @@ pub(crate) struct Standing {
     broken: Mutex<Option<String>>,
     /// The engine is gone.
     ended: AtomicBool,
+    certified: Option<Arc<Certified>>,
 }
 
 impl Front {
@@ -203,8 +205,8 @@ fn part(files: &dyn SnapshotFiles, from: Option<(EntryId, u64)>) -> Result<Snaps
 }
 
 impl Standing {
-    pub(crate) fn new(status: Status) -> Self {
-        Self { last: Mutex::new(status), broken: Mutex::default(), ended: AtomicBool::new(false) }
+    pub(crate) fn new(status: Status, certified: Option<Arc<Certified>>) -> Self {
+        Self { last: Mutex::new(status), broken: Mutex::default(), ended: AtomicBool::new(false), certified }
     }
 
     pub(crate) fn note(&self, status: Status) {
@@ -225,6 +227,7 @@ impl Standing {
 
     fn status(&self) -> Status {
         let mut status = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        status.certificate = self.certified.as_deref().map(Certified::life);
         if self.ended.load(Ordering::Acquire) {
             status.role = "stopped";
             status.leader = None;

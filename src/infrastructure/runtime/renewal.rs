@@ -4,15 +4,15 @@
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
-use graft_services::Notice;
 use graft_services::identity::Identity;
+use graft_services::{CertificateLife, Notice};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::infrastructure::grpc::{Guard, Secured, Securing};
-use crate::infrastructure::tls::{Endpoint, Names, Source, Stamp, TlsError, date};
+use crate::infrastructure::tls::{Endpoint, Source, Stamp, TlsError, date};
 
 /// A certificate, and what may take its place.
 pub(crate) struct Certified {
@@ -27,12 +27,18 @@ const EXPIRY_PAUSE: Duration = Duration::from_hours(24);
 
 impl Certified {
     pub(super) fn open(source: &Source) -> Result<Self, TlsError> {
-        let endpoint = Endpoint::open(source, Names::new())?;
+        let endpoint = Endpoint::open(source)?;
         Ok(Self { source: source.clone(), endpoint: RwLock::new(endpoint) })
     }
 
     pub(super) fn identity(&self) -> Identity {
         self.endpoint().identity().clone()
+    }
+
+    /// How long the certificate is good.
+    pub(crate) fn life(&self) -> CertificateLife {
+        let endpoint = self.endpoint();
+        CertificateLife { expires: endpoint.expires(), is_expiring: endpoint.is_expiring(SystemTime::now()) }
     }
 
     /// The one that new connections are secured with.
@@ -43,7 +49,7 @@ impl Certified {
 
     /// Takes what is in the source now. What cannot be used, or is somebody else's, changes nothing.
     fn renew(&self) -> Result<Notice, TlsError> {
-        let next = Endpoint::open(&self.source, Names::new())?;
+        let next = Endpoint::open(&self.source)?;
         let (before, now) = (self.identity(), next.identity());
         if before != *now {
             return Err(TlsError(format!("the certificate is that of {now}, and {before} goes on with its own")));

@@ -231,7 +231,7 @@ impl Build<'_> {
             request_bytes_max: self.config.inflight_bytes_max.saturating_mul(2),
             clock,
             session_ttl: self.config.session_ttl,
-            standing: Arc::new(Standing::new(replica.status())),
+            standing: Arc::new(Standing::new(replica.status(), self.certified.clone())),
             events: Arc::default(),
             hub: Arc::clone(&self.hub),
             files: Arc::downgrade(&self.snapshots),

@@ -82,6 +82,10 @@ pub(super) fn open<F: Files>(
         // It was made just now.
         let _ = cluster.set(identity.cluster);
     }
+    if !survey.is_there {
+        // The identity may have come from the cache of a process that was killed; it must not be gone when this is there.
+        files.sync_directory(directory).map_err(|e| io_error(directory, &e))?;
+    }
     let snapshots_directory = directory.join(snapshots::DIRECTORY);
     let snapshots =
         Snapshots::open(files.clone(), snapshots_directory, survey, Arc::clone(&cluster), Arc::clone(&lock))?;

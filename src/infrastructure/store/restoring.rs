@@ -91,7 +91,8 @@ pub(super) fn adopt<F: Files>(
     founding: &Founding,
 ) -> Result<Survey, StoreError> {
     let Some((meta, _)) = found.newest else {
-        let what = "a restore or a recovery into it was not finished: do it again, or remove the directory";
+        let what = "it has a place for snapshots and no identity: a restore or a recovery into it was not finished. Do \
+                    it again, or remove the directory";
         return Err(refused(directory, what));
     };
     if !is_restored(&meta) {

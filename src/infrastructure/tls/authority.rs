@@ -38,7 +38,7 @@ pub struct Authority {
 
 /// How long a certificate is valid, from and to.
 #[derive(Clone, Copy, Debug)]
-struct Life(OffsetDateTime, OffsetDateTime);
+pub(super) struct Life(pub(super) OffsetDateTime, pub(super) OffsetDateTime);
 
 impl Life {
     fn days(days: u32) -> Self {
@@ -142,6 +142,10 @@ impl Authority {
     }
 
     pub(super) fn issue(&self, identity: &Identity) -> Result<Pem, TlsError> {
+        self.issue_for(identity, Life::days(LEAF_DAYS))
+    }
+
+    pub(super) fn issue_for(&self, identity: &Identity, Life(from, to): Life) -> Result<Pem, TlsError> {
         use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
         let (purposes, hosts) = match &identity.who {
             Who::Node(_) => (vec![ServerAuth, ClientAuth], &HOSTS[..]),
@@ -156,7 +160,6 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = purposes;
         params.use_authority_key_identifier_extension = true;
-        let Life(from, to) = Life::days(LEAF_DAYS);
         (params.not_before, params.not_after) = (from, to);
         let cert = params.signed_by(&key, &self.issuer).map_err(|error| failed(&error))?;
         let (ca, cert) = (self.trusted().into_bytes(), cert.pem().into_bytes());

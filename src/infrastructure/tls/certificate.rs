@@ -77,8 +77,8 @@ impl Certificate {
         match listed[..] {
             [identity] => Ok(identity.clone()),
             [] => Err(format!(
-                "it says nowhere who its holder is: it has no URI among its subject alternative names such as \
-                 spiffe://<cluster>/node/<id>, and none of its names is listed in `names` ({})",
+                "it says nowhere who its holder is: make it with a URI among its subject alternative names such as \
+                 spiffe://<cluster>/node/<id>, or list one of its names in `names` ({})",
                 self.hosts.iter().chain(&self.common_name).cloned().collect::<Vec<_>>().join(", ")
             )),
             _ => Err("`names` lists several of its names, as different identities".to_owned()),

@@ -209,7 +209,7 @@ impl Files {
 
     /// Whose they are. Refuses what could not be used, in words that say what to do.
     pub fn check(&self) -> Result<Identity, TlsError> {
-        Endpoint::check(&self.source(), &Names::new())
+        Endpoint::check(&self.source())
     }
 }
 

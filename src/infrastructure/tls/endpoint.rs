@@ -16,7 +16,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::TlsError;
 use super::certificate::seconds;
-use super::material::{Material, Names, Source};
+use super::material::{Material, Source};
 use super::stream::{Secured, SecuredStream};
 use super::verify::{OfClients, OfMembers, Reading};
 use super::words::{Side, words};
@@ -37,8 +37,13 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Reads the material; an error names the file and says what to do.
-    pub fn open(source: &Source, names: Names) -> Result<Self, TlsError> {
-        let material = Material::parse(&source.read()?, source, &names, SystemTime::now())?;
+    pub fn open(source: &Source) -> Result<Self, TlsError> {
+        Self::open_at(source, SystemTime::now())
+    }
+
+    pub(super) fn open_at(source: &Source, now: SystemTime) -> Result<Self, TlsError> {
+        let names = source.names();
+        let material = Material::parse(&source.read()?, source, &names, now)?;
         let provider = Arc::new(ring::default_provider());
         let reading = Arc::new(Reading { cluster: material.identity.cluster.clone(), names });
         let unusable = |error: rustls::Error| {
@@ -66,9 +71,9 @@ impl Endpoint {
     }
 
     /// Whose material it is; refuses what could not be used, or would be believed by nobody who believes the same authorities.
-    pub fn check(source: &Source, names: &Names) -> Result<Identity, TlsError> {
-        let endpoint = Self::open(source, names.clone())?;
-        let material = Material::parse(&source.read()?, source, names, SystemTime::now())?;
+    pub fn check(source: &Source) -> Result<Identity, TlsError> {
+        let endpoint = Self::open(source)?;
+        let material = Material::parse(&source.read()?, source, &source.names(), SystemTime::now())?;
         let verifier = OfClients::new(&material.roots, &Arc::new(ring::default_provider()), endpoint.reading)?;
         // No chain is empty.
         let (leaf, others) = (&material.chain[0], &material.chain[1..]);
@@ -154,3 +159,7 @@ impl std::fmt::Debug for Endpoint {
         f.debug_struct("Endpoint").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "tests/matrix.rs"]
+mod tests;

@@ -31,8 +31,14 @@ pub struct Pem {
 /// Where they come from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Source {
-    Files { ca: PathBuf, cert: PathBuf, key: PathBuf },
+    Files {
+        ca: PathBuf,
+        cert: PathBuf,
+        key: PathBuf,
+    },
     Memory(Pem),
+    /// As the inner one, and certificates without an identity of their own are known by these names.
+    Listed(Box<Self>, Names),
 }
 
 /// Read and understood. The key is a secret: it is not shown.
@@ -52,6 +58,7 @@ impl Source {
     pub(super) fn read(&self) -> Result<Pem, TlsError> {
         match self {
             Self::Memory(pem) => Ok(pem.clone()),
+            Self::Listed(source, _) => source.read(),
             Self::Files { ca, cert, key } => {
                 refuse_open_key(key)?;
                 Ok(Pem { ca: read(ca, "ca")?, cert: read(cert, "cert")?, key: read(key, "key")? })
@@ -61,17 +68,27 @@ impl Source {
 
     /// How the files are now; none if there are none.
     pub fn stamp(&self) -> Option<Stamp> {
-        let Self::Files { ca, cert, key } = self else { return None };
+        let (ca, cert, key) = match self {
+            Self::Files { ca, cert, key } => (ca, cert, key),
+            Self::Memory(_) => return None,
+            Self::Listed(source, _) => return source.stamp(),
+        };
         Some(Stamp([ca, cert, key].map(|path| {
             let metadata = fs::metadata(path).ok()?;
             Some((metadata.modified().ok()?, metadata.len()))
         })))
     }
 
+    /// Whom certificates stand for that do not say it themselves.
+    pub(super) fn names(&self) -> Names {
+        if let Self::Listed(_, names) = self { names.clone() } else { Names::new() }
+    }
+
     /// What each is called when something is wrong with it.
     pub(super) fn label(&self, of: &str) -> String {
         match self {
             Self::Memory(_) => format!("the {of} in memory"),
+            Self::Listed(source, _) => source.label(of),
             Self::Files { ca, cert, key } => {
                 let path = match of {
                     "ca" => ca,
@@ -174,6 +191,7 @@ impl fmt::Debug for Pem {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Listed(source, _) => source.fmt(f),
             Self::Files { ca, cert, key } => {
                 f.debug_struct("Files").field("ca", ca).field("cert", cert).field("key", key).finish()
             }

@@ -1,6 +1,7 @@
 use graft_domain::{ClusterId, Incarnation, Index, NodeId, Target, Term};
 
 use super::*;
+use crate::CertificateLife;
 
 fn id(name: &str) -> NodeId {
     NodeId::new(name).expect("a good id")
@@ -41,6 +42,7 @@ fn well() -> View {
         snapshot_bytes: None,
         snapshot_phase: None,
         snapshot_error: None,
+        certificate: None,
     };
     View { status, why: vec![] }
 }
@@ -72,6 +74,10 @@ fn each_trouble_is_named_with_what_to_do_about_it() {
     assert!(found[0].starts_with("no majority answers the leader. Start"), "{found:?}");
     let found = told(|view| view.status.snapshot_error = Some("no space".to_owned()));
     assert!(found[0].contains("the last snapshot of n1 failed: no space"), "{found:?}");
+    let life = |is_expiring| Some(CertificateLife { expires: 5, is_expiring });
+    let found = told(|view| view.status.certificate = life(true));
+    assert!(found[0].contains("certificate of n1 is about to expire. `graft tls renew`"), "{found:?}");
+    assert_eq!(told(|view| view.status.certificate = life(false)), [""; 0]);
 }
 
 #[test]

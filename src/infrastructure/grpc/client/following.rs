@@ -113,10 +113,12 @@ async fn read<S: Source>(source: &mut S, feed: &Feed<S::Item>, channel: &Channel
     }
 }
 
-/// Another member may do better, but if the request itself is wrong.
+/// Another member may do better, but if the request itself is wrong, or whoever makes it may not.
 fn end_of(status: &Status) -> End {
     match Told::from_status(status).map(|told| Outcome::from(told.failure)) {
-        Some(Outcome::Refused(refusal @ (Refusal::Invalid(_) | Refusal::TooLarge { .. }))) => End::Refused(refusal),
+        Some(Outcome::Refused(refusal @ (Refusal::Denied(_) | Refusal::Invalid(_) | Refusal::TooLarge { .. }))) => {
+            End::Refused(refusal)
+        }
         _ => End::Broken(words(status)),
     }
 }

@@ -4,6 +4,12 @@ fn admission() -> Arc<Admission> {
     Admission::new(Limits { newcomers_max: 3, members_max: 2, clients_max: 2, operators_max: 1 })
 }
 
+/// A newcomer from a machine of its own.
+fn enter(admission: &Arc<Admission>) -> Seated {
+    let entered = u32::try_from(admission.state().entered).unwrap();
+    admission.enter(IpAddr::from(entered.to_be_bytes()))
+}
+
 fn open(seats: &[&Seated]) -> Vec<bool> {
     seats.iter().map(|seat| !seat.0.leave.is_cancelled() && !seat.0.end.is_cancelled()).collect()
 }
@@ -11,41 +17,41 @@ fn open(seats: &[&Seated]) -> Vec<bool> {
 #[test]
 fn the_newcomer_that_is_silent_for_the_longest_goes_first() {
     let admission = admission();
-    let (first, second, third) = (admission.enter(), admission.enter(), admission.enter());
+    let (first, second, third) = (enter(&admission), enter(&admission), enter(&admission));
     first.0.speak();
-    let fourth = admission.enter();
+    let fourth = enter(&admission);
     assert_eq!(open(&[&first, &second, &third, &fourth]), [true, false, true, true]);
-    let (fifth, sixth) = (admission.enter(), admission.enter());
+    let (fifth, sixth) = (enter(&admission), enter(&admission));
     assert_eq!(open(&[&first, &third, &fourth, &fifth, &sixth]), [true, false, false, true, true]);
     fifth.0.speak();
     sixth.0.speak();
-    drop(admission.enter());
+    drop(enter(&admission));
     assert_eq!(open(&[&first, &fifth, &sixth]), [false, true, true], "all have spoken: the oldest goes");
 }
 
 #[test]
 fn members_are_not_counted_with_newcomers_and_never_closed() {
     let admission = admission();
-    let (m, n, surplus) = (admission.enter(), admission.enter(), admission.enter());
+    let (m, n, surplus) = (enter(&admission), enter(&admission), enter(&admission));
     assert_eq!((m.0.become_member(), n.0.become_member(), m.0.become_member()), (Ok(()), Ok(()), Ok(())));
     assert_eq!(surplus.0.become_member(), Err(Full { max: 2 }));
-    let newcomers: Vec<_> = (0..100).map(|_| admission.enter()).collect();
+    let newcomers: Vec<_> = (0..100).map(|_| enter(&admission)).collect();
     assert_eq!(open(&[&m, &n, &surplus]), [true, true, false]);
     for newcomer in &newcomers {
         drop(newcomer.0.begin_call(false));
     }
     assert!(m.0.is_member() && open(&[&m])[0]);
     drop(m);
-    let next = admission.enter();
+    let next = enter(&admission);
     assert_eq!(next.0.become_member(), Ok(()), "the place of one that left is free");
 }
 
 #[test]
 fn an_idle_client_goes_for_another_and_a_busy_one_stays() {
     let admission = admission();
-    let (a, b) = (admission.enter(), admission.enter());
+    let (a, b) = (enter(&admission), enter(&admission));
     let (of_a, of_b) = (a.0.begin_call(false).unwrap(), b.0.begin_call(false).unwrap());
-    let c = admission.enter();
+    let c = enter(&admission);
     assert_eq!(c.0.begin_call(false).err(), Some(Full { max: 2 }), "both are busy");
     assert_eq!(open(&[&a, &b, &c]), [true, true, true]);
     let second_of_b = b.0.begin_call(false).unwrap();
@@ -55,7 +61,7 @@ fn an_idle_client_goes_for_another_and_a_busy_one_stays() {
     drop(second_of_b);
     // A call takes it off the list of the idle.
     let again = b.0.begin_call(false).unwrap();
-    let d = admission.enter();
+    let d = enter(&admission);
     assert_eq!(d.0.begin_call(false).err(), Some(Full { max: 2 }));
     drop((again, of_c));
 }
@@ -63,9 +69,9 @@ fn an_idle_client_goes_for_another_and_a_busy_one_stays() {
 #[test]
 fn an_operator_gets_in_when_all_clients_are_busy() {
     let admission = admission();
-    let clients = [admission.enter(), admission.enter()];
+    let clients = [enter(&admission), enter(&admission)];
     let _calls = clients.each_ref().map(|client| client.0.begin_call(false).unwrap());
-    let (operator, other) = (admission.enter(), admission.enter());
+    let (operator, other) = (enter(&admission), enter(&admission));
     let call = operator.0.begin_call(true).unwrap();
     assert!(other.0.begin_call(true).is_err());
     drop(call);
@@ -76,11 +82,11 @@ fn an_operator_gets_in_when_all_clients_are_busy() {
 #[test]
 fn who_is_gone_or_told_to_go_holds_no_place() {
     let admission = admission();
-    let gone = admission.enter();
+    let gone = enter(&admission);
     let place = gone.0.clone();
     drop(gone);
     assert!(place.become_member().is_err() && !place.is_silent());
-    let idle = admission.enter();
+    let idle = enter(&admission);
     drop(idle.0.begin_call(false));
     admission.make_room();
     assert_eq!(open(&[&idle]), [false]);
@@ -88,4 +94,22 @@ fn who_is_gone_or_told_to_go_holds_no_place() {
     drop(idle);
     let state = admission.state();
     assert_eq!((state.clients, state.members, state.seats.len(), state.idle.len()), (0, 0, 0, 0));
+}
+
+#[test]
+fn one_machine_takes_half_of_the_newcomers_places_and_pays_for_more_itself() {
+    let admission = Admission::new(Limits { newcomers_max: 8, members_max: 2, clients_max: 2, operators_max: 1 });
+    let (greedy, modest) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+    let others = [admission.enter(modest), admission.enter(modest)];
+    let flood: Vec<_> = (0..100).map(|_| admission.enter(greedy)).collect();
+    assert_eq!(open(&others.each_ref()), [true, true]);
+    let left = flood.iter().filter(|seat| !seat.0.end.is_cancelled()).count();
+    assert_eq!(left, 4);
+    drop(flood);
+    assert_eq!(admission.state().newcomers.len(), 1, "who is gone is forgotten");
+    // Who has said what he wants counts no longer.
+    let clients: Vec<_> = (0..4).map(|_| admission.enter(greedy)).collect();
+    let _call = clients[0].0.begin_call(false).unwrap();
+    let another = admission.enter(greedy);
+    assert_eq!(open(&[&clients[1], &another]), [true, true]);
 }

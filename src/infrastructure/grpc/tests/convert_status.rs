@@ -54,6 +54,7 @@ fn full() -> View {
         snapshot_bytes: Some(0),
         snapshot_phase: Some(("fetching", Some(0.25))),
         snapshot_error: Some("no space".to_owned()),
+        certificate: Some(CertificateLife { expires: 1_800_000_000, is_expiring: true }),
     };
     View { status, why: vec!["n2 cannot be reached".to_owned()] }
 }
@@ -72,6 +73,7 @@ fn bare() -> View {
         snapshot_bytes: None,
         snapshot_phase: Some(("writing", None)),
         snapshot_error: None,
+        certificate: None,
         ..full().status
     };
     View { status, why: Vec::new() }

@@ -361,5 +361,6 @@ fn status(leader: Option<NodeId>) -> Status {
         snapshot_bytes: None,
         snapshot_phase: None,
         snapshot_error: None,
+        certificate: None,
     }
 }

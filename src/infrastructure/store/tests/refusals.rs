@@ -6,6 +6,7 @@ use super::super::segments::Leave;
 use super::super::state::HardState;
 use super::super::{batch, preamble};
 use super::*;
+use disk::{Crash, Faults};
 
 const FIRST: &str = "log-0000000001";
 
@@ -139,13 +140,33 @@ fn segments_that_a_snapshot_covers_may_be_left_or_not() {
 
 #[test]
 fn an_unfinished_first_opening_is_finished() {
+    let whole = Disk::new();
+    drop(open_well(&whole));
+    let mut finished = 0;
+    for at in 0..whole.changes() {
+        let disk = Disk::new();
+        disk.set_faults(Faults { power_off_at: Some(at), ..Faults::default() });
+        assert!(open(&disk).is_err());
+        disk.crash(Crash::Keep);
+        if disk.names().contains(&"identity".to_owned()) {
+            continue;
+        }
+        let other = Founding { mint: Incarnation(99), ..founding() };
+        let (_, _, opened) = open_in(disk, Path::new("data"), &other, SMALL).expect("nothing was in it");
+        assert!(opened.recovered.entries.is_empty());
+        assert_eq!(opened.identity.incarnation, Incarnation(99));
+        finished += 1;
+    }
+    assert!(finished > 3, "{finished} times");
+}
+
+#[test]
+fn a_directory_that_lost_its_identity_founds_nothing() {
     let disk = Disk::new();
     drop(open_well(&disk));
     disk.put("identity", None);
-    let other = Founding { mint: Incarnation(99), ..founding() };
-    let (_, _, opened) = open_in(disk, Path::new("data"), &other, SMALL).expect("nothing was in it");
-    assert!(opened.recovered.entries.is_empty());
-    assert_eq!(opened.identity.incarnation, Incarnation(99));
+    let Err(StoreError::Io { what, .. }) = open(&disk) else { panic!("it founds") };
+    assert!(what.contains("not finished"), "{what}");
 }
 
 #[test]
@@ -266,7 +287,7 @@ fn a_cluster_is_recorded_once() {
     }
     wal.persist(&[write(1, None, commands(1, 1, 1), 0)]).expect("the store goes on");
     drop(wal);
-    disk.crash(disk::Crash::Drop);
+    disk.crash(Crash::Drop);
     assert_eq!(open_well(&disk).1.identity.cluster, ClusterId(3));
 }
 

@@ -145,6 +145,7 @@ impl Cluster {
             snapshot_bytes: None,
             snapshot_phase: None,
             snapshot_error: None,
+            certificate: None,
         };
         View { status, why: Vec::new() }
     }
