@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -31,9 +34,10 @@ snapshot_every_entries = 5
 class Terminal:
     """A program on a terminal of its own."""
 
-    def __init__(self, shell, *words) -> None:
+    def __init__(self, shell, *words, columns: int = 120) -> None:
         self.pid, self.end = pty.fork()
         if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
             os.chdir(shell.directory)
             os.execve(sys.executable, shell.command(*words), shell.environment())
         self.output = ""
@@ -69,8 +73,8 @@ def terminal(shell):
     """Makes terminals; what still runs there in the end is killed."""
     made = []
 
-    def make(*words) -> Terminal:
-        made.append(Terminal(shell, *words))
+    def make(*words, **more) -> Terminal:
+        made.append(Terminal(shell, *words, **more))
         return made[-1]
 
     yield make
@@ -154,6 +158,38 @@ def test_top_shows_the_cluster_as_it_changes(shell, one, terminal):
     assert top.ends() != 0
     assert len(shell.says("top", "-o", "jsonl", "--count", "2", "--interval", "0.05").splitlines()) == 2
     assert one in shell.says("top")
+
+
+def test_a_table_fits_the_terminal_and_has_colours_only_there(shell, one, terminal, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    shown = terminal("configuration", columns=30)
+    assert shown.ends() == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.output).splitlines()
+    assert max(map(len, lines)) == 30
+    assert lines[1].endswith("…")
+    assert "\x1b[1m" in shown.output
+    wide = terminal("configuration", columns=200)
+    assert wide.ends() == 0
+    assert "\x1b[32mleader" in wide.output
+    assert "\x1b" not in shell.says("configuration"), "not where nobody looks"
+    error = terminal("remove", "nobody", columns=200)
+    assert error.ends() == 5
+    assert "\x1b[31merror[MEMBERSHIP_REFUSED]" in error.output
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = terminal("configuration", columns=200)
+    assert plain.ends() == 0
+    assert "\x1b" not in plain.output
+
+
+def test_help_is_grouped(shell):
+    said = shell.says("--help")
+    assert all(title in said for title in ("Run nodes:", "Keep and recover its state:", "Examples:", "Exit status:"))
+    assert "--machine" in shell.says("help", "start")
+    assert "--machine" in shell.says("start", "--help")
+    begun = time.monotonic()
+    shell.says("--help")
+    assert time.monotonic() - begun < DEADLINE_SECONDS
 
 
 def test_check_says_what_this_machine_is_worth(shell, one):

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use graft_domain::{Incarnation, NodeId};
+use graft_services::Status;
 use graft_services::api::View;
 use graft_services::change::{Ask, Change};
 use graft_services::error::Outcome;
@@ -14,6 +15,7 @@ use super::failure::{Failure, of_outcome};
 use super::note;
 use super::output::Out;
 use super::talk::{PAUSE, Talk};
+use super::terminal::Progress;
 
 /// A node that gives no answer for so long after it was told to end has ended.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -69,7 +71,7 @@ pub(super) fn cancel(talk: &Talk, out: &Out) -> Result<(), Failure> {
 pub(super) fn transfer(talk: &Talk, out: &Out, to: Option<&str>) -> Result<(), Failure> {
     let to = to.map(|name| talk.member(name)).transpose()?;
     let before = talk.view()?.status.term;
-    done(talk.ask(Ask::Transfer { to })?)?;
+    done(talk.ask(Ask::Transfer { to }, || {})?)?;
     // Whatever is not seen from here on was begun all the same.
     let deadline = Instant::now() + talk.call_timeout();
     let mut seen = "nobody is known to lead yet".to_owned();
@@ -116,8 +118,44 @@ pub(super) fn stop(talk: &Talk, out: &Out, member: &str) -> Result<(), Failure> 
 }
 
 fn made(talk: &Talk, out: &Out, change: Change, words: &str) -> Result<(), Failure> {
-    let index = done(talk.ask(Ask::Change { change, guard: None })?)?;
+    let newcomer = match &change {
+        Change::Add { id, .. } | Change::Promote { id } => Some(*id),
+        Change::Replace { new, .. } => Some(*new),
+        _ => None,
+    };
+    let mut progress = Progress::new();
+    let meanwhile = || {
+        if progress.is_seen()
+            && let Ok(View { status, .. }) = talk.view_by(Instant::now() + SILENCE)
+        {
+            let (words, share) = how_far(&status, newcomer);
+            progress.draw(&words, share);
+        }
+    };
+    let index = done(talk.ask(Ask::Change { change, guard: None }, meanwhile)?)?;
+    drop(progress);
     out.done(words, "change", json!({ "done": words, "index": index.to_string() }))
+}
+
+/// How far a change is: what a newcomer has of the snapshot, or of the log, if the member that answers knows that.
+#[expect(clippy::cast_precision_loss, reason = "shares, for people")]
+fn how_far(status: &Status, newcomer: Option<NodeId>) -> (String, Option<f64>) {
+    let under_way = status.change.clone().unwrap_or_default();
+    let Some(member) = newcomer.and_then(|id| status.members.iter().find(|member| member.id == id)) else {
+        return (under_way, None);
+    };
+    let id = member.id;
+    match (member.sent, member.matched) {
+        (Some((sent, total)), _) if total > 0 => {
+            let words = format!("{id} has {} of {} MiB of the snapshot", sent >> 20, total >> 20);
+            (words, Some(sent as f64 / total as f64))
+        }
+        (_, Some(matched)) if status.last.0 > 0 => {
+            let words = format!("{id} has {matched} of {} entries", status.last);
+            (words, Some(matched.0 as f64 / status.last.0 as f64))
+        }
+        _ => (under_way, None),
+    }
 }
 
 fn done(outcome: Outcome) -> Result<u64, Failure> {

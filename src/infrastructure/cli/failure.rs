@@ -6,6 +6,7 @@ use graft_services::error::{Outcome, Refusal};
 use graft_services::ports::StoreError;
 
 use super::note;
+use super::terminal::{RED, has_colours, painted};
 use crate::infrastructure::runtime::offline::OfflineError;
 use crate::infrastructure::runtime::{StartError, TlsError};
 
@@ -175,7 +176,9 @@ impl Failure {
     }
 
     pub(super) fn tell(&self) {
-        note(&format!("error[{}]: {}", self.code, self.what));
+        let head = format!("error[{}]", self.code);
+        let head = if has_colours(&io::stderr()) { painted(RED, &head) } else { head };
+        note(&format!("{head}: {}", self.what));
         if let Some((_, _, why, fix)) = CODES.iter().find(|known| known.0 == self.code) {
             note(&format!("  why: {why}\n  fix: {fix}"));
         }

@@ -6,12 +6,14 @@ mod calls;
 mod changes;
 mod check;
 mod failure;
+mod help;
 mod manual;
 mod offline;
 mod output;
 mod service;
 mod settings;
 mod talk;
+mod terminal;
 mod tls;
 mod top;
 mod values;
@@ -21,7 +23,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches as _};
 
 use args::{Arguments, Leader, Member, Verb};
 use failure::Failure;
@@ -48,7 +50,8 @@ pub enum Next {
 
 /// Does what the arguments say, the program's name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let matches = help::command().try_get_matches_from(arguments);
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // A pipe that was closed wants no more of it.

@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::args::Form;
 use super::failure::Failure;
+use super::terminal::{self, BOLD, GREEN, RED, YELLOW, painted};
 
 type Told = Result<(), Failure>;
 
@@ -72,7 +73,7 @@ impl Out {
                 all.into_iter().try_for_each(|item| self.document(schema, item))
             }
             Form::Plain => rows.iter().try_for_each(|row| write(&row.join("\t"))),
-            Form::Table => write(&aligned(heads, rows)),
+            Form::Table => write(&fitted(heads, rows)),
         }
     }
 
@@ -100,6 +101,41 @@ fn write(text: &str) -> Told {
     Ok(out.flush()?)
 }
 
+/// As wide as the terminal, and in colours where it takes them.
+fn fitted(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let text = aligned(heads, rows);
+    let has_head = heads.iter().any(|head| !head.is_empty());
+    let (width, has_colours) = (terminal::width(), terminal::has_colours(&io::stdout()));
+    let line = |(number, line): (usize, &str)| {
+        let line = cut(line, width);
+        match () {
+            () if !has_colours => line,
+            () if has_head && number == 0 => painted(BOLD, &line),
+            () => coloured(&line),
+        }
+    };
+    text.lines().enumerate().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What does not fit ends in an ellipsis; `-o json` has all of it.
+fn cut(line: &str, width: Option<usize>) -> String {
+    match width {
+        Some(width) if line.chars().count() > width => {
+            line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+        }
+        _ => line.to_owned(),
+    }
+}
+
+/// Words that say how something is.
+fn coloured(line: &str) -> String {
+    let colours = [("not reachable", RED), ("  bad", RED), ("  poor", YELLOW), ("  good", GREEN), ("leader", GREEN)];
+    match colours.into_iter().find(|(word, _)| line.contains(word)) {
+        Some((word, colour)) => line.replacen(word, &painted(colour, word), 1),
+        None => line.to_owned(),
+    }
+}
+
 pub(super) fn aligned(heads: &[&str], rows: &[Vec<String>]) -> String {
     let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
     let width = |column: usize| {
@@ -112,4 +148,25 @@ pub(super) fn aligned(heads: &[&str], rows: &[Vec<String>]) -> String {
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     [&heads].into_iter().chain(rows).map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_as_long_as_the_terminal_is_wide() {
+        assert_eq!(cut("äbcdef", Some(6)), "äbcdef");
+        assert_eq!(cut("äbcdefg", Some(6)), "äbcde…");
+        assert_eq!(cut("äbcdefg", None), "äbcdefg");
+    }
+
+    #[test]
+    fn what_is_not_well_is_red() {
+        assert_eq!(
+            coloured("n1  10.0.0.1:7001  voter  not reachable"),
+            "n1  10.0.0.1:7001  voter  \x1b[31mnot reachable\x1b[0m"
+        );
+        assert_eq!(coloured("nothing of the kind"), "nothing of the kind");
+    }
 }

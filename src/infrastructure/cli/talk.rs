@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -120,10 +120,19 @@ impl Talk {
         Self::answer(&told, self.call_timeout())
     }
 
-    pub(super) fn ask(&self, ask: Ask) -> Result<Outcome, Failure> {
+    /// Asks, and calls `meanwhile` again and again until there is an answer.
+    pub(super) fn ask(&self, ask: Ask, mut meanwhile: impl FnMut()) -> Result<Outcome, Failure> {
         let (caller, told) = caller();
+        let deadline = Instant::now() + self.change_timeout() + GRACE;
         self.client.ask(ask, caller, self.change_timeout());
-        Self::answer(&told, self.change_timeout())
+        loop {
+            match told.recv_timeout(PAUSE * 4) {
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => meanwhile(),
+                Ok(answer @ (Outcome::Done { .. } | Outcome::Compared { .. })) => return Ok(answer),
+                Ok(outcome) => return Err(of_outcome(outcome)),
+                Err(_) => return Err(of_outcome(Outcome::unknown("no answer came"))),
+            }
+        }
     }
 
     pub(super) fn snapshot(&self) -> Result<Outcome, Failure> {
