@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graft import _engine
 from graft._cluster import LocalCluster
 from graft._errors import GraftError
 from graft._machine import Command, Query, callable_operations, is_raw
-from graft._start import USAGE, UsageError, machine_of
+from graft._start import USAGE, UsageError, failed, machine_of
 
 if TYPE_CHECKING:
     import os
@@ -31,18 +30,12 @@ _EXAMPLES = {"str": "ann", "int": "5", "float": "2.5", "bool": "true"}
 def dev(*, machine: str | None, nodes: int, data_dir: os.PathLike[str] | None) -> int:
     """Runs a cluster until it is told to end. Gives the status to exit with."""
     try:
-        kind = _kind(machine)
-        return _run(kind, nodes, data_dir)
-    except UsageError as error:
-        _say(f"error[USAGE]: {error}")
-        return USAGE
-    except TypeError as error:
+        return _run(_kind(machine), nodes, data_dir)
+    except (UsageError, TypeError) as error:
         _say(f"error[USAGE]: {error}")
         return USAGE
     except GraftError as error:
-        _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
-        status: int = _engine.load().exit_status(error.code)
-        return status
+        return failed(error)
 
 
 def _kind(machine: str | None) -> type[StateMachine]:

@@ -62,9 +62,7 @@ def start(
         _say(f"error[USAGE]: {error}")
         return USAGE
     except GraftError as error:
-        _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
-        status: int = _engine.load().exit_status(error.code)
-        return status
+        return failed(error)
 
 
 def check(*, settings: dict[str, Any]) -> int:
@@ -72,10 +70,16 @@ def check(*, settings: dict[str, Any]) -> int:
     try:
         Config(**settings)
     except ConfigError as error:
-        _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
-        return USAGE
+        return failed(error)
     _say("the settings are good")
     return 0
+
+
+def failed(error: GraftError) -> int:
+    """Says what went wrong. Gives the status to exit with."""
+    _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
+    status: int = _engine.load().exit_status(error.code)
+    return status
 
 
 def _serve(node: Node[Any]) -> int:

@@ -295,6 +295,23 @@ def test_completions_are_good_for_each_shell_that_is_here(shell, name, flags):
         subprocess.run([name, *flags, str(script)], check=True, timeout=30)
 
 
+def test_bash_completes_verbs_and_what_follows_them(shell):
+    script = shell.directory / "graft.bash"
+    script.write_text(shell.says("completions", "bash"))
+    ask = (
+        'source "$1"; COMP_WORDS=(graft {words}); COMP_CWORD={at}; _graft graft {last} {before}; '
+        'echo "${{COMPREPLY[@]}}"'
+    )
+    for words, found in (("sta", "start status"), ("member pro", "promote"), ("log ver", "verify")):
+        *before, last = words.split()
+        line = ask.format(words=words, at=len(before) + 1, last=last, before=before[-1] if before else "graft")
+        try:
+            done = subprocess.run(["bash", "-c", line, "-", str(script)], text=True, capture_output=True, check=True)
+        except FileNotFoundError:
+            pytest.skip("bash is not here")
+        assert done.stdout.strip() == found
+
+
 def test_a_machine_in_a_file_replaces_no_module_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "json.py").write_text(
