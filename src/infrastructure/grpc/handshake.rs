@@ -152,7 +152,7 @@ impl View {
             let why = format!(
                 "{id} and {me} were given different lists of founding members, or do not begin with the same backup, so they \
                  would found different clusters. Start every founding member with the same `members=`: the same ids and the \
-                 same addresses; and restore all of them from the same backup, or none."
+                 same addresses. If they begin with a backup, restore all of them from the same one."
             );
             return Err(Refusal::new(RefusedCode::FoundingMismatch, why));
         }
