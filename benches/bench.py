@@ -124,6 +124,20 @@ def of_clusters(rows: list[Row]) -> str:
     return table(heads, lines)
 
 
+def of_tls(rows: list[Row]) -> str:
+    """What encryption and proofs of identity cost."""
+    places = by_place([row for row in rows if "subject" in row], "subject", "kind", "members", "bytes", "depth")
+    lines = []
+    for (subject, *rest), found in places.items():
+        plain = places.get((subject.removesuffix(", TLS"), *rest))
+        if subject.endswith(", TLS") and plain:
+            kind, members, size, depth = map(str, rest)
+            share = spread(ratios(found, plain, "rate"))
+            cost = spread(ratios(found, plain, "cpu_us"))
+            lines.append([f"{subject}: {kind}", members, size, depth, share, cost])
+    return table(["", "members", "bytes", "in flight", "per s, x plain", "CPU, x plain"], lines)
+
+
 def of_python(rows: list[Row]) -> str:
     """Machines in Python, beside what Python has otherwise."""
     peers = by_place([row for row in rows if "peer" in row], "peer", "depth")
@@ -187,6 +201,7 @@ def main() -> None:
             rows += cluster(options, "--bytes", size, "--subjects", "bare,graft,etcd", "--depths", "1,16")
     print(f"\nOn {machine()}. {options.rounds} rounds of {options.seconds} s: median (least-most).\n")
     print(of_clusters(rows), "\n")
+    print(of_tls(rows), "\n")
     python = from_python(options)
     print(of_python(python))
     if options.json:

@@ -1,5 +1,5 @@
 //! Graft: a member in each process, with a machine that does nothing. Calls are made on the leader, on a follower, or by
-//! a client in this process.
+//! a client in this process; in plain text, or with certificates, where every connection is encrypted.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use graft::domain::{Index, NodeId};
+use graft::infrastructure::runtime::certificates::Depot;
 use graft::infrastructure::runtime::{Client, ClientConfig, Node, NodeConfig};
+use graft::services::identity::Role;
 use graft::services::ports::{Command, Halt, Machine, Made, Reply, WriteSnapshot};
 
 use super::Subject;
@@ -59,7 +61,9 @@ pub(crate) fn member(mut arguments: impl Iterator<Item = String>) {
     let id = NodeId::new(&id).unwrap();
     let mut config = NodeConfig::new(id, &members[&id], Path::new(&directory).join(id.as_str()));
     config.members = Some(members);
-    let node = Node::start(&config, Box::new(Nothing)).unwrap();
+    let depot = Path::new(&directory).join(DEPOT);
+    let tls = depot.exists().then(|| Depot::load(&depot).unwrap().node(id.as_str()).unwrap().source());
+    let node = Node::start_secured(&config, Box::new(Nothing), tls.as_ref()).unwrap();
     let role = loop {
         match node.status().role {
             role @ ("leader" | "follower") if node.status().commit > Index::ZERO => break role,
@@ -79,9 +83,13 @@ struct Cluster {
     _directory: tempfile::TempDir,
 }
 
+/// The directory of the certificates, if there are any.
+const DEPOT: &str = "tls";
+
 impl Cluster {
-    fn start(members: usize) -> Self {
+    fn start(members: usize, is_secured: bool) -> Self {
         let directory = tempfile::tempdir_in("target").unwrap();
+        let depot = is_secured.then(|| Depot::create(&directory.path().join(DEPOT), "bench").unwrap());
         let addresses = free_addresses(members);
         let named: Vec<String> =
             addresses.iter().enumerate().map(|(number, address)| format!("n{}={address}", number + 1)).collect();
@@ -95,7 +103,8 @@ impl Cluster {
         let roles: Vec<String> = processes.iter_mut().map(Process::first_line).collect();
         let leads = roles.iter().position(|role| role == "leader").expect("nobody leads");
         let leader = processes.remove(leads);
-        let client = Client::start(ClientConfig::new(addresses)).unwrap();
+        let tls = depot.map(|depot| depot.client("load", Role::Operator).unwrap().source());
+        let client = Client::start(ClientConfig { tls, ..ClientConfig::new(addresses) }).unwrap();
         Self { leader, followers: processes, client: Some(client), _directory: directory }
     }
 }
@@ -117,6 +126,7 @@ enum From {
 struct Calls {
     cluster: Rc<RefCell<Cluster>>,
     from: From,
+    is_secured: bool,
 }
 
 impl Subject for Calls {
@@ -126,7 +136,7 @@ impl Subject for Calls {
             From::Follower => "graft, on a follower",
             From::Remote => "graft, by a client",
         };
-        from.to_owned()
+        if self.is_secured { format!("{from}, TLS") } else { from.to_owned() }
     }
 
     fn kinds(&self) -> &'static [Kind] {
@@ -151,18 +161,18 @@ impl Subject for Calls {
     }
 }
 
-pub(crate) fn subjects(names: &[&str], members: usize) -> Vec<Box<dyn Subject>> {
+pub(crate) fn subjects(names: &[&str], members: usize, is_secured: bool) -> Vec<Box<dyn Subject>> {
     if names.is_empty() {
         return Vec::new();
     }
-    let cluster = Rc::new(RefCell::new(Cluster::start(members)));
+    let cluster = Rc::new(RefCell::new(Cluster::start(members, is_secured)));
     let subject = |name: &&str| {
         let from = match *name {
-            "graft" => From::Leader,
+            "graft" | "tls" => From::Leader,
             "follower" => From::Follower,
             _ => From::Remote,
         };
-        Box::new(Calls { cluster: Rc::clone(&cluster), from }) as Box<dyn Subject>
+        Box::new(Calls { cluster: Rc::clone(&cluster), from, is_secured }) as Box<dyn Subject>
     };
     names.iter().map(subject).collect()
 }

@@ -45,12 +45,12 @@ struct Options {
     rounds: usize,
 }
 
-const USAGE: &str = "cluster [--subjects bare,graft,follower,remote,etcd] [--depths 1,64,256,1024] [--members 3] \
+const USAGE: &str = "cluster [--subjects bare,graft,follower,remote,tls,tls-remote,etcd] [--depths 1,64,256,1024] [--members 3] \
                      [--bytes 128] [--seconds 2] [--rounds 1]";
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Options {
     let mut options = Options {
-        subjects: ["bare", "graft", "follower", "remote", "etcd"].map(str::to_owned).to_vec(),
+        subjects: ["bare", "graft", "follower", "remote", "tls", "tls-remote", "etcd"].map(str::to_owned).to_vec(),
         depths: vec![1, 64, 256, 1024],
         members: 3,
         bytes: 128,
@@ -83,8 +83,10 @@ fn subjects(options: &Options) -> Vec<Box<dyn Subject>> {
     if wanted("bare") {
         subjects.push(Box::new(bare::Bared::start(options.members)));
     }
-    let graft: Vec<&str> = ["graft", "follower", "remote"].into_iter().filter(|name| wanted(name)).collect();
-    subjects.extend(graft_nodes::subjects(&graft, options.members));
+    for (names, is_secured) in [(&["graft", "follower", "remote"][..], false), (&["tls", "tls-remote"][..], true)] {
+        let graft: Vec<&str> = names.iter().copied().filter(|name| wanted(name)).collect();
+        subjects.extend(graft_nodes::subjects(&graft, options.members, is_secured));
+    }
     if wanted("etcd") {
         match etcd::Etcd::start(options.members) {
             Ok(etcd) => subjects.push(Box::new(etcd)),

@@ -71,6 +71,7 @@ class Node(Access[S]):
         members: Mapping[str, str] | None = None,
         join: str | Iterable[str] | None = None,
         bind: str | None = None,
+        metrics: str | None = None,
         tls: TLS | None = None,
         insecure: bool = False,
         config: Config | None = None,
@@ -91,6 +92,8 @@ class Node(Access[S]):
           asks to be let in, gets the log, and votes once it has it; `wait_ready()` waits for that. Say the same at
           every start: a node that is a member already only announces its address.
         - `bind`: the address to listen on, if it is not the announced one: "0.0.0.0:7001".
+        - `metrics`: "host:port" where metrics are read over HTTP, at `/metrics`, as OpenMetrics. On loopback in plain
+          text, beyond it with `tls`, by whoever has a certificate; port 0 takes any free one, see `metrics_address`.
         - `tls`: a `graft.TLS` with this member's own certificate: every connection is then encrypted, and both sides
           prove who they are. Without it whoever reaches the port may do anything, and it is on loopback only.
         - `insecure`: True lets it listen elsewhere without `tls`.
@@ -105,6 +108,7 @@ class Node(Access[S]):
         self.id = _address.checked_id("id", id)
         self._announced = _address.checked_peer("address", address, any_port=members is None or len(members) == 1)
         self._bind = None if bind is None else _address.checked_address("bind", bind, any_port=True)
+        self._metrics = None if metrics is None else _address.checked_address("metrics", metrics, any_port=True)
         if members is not None and join is not None:
             raise ConfigError(
                 "give members, to found a cluster together, or join, to enter one that runs, but not both"
@@ -133,6 +137,12 @@ class Node(Access[S]):
         """The address announced to the others, "host:port"."""
         native = self._running
         return self._last.address if native is None else native.address
+
+    @property
+    def metrics_address(self) -> str | None:
+        """Where metrics are read, "host:port" with the port that was really taken; None if nowhere, or not started."""
+        native = self._running
+        return None if native is None else native.metrics_address
 
     @property
     def aio(self) -> AsyncNode[S]:
@@ -318,6 +328,17 @@ class Node(Access[S]):
             return of_error(self._not_running())
         return health_from_native(native.view(_LOOK_SECONDS)[0])
 
+    def metrics(self) -> str:
+        """What this node counts of its work, as OpenMetrics text; `docs/metrics.md` says what each metric means.
+
+        Raises `Stopped` if the node does not run."""
+        _lifecycle.refuse_after_fork(self._generation, self._title)
+        native = self._running
+        text = None if native is None else native.metrics()
+        if text is None:
+            raise self._not_running()
+        return text
+
     async def _status_later(self) -> Status:
         return self.status()
 
@@ -380,6 +401,7 @@ class Node(Access[S]):
             "id": self.id,
             "address": self._announced,
             "bind": self._announced if self._bind is None else self._bind,
+            "metrics": self._metrics,
             "data_dir": self._temporary if self._data_dir is None else self._data_dir,
             "members": self._founding,
             "join": list(self._join),
@@ -434,4 +456,4 @@ def _checked_config(config: object, settings: Settings) -> Config:
     return config.replace(**settings) if settings else config
 
 
-_PARAMETERS = ("id", "address", "data_dir", "members", "join", "bind", "tls", "config")
+_PARAMETERS = ("id", "address", "data_dir", "members", "join", "bind", "metrics", "tls", "insecure", "config")

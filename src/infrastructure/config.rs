@@ -14,6 +14,8 @@ pub struct NodeConfig {
     pub address: String,
     /// Where to listen, when that differs from `address`.
     pub bind: Option<String>,
+    /// Where metrics are read, in plain HTTP on this machine, over TLS beyond it; port 0 takes any free one.
+    pub metrics: Option<String>,
     /// Whether to listen beyond this machine without certificates: whoever reaches the port may then do anything.
     pub insecure: bool,
     /// Holds the log and the machine's own files; made if it is not there.
@@ -61,6 +63,7 @@ impl NodeConfig {
             id,
             address: address.into(),
             bind: None,
+            metrics: None,
             insecure: false,
             data_dir: data_dir.into(),
             members: None,

@@ -5,6 +5,7 @@
 mod cli;
 pub mod config;
 pub mod grpc;
+pub mod metrics;
 #[cfg(feature = "python")]
 pub mod python;
 pub mod runtime;

@@ -82,6 +82,28 @@ impl Outcome {
     }
 }
 
+impl Refusal {
+    /// The code of the error that a caller gets, in whatever language.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotLeader { .. } => "NOT_LEADER",
+            Self::NoLeader | Self::Unreachable(_) => "NO_LEADER",
+            Self::NoQuorum { .. } => "NO_QUORUM",
+            Self::Busy(_) => "BUSY",
+            Self::TooLarge { .. } => "TOO_LARGE",
+            Self::Timeout => "TIMEOUT",
+            Self::Membership(_) => "MEMBERSHIP_REFUSED",
+            Self::Snapshot(_) => "STORAGE",
+            Self::Removed => "REMOVED",
+            Self::Stopped => "STOPPED",
+            Self::Halted(_) => "HALTED",
+            Self::SessionExpired => "SESSION_EXPIRED",
+            Self::Denied(_) => "TLS",
+            Self::Invalid(_) => "INVALID_CALL",
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod door;
 mod membership;
+mod outsiders;
 mod proxy;
 mod recovery;
 mod sessions;

@@ -226,6 +226,9 @@ pub struct Start {
     /// Where to listen, if that differs from ADDR
     #[arg(long, value_name = "ADDR")]
     pub bind: Option<String>,
+    /// Where metrics are read, over HTTP at /metrics [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<String>,
     #[command(flatten)]
     pub sets: Sets,
     /// What follows is filled in from the options for every verb, and from settings.

@@ -32,6 +32,7 @@ const KEYS: &[(&str, &str)] = &[
     ("key", "the certificate's key, a file"),
     ("log_bytes_max", "bytes of log in memory"),
     ("machine", "the class of the state machine"),
+    ("metrics", "where metrics are read, host:port"),
     ("session_ttl", "how long a session lasts unused"),
     ("snapshot_bytes_per_second", "how fast a snapshot is sent"),
     ("snapshot_every_bytes", "bytes of log after which a snapshot is taken"),
@@ -39,7 +40,8 @@ const KEYS: &[(&str, &str)] = &[
     ("timeout", "how long a call waits"),
 ];
 /// Those that say who the node is and where things are; all others are settings of `graft.Config`.
-const PLACES: [&str; 10] = ["address", "bind", "ca", "cert", "cluster", "data_dir", "id", "insecure", "key", "machine"];
+const PLACES: [&str; 11] =
+    ["address", "bind", "ca", "cert", "cluster", "data_dir", "id", "insecure", "key", "machine", "metrics"];
 
 /// The value of a setting of a node: text with a unit, or a number.
 #[derive(Clone, PartialEq, Debug)]
@@ -193,6 +195,7 @@ pub(super) fn fill_start(start: &mut Start, mut global: Global) -> Result<(), Fa
     start.machine = start.machine.take().or_else(|| settings.text("machine"));
     start.id = start.id.take().or_else(|| settings.text("id"));
     start.bind = start.bind.take().or_else(|| settings.text("bind"));
+    start.metrics = start.metrics.take().or_else(|| settings.text("metrics"));
     start.data_dir = start.data_dir.take().or_else(|| settings.path("data_dir"));
     start.settings = settings.tunables();
     start.cluster = global.cluster;

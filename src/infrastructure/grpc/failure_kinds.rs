@@ -72,77 +72,68 @@ const fn kind(reason: &'static str, code: Code, retry_after: Option<Duration>, f
     Kind { reason, code, retry_after, fix }
 }
 
-const fn denied() -> Kind {
-    let fix = "use a certificate of the role that the message names";
-    kind("TLS", Code::PermissionDenied, None, fix)
-}
-
 fn refused(refusal: &Refusal) -> Kind {
+    let reason = refusal.code();
     match refusal {
         Refusal::NotLeader { .. } => kind(
-            "NOT_LEADER",
+            reason,
             Code::Unavailable,
             Some(SHORTLY),
             "call again, or call the leader that the error names: it is in the metadata `leader` and `leader_address`",
         ),
         Refusal::NoLeader | Refusal::Unreachable(_) => kind(
-            "NO_LEADER",
+            reason,
             Code::Unavailable,
             Some(AN_ELECTION),
             "call again in a moment; if it stays so, ask Admin.Status: a majority of the members must be up",
         ),
         Refusal::NoQuorum { .. } => kind(
-            "NO_QUORUM",
+            reason,
             Code::Unavailable,
             Some(A_WHILE),
             "start the members that are down, or repair the network between them",
         ),
         Refusal::Busy(_) => kind(
-            "BUSY",
+            reason,
             Code::ResourceExhausted,
             Some(SHORTLY),
             "call again in a moment, or keep fewer calls in flight",
         ),
         Refusal::TooLarge { .. } => kind(
-            "TOO_LARGE",
+            reason,
             Code::InvalidArgument,
             None,
             "send less at once, or ask for less; for larger commands, raise `command_bytes_max` on every member",
         ),
-        Refusal::Timeout => {
-            kind("TIMEOUT", Code::DeadlineExceeded, Some(SHORTLY), "call again, with a longer deadline")
-        }
+        Refusal::Timeout => kind(reason, Code::DeadlineExceeded, Some(SHORTLY), "call again, with a longer deadline"),
         Refusal::Membership(_) => {
-            kind("MEMBERSHIP_REFUSED", Code::FailedPrecondition, None, "the message says what stands in the way")
+            kind(reason, Code::FailedPrecondition, None, "the message says what stands in the way")
         }
         Refusal::Snapshot(_) => kind(
-            "STORAGE",
+            reason,
             Code::FailedPrecondition,
             None,
             "see to what the message names: does the data directory exist, may it be written, is there space?",
         ),
-        Refusal::Removed => kind(
-            "REMOVED",
-            Code::FailedPrecondition,
-            None,
-            "call another member; this one was removed from the cluster",
-        ),
-        Refusal::Stopped => kind("STOPPED", Code::Unavailable, Some(A_WHILE), "call another member, or start this one"),
+        Refusal::Removed => {
+            kind(reason, Code::FailedPrecondition, None, "call another member; this one was removed from the cluster")
+        }
+        Refusal::Stopped => kind(reason, Code::Unavailable, Some(A_WHILE), "call another member, or start this one"),
         Refusal::Halted(_) => kind(
-            "HALTED",
+            reason,
             Code::FailedPrecondition,
             None,
             "call another member; remove the cause that Admin.Status names and start this one again",
         ),
         Refusal::SessionExpired => kind(
-            "SESSION_EXPIRED",
+            reason,
             Code::FailedPrecondition,
             None,
             "open another session; a command that was sent before may have been applied then, so look at the state first",
         ),
-        Refusal::Denied(_) => denied(),
-        Refusal::Invalid(_) => {
-            kind("INVALID_CALL", Code::InvalidArgument, None, "correct the call as the message says")
+        Refusal::Denied(_) => {
+            kind(reason, Code::PermissionDenied, None, "use a certificate of the role that the message names")
         }
+        Refusal::Invalid(_) => kind(reason, Code::InvalidArgument, None, "correct the call as the message says"),
     }
 }

@@ -82,6 +82,7 @@ mod words;
 
 pub use address::{BindError, bind, is_address};
 pub use client::{ClerkSink, Happened, Lines, Watchers};
+pub use complaints::Complaints;
 pub use config::PeerConfig;
 pub use event::{Health, JoinTrouble, LinkStatus, LocalHello, Offers, Peer, PeerEvent, PeerSink, RefusedCode};
 pub use faults::{LinkFault, LinkFaults};

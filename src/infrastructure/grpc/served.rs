@@ -20,7 +20,7 @@ use super::admin_service::AdminService;
 use super::admission::{Full, Place};
 use super::bodies::{Answering, Intake, Metered};
 use super::client_service::ClientService;
-use super::complaints::Complaints;
+use super::complaints::{Complaints, Refused};
 use super::deadline::Deadline;
 use super::desk::Desk;
 use super::failure::Failure;
@@ -91,7 +91,8 @@ impl Served {
         if !path.starts_with(PEER_PREFIX) {
             if let Err(why) = self.authorise(connection.identity.as_ref(), path) {
                 connection.place.speak();
-                self.complaints.say(|| warn!(remote = %connection.remote, path, "call refused: {why}"));
+                self.complaints
+                    .refuse(Refused::Call, || warn!(remote = %connection.remote, path, "call refused: {why}"));
                 return deny(why);
             }
             if let Some(identity) = connection.identity {
@@ -104,7 +105,8 @@ impl Served {
             && identity.member().is_none()
         {
             let why = format!("{identity} is a client, and this is for members only");
-            self.complaints.say(|| warn!(remote = %connection.remote, path, "call refused: {why}"));
+            self.complaints
+                .refuse(Refused::PeerCall, || warn!(remote = %connection.remote, path, "call refused: {why}"));
             return deny(why);
         }
         let mut routes = if path == LINK_PATH { self.links } else { self.requests };
@@ -150,6 +152,7 @@ impl Served {
             Ok(call) => call,
             Err(full) => {
                 place.speak();
+                self.complaints.count(Refused::Crowded);
                 return refuse(too_many(full));
             }
         };

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::address;
 use super::admission::{Admission, Place, Seated};
+use super::complaints::{Complaints, Refused};
 use super::config::PeerConfig;
 use super::handshake::View;
 use super::owing::{Account, Ledger};
@@ -115,10 +116,15 @@ async fn secure(
     let securing = shared.config.security.accept(stream, shared.config.handshake_timeout);
     let secured = tokio::select! {
         secured = securing => secured,
-        () = place.end.cancelled() => return None,
+        () = place.end.cancelled() => {
+            shared.complaints.count(Refused::Crowded);
+            return None;
+        }
         () = shared.stop.cancelled() => return None,
     };
-    secured.inspect_err(|why| shared.complaints.say(|| warn!(%remote, "connection refused: {why}"))).ok()
+    let refused =
+        |why: &_| shared.complaints.refuse(Refused::Connection, || warn!(%remote, "connection refused: {why}"));
+    secured.inspect_err(refused).ok()
 }
 
 /// Serves one connection until it ends, says nothing for too long, its place is needed, or the transport stops.
@@ -153,17 +159,13 @@ async fn serve(
                 }
                 return;
             }
-            why = unwanted(&place, &account) => {
+            why = unwanted(&place, &account, &shared.complaints) => {
                 debug!(%remote, "connection closed: {why}");
                 return;
             }
             () = &mut timer, if stage != Stage::Standing => {
-                if stage == Stage::Leaving {
-                    debug!(%remote, "connection closed: it was told to go");
-                    return;
-                }
-                if place.is_silent() {
-                    debug!(%remote, "connection closed: no call was made on it in time");
+                if let Some(why) = overdue(stage, &place, &shared.complaints) {
+                    debug!(%remote, "connection closed: {why}");
                     return;
                 }
                 stage = Stage::Standing;
@@ -222,18 +224,32 @@ async fn expelled(mut view: watch::Receiver<View>, member: Option<NodeId>, patie
 
 fn why_failed(shared: &Shared, remote: SocketAddr, error: &hyper::Error, fault: &Fault) {
     if let Some(distrust) = fault.get() {
-        shared.complaints.say(|| warn!(%remote, "connection refused: {distrust}"));
+        shared.complaints.refuse(Refused::Connection, || warn!(%remote, "connection refused: {distrust}"));
     } else {
         debug!(%remote, %error, "connection failed, or is not gRPC");
     }
 }
 
 /// Waits until there is a reason to close the connection at once.
-async fn unwanted(place: &Place, account: &Account) -> &'static str {
+async fn unwanted(place: &Place, account: &Account, complaints: &Complaints) -> &'static str {
     tokio::select! {
-        () = place.end.cancelled() => "newer ones came before it said what it is for",
+        () = place.end.cancelled() => {
+            complaints.count(Refused::Crowded);
+            "newer ones came before it said what it is for"
+        }
         () = account.end.cancelled() => "its client does not take what it is owed",
     }
+}
+
+/// Why a connection whose time is up is closed, if it is.
+fn overdue(stage: Stage, place: &Place, complaints: &Complaints) -> Option<&'static str> {
+    if stage == Stage::Leaving {
+        return Some("it was told to go");
+    }
+    place.is_silent().then(|| {
+        complaints.count(Refused::Silent);
+        "no call was made on it in time"
+    })
 }
 
 /// How a connection stands.

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
 use super::admission::Full;
+use super::complaints::Refused;
 use super::event::RefusedCode;
 use super::handshake::{self, Introduction, View};
 use super::inbound::{self, Standing};
@@ -71,7 +72,8 @@ impl Service {
                     parsed.id, parsed.id
                 );
                 let refusal = Refusal::new(RefusedCode::IdentityMismatch, why);
-                warn!(%remote, "link refused: {}", refusal.why);
+                let tell = || warn!(%remote, "link refused: {}", refusal.why);
+                self.shared.complaints.refuse(Refused::Link, tell);
                 Err(refusal.to_status())
             }
             _ => Ok(parsed),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::address::Connector;
-use super::complaints::Complaints;
+use super::complaints::{Complaints, Refused};
 use super::config::PeerConfig;
 use super::dial::Dial;
 use super::event::{Health, LinkStatus, LocalHello, Offers, Peer, PeerEvent, PeerSink, RefusedCode};
@@ -198,6 +198,11 @@ impl Transport {
         self.shared.links().get(&peer).map(|link| link.outbox.status())
     }
 
+    /// What was refused here.
+    pub fn complaints(&self) -> &Arc<Complaints> {
+        &self.shared.complaints
+    }
+
     /// What may be done to the links on purpose.
     pub fn faults(&self) -> &Arc<LinkFaults> {
         &self.shared.faults
@@ -303,6 +308,9 @@ impl Shared {
             debug!(peer = name, address, %code, "link refused again: {why}");
         }
         let by_peer = side == Side::There;
+        if !by_peer {
+            self.complaints.count(Refused::Link);
+        }
         (self.sink)(PeerEvent::Refused { peer, address: address.to_owned(), code, why, by_peer });
     }
 }

@@ -78,6 +78,7 @@ pub(super) fn config(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<NodeC
         match key.as_str() {
             "id" | "address" | "data_dir" | "tls" => {}
             "bind" => config.bind = value.extract()?,
+            "metrics" => config.metrics = value.extract()?,
             "insecure" => config.insecure = value.extract()?,
             "members" => config.members = members(py, &value)?,
             "join" => config.join = value.extract()?,

@@ -41,29 +41,15 @@ pub(super) fn raise(py: Python<'_>, code: &str, message: &str, details: &[(&str,
 
 pub(super) fn refusal<'py>(py: Python<'py>, refusal: &Refusal) -> PyResult<Bound<'py, PyAny>> {
     let number = |number: usize| Detail::Number(number as u64);
-    let (code, details) = match refusal {
-        Refusal::NotLeader { leader } => {
-            ("NOT_LEADER", leader.iter().map(|id| ("leader", Detail::Text(id.to_string()))).collect())
-        }
-        Refusal::NoLeader | Refusal::Unreachable(_) => ("NO_LEADER", vec![]),
-        Refusal::NoQuorum { reachable, needed } => {
-            ("NO_QUORUM", vec![("reachable", number(*reachable)), ("needed", number(*needed))])
-        }
-        Refusal::Busy(_) => ("BUSY", vec![]),
+    let details = match refusal {
+        Refusal::NotLeader { leader } => leader.iter().map(|id| ("leader", Detail::Text(id.to_string()))).collect(),
+        Refusal::NoQuorum { reachable, needed } => vec![("reachable", number(*reachable)), ("needed", number(*needed))],
         Refusal::TooLarge { bytes, limit } => {
-            ("TOO_LARGE", vec![("bytes", Detail::Number(*bytes)), ("limit", Detail::Number(*limit))])
+            vec![("bytes", Detail::Number(*bytes)), ("limit", Detail::Number(*limit))]
         }
-        Refusal::Timeout => ("TIMEOUT", vec![]),
-        Refusal::Membership(_) => ("MEMBERSHIP_REFUSED", vec![]),
-        Refusal::Snapshot(_) => ("STORAGE", vec![]),
-        Refusal::Removed => ("REMOVED", vec![]),
-        Refusal::Stopped => ("STOPPED", vec![]),
-        Refusal::Halted(_) => ("HALTED", vec![]),
-        Refusal::SessionExpired => ("SESSION_EXPIRED", vec![]),
-        Refusal::Denied(_) => ("TLS", vec![]),
-        Refusal::Invalid(_) => ("INVALID_CALL", vec![]),
+        _ => vec![],
     };
-    object(py, code, &refusal.to_string(), &details)
+    object(py, refusal.code(), &refusal.to_string(), &details)
 }
 
 /// What a call answers: `(reply, index, term)`, or the exception to raise.

@@ -86,6 +86,7 @@ fn command_line(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> PyResult<
     node.set_item("machine", start.machine)?;
     node.set_item("data_dir", start.data_dir)?;
     node.set_item("bind", start.bind)?;
+    node.set_item("metrics", start.metrics)?;
     node.set_item("cluster", start.cluster)?;
     node.set_item("tls", start.tls)?;
     node.set_item("insecure", start.insecure)?;

@@ -40,6 +40,18 @@ impl NativeNode {
         self.node.get().map_or_else(|| self.config.address.clone(), |node| node.address().to_owned())
     }
 
+    /// What the node counts, as `OpenMetrics`; None if it is not started.
+    fn metrics(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        fork::refuse_in_child(py)?;
+        Ok(self.node.get().map(|node| py.detach(|| node.metrics())))
+    }
+
+    /// Where that is served: `host:port`, with the real port.
+    #[getter]
+    fn metrics_address(&self) -> Option<String> {
+        self.node.get().and_then(|node| node.metrics_address()).map(|address| address.to_string())
+    }
+
     /// Binds, opens the data directory and starts the threads.
     fn start(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();

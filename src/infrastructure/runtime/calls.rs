@@ -9,6 +9,8 @@ use graft_services::RequestId;
 pub use graft_services::api::{Caller, Sink};
 use graft_services::error::Outcome;
 
+use crate::infrastructure::metrics::Metrics;
+
 /// Waits for one or many answers, numbered from 0, with a single wake-up when all are there.
 #[derive(Debug)]
 pub struct Waiting {
@@ -58,11 +60,12 @@ pub(crate) struct Callers {
     by_request: BTreeMap<RequestId, Caller>,
     next: u64,
     inflight: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
 }
 
 impl Callers {
-    pub(crate) fn new(inflight: Arc<AtomicUsize>) -> Self {
-        Self { by_request: BTreeMap::new(), next: 0, inflight }
+    pub(crate) fn new(inflight: Arc<AtomicUsize>, metrics: Arc<Metrics>) -> Self {
+        Self { by_request: BTreeMap::new(), next: 0, inflight, metrics }
     }
 
     pub(crate) fn admit(&mut self, caller: Caller) -> RequestId {
@@ -87,6 +90,7 @@ impl Callers {
 
     pub(crate) fn answer(&mut self, request: RequestId, outcome: Outcome) {
         if let Some(caller) = self.release(request) {
+            self.metrics.ended(&outcome);
             caller.sink.complete(caller.token, outcome);
         }
     }

@@ -11,6 +11,7 @@ use graft_services::error::Refusal;
 
 use super::clock::wall;
 use super::wakes::{Wakes, wake};
+use crate::infrastructure::metrics::Metrics;
 
 /// Events that are kept; who is further behind than that has missed some. Hours of a quiet cluster, and minutes of one whose
 /// links come and go.
@@ -31,6 +32,7 @@ pub struct Happenings {
 pub(crate) struct Events {
     state: Mutex<State>,
     some: Condvar,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Default)]
@@ -42,9 +44,14 @@ struct State {
 }
 
 impl Events {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
     pub(crate) fn push(&self, notices: impl IntoIterator<Item = Notice>) {
         let mut state = self.lock();
         for notice in notices {
+            self.metrics.noticed(&notice);
             state.push(Some(notice));
         }
         self.wake(state);

@@ -20,6 +20,7 @@ use super::hub::Hub;
 use super::parts::Ending;
 use super::renewal::Certified;
 use super::requests::{Request, Requests, What};
+use crate::infrastructure::metrics::Metrics;
 
 /// Bytes of a snapshot that are read in one go.
 const PART_BYTES: usize = 1 << 20;
@@ -40,6 +41,7 @@ pub(crate) struct Front {
     /// Of sessions that are opened without saying.
     pub(crate) session_ttl: Duration,
     pub(crate) standing: Arc<Standing>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: Arc<Events>,
     pub(crate) hub: Arc<Hub>,
     /// They hold the directory's lock, which is free once the node has stopped.
@@ -66,6 +68,7 @@ impl Front {
     pub(crate) fn hand(&self, requests: Vec<Request>) {
         let requests = Requests::new(requests);
         let (count, bytes) = (requests.count(), requests.bytes());
+        self.metrics.called(count);
         let waiting = self.inflight.fetch_add(count, Ordering::Relaxed);
         let waiting_bytes = self.request_bytes.fetch_add(bytes, Ordering::Relaxed);
         let refusal = if waiting > self.inbox_max {
@@ -84,6 +87,7 @@ impl Front {
         };
         self.inflight.fetch_sub(count, Ordering::Relaxed);
         self.request_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.metrics.refused(&refusal, count);
         requests.refuse(&refusal);
     }
 
@@ -225,7 +229,7 @@ impl Standing {
         broken.clone().map_or(Refusal::Stopped, Refusal::Halted)
     }
 
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let mut status = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         status.certificate = self.certified.as_deref().map(Certified::life);
         if self.ended.load(Ordering::Acquire) {

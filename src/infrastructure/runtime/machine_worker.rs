@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
 
 use bytes::Bytes;
 use graft_domain::{EntryId, Index, Term};
@@ -18,6 +19,7 @@ use super::calls::Caller;
 use super::engine::Message;
 use super::hub::Hub;
 use super::snapshot_worker::WriteJob;
+use crate::infrastructure::metrics::Metrics;
 use crate::infrastructure::store;
 
 /// What the machine's thread has besides the machine.
@@ -29,6 +31,7 @@ pub(crate) struct MachineWork {
     pub(crate) snapshots: Arc<dyn SnapshotFiles>,
     /// Where what commands emit goes.
     pub(crate) hub: Arc<Hub>,
+    pub(crate) metrics: Arc<Metrics>,
     /// The thread that writes snapshots.
     pub(crate) writer: Sender<WriteJob>,
     /// Held until the machine is done: another node on the same directory would apply the same commands beside it.
@@ -67,9 +70,9 @@ const APPLY_BATCH_MAX: usize = 1024;
 ///
 /// Once the engine is `dead` what still waits is dropped: the log has it for the next node on this directory.
 pub(crate) fn run_machine(applier: &mut Applier, work: &MachineWork, restored: Index) {
-    let MachineWork { jobs, engine, dead, snapshots, hub, writer, .. } = work;
+    let MachineWork { jobs, engine, dead, snapshots, hub, metrics, writer, .. } = work;
     let snapshots = &**snapshots;
-    let mut work = Work { applier, engine, snapshots, hub, writer, restored, applied: restored, halted: None };
+    let mut work = Work { applier, engine, snapshots, hub, metrics, writer, restored, applied: restored, halted: None };
     let mut held: Option<MachineJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
         if dead.load(Ordering::Relaxed) {
@@ -107,6 +110,7 @@ struct Work<'a> {
     engine: &'a Sender<Message>,
     snapshots: &'a dyn SnapshotFiles,
     hub: &'a Hub,
+    metrics: &'a Metrics,
     writer: &'a Sender<WriteJob>,
     /// The last entry that a restored snapshot covers: commands up to it are in the state already.
     restored: Index,
@@ -119,6 +123,7 @@ impl Work<'_> {
     fn apply(&mut self, job: ApplyJob) {
         let ApplyJob { commands, callers, upto } = job;
         let mut applied = Applied::default();
+        let begun = Instant::now();
         let halt = self.halted.clone().map(|why| Halt { index: upto, why }).or_else(|| {
             let call = catch_unwind(AssertUnwindSafe(|| self.applier.apply(&commands, &mut applied)));
             call.unwrap_or_else(|panic| Err(Halt { index: upto, why: panic_words(&*panic) })).err()
@@ -129,6 +134,9 @@ impl Work<'_> {
             applied.answers.len().checked_sub(1).and_then(|last| commands.get(last)).map_or(Index::ZERO, |c| c.index)
         };
         self.applied = self.applied.max(index);
+        let is_command = |committed: &&Committed| matches!(committed.act, Act::Command { .. });
+        let count = commands.iter().take(applied.answers.len()).filter(is_command).count();
+        self.metrics.applied(begun.elapsed(), count);
         // Watchers hear first, so that whoever was answered finds there what the command emitted.
         applied.emitted.retain(|thing| thing.index <= index);
         self.hub.publish(std::mem::take(&mut applied.emitted), index);
@@ -142,7 +150,7 @@ impl Work<'_> {
         let done = callers.iter().map(|(_, request, _)| *request).collect();
         // The engine hears before the callers, so that whoever was answered finds the node's status to know of it.
         let _ = self.engine.send(Message::Applied { index, done, expired });
-        answer(&commands, answers, callers, halt.as_ref());
+        answer(&commands, answers, callers, halt.as_ref(), self.metrics);
         if let Some(halt) = halt
             && self.halted.is_none()
         {
@@ -195,6 +203,7 @@ impl Work<'_> {
     }
 
     fn query(&mut self, queries: &[Bytes], callers: Vec<(RequestId, Option<Caller>)>, applied: Index, term: Term) {
+        self.metrics.queried(queries.len());
         let mut replies = Vec::with_capacity(queries.len());
         let machine = self.applier.machine();
         // A machine that halted lacks what it was handed since, which may be what a query has to see.
@@ -254,6 +263,7 @@ fn answer(
     mut answers: Vec<Answer>,
     callers: Vec<(usize, RequestId, Option<Caller>)>,
     halt: Option<&Halt>,
+    metrics: &Metrics,
 ) {
     let why = unapplied(halt);
     for (place, _, caller) in callers {
@@ -263,6 +273,7 @@ fn answer(
             Some(answer) => outcome(std::mem::replace(answer, Answer::Expired)),
             None => Outcome::Unknown { why: why.clone(), slot: commands.get(place).and_then(slot) },
         };
+        metrics.ended(&outcome);
         sink.complete(token, outcome);
     }
 }
@@ -371,7 +382,8 @@ mod tests {
         let hub = Arc::new(Hub::default());
         let since = Some(Cursor { index: Index(1), number: u32::MAX });
         let mut watcher = hub.watch(Watch { topics: Vec::new(), since }, Arc::new(|| {}));
-        let work = MachineWork { jobs: inbox, engine, dead, snapshots, hub, writer, _lock: wal.lock() };
+        let metrics = Arc::default();
+        let work = MachineWork { jobs: inbox, engine, dead, snapshots, hub, metrics, writer, _lock: wal.lock() };
         let last = Arc::new(AtomicU64::new(0));
         let mut applier = Applier::new(Box::new(Last(Arc::clone(&last))));
         run_machine(&mut applier, &work, Index::ZERO);

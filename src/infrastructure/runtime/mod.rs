@@ -17,6 +17,7 @@ mod fitness;
 mod front;
 mod hub;
 mod machine_worker;
+mod metering;
 pub mod offline;
 mod parts;
 mod peers;
@@ -30,6 +31,7 @@ mod store_worker;
 mod threads;
 mod wakes;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +63,7 @@ pub mod certificates {
 
 use door::Doorkeeper;
 use front::Front;
+use metering::Metering;
 use parts::Ending;
 
 /// A running node. It is asked through [`Api`]; what is here besides is for those who wait for an answer in place.
@@ -71,6 +74,8 @@ pub struct Node {
     doorkeeper: Arc<Doorkeeper>,
     ending: Arc<Ending>,
     faults: Arc<Faults>,
+    metering: Arc<Metering>,
+    metrics_address: Option<SocketAddr>,
 }
 
 /// Why a node did not start. Nothing of it is left running.
@@ -132,6 +137,16 @@ impl Node {
     /// What happened after the event of number `since`, after waiting for one at most so long.
     pub fn happenings(&self, since: u64, timeout: Duration) -> Happenings {
         self.front.events.after(since, timeout)
+    }
+
+    /// What it counts of its work, as `OpenMetrics` wants it.
+    pub fn metrics(&self) -> String {
+        self.metering.text()
+    }
+
+    /// Where that is served, with the port that was really taken; none if it is not.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// What may be done to this node on purpose, to see how its cluster bears it. The network cannot ask for it.

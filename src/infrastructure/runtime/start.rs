@@ -1,6 +1,6 @@
 //! Starting a node: what can go wrong goes wrong here, before anything runs.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,11 +16,13 @@ use super::clock::Monotonic;
 use super::door::Doorkeeper;
 use super::door_queue::Queue;
 use super::engine::{Engine, Message, weight};
+use super::events::Events;
 use super::faults::Faults;
 use super::fitness::Fitness;
 use super::front::{Front, Standing};
 use super::hub::Hub;
 use super::machine_worker::{MachineJob, MachineWork, panic_words};
+use super::metering::{self, Metering};
 use super::parts::{Ending, Parts};
 use super::peers::Peers;
 use super::renewal::{Certified, keep};
@@ -31,7 +33,8 @@ use super::threads::{Thread, USER_STACK_BYTES, io, thread, thread_with_stack};
 use super::{Node, Source, StartError};
 use crate::infrastructure::config::NodeConfig;
 use crate::infrastructure::grpc::{self, LocalHello, Offers, PeerConfig, PeerEvent, PeerSink, Transport};
-use crate::infrastructure::store::{self, Founding, StoreConfig, Wal};
+use crate::infrastructure::metrics::Metrics;
+use crate::infrastructure::store::{self, Founding, Snapshots, StoreConfig, Wal};
 
 /// Bytes of peers' messages that may wait for the event loop; beyond, messages are dropped as a network would.
 const INBOX_BYTES_MAX: usize = 256 << 20;
@@ -55,19 +58,10 @@ impl Node {
         config.check().map_err(StartError::Config)?;
         let certified = security(tls, Some(config.id))?;
         let (listener, address) = listen(config, tls.is_some())?;
+        let metrics_port = metering::listen(config, tls.is_some())?;
+        let metrics = Arc::new(Metrics::default());
         let membership = config.founding(&address);
-        let mint = Incarnation(random()?.max(1));
-        let founding = Founding {
-            id: config.id,
-            membership: Arc::new(membership.clone()),
-            mint,
-            promise: config.election_timeout,
-        };
-        let (wal, snapshots, opened) =
-            store::open(&config.data_dir, &founding, StoreConfig::default()).map_err(StartError::Store)?;
-        for note in &opened.notes {
-            tracing::warn!(node = %config.id, "{note}");
-        }
+        let (wal, snapshots, opened) = open_store(config, &membership)?;
         let (engine, inbox) = channel();
         let (machine_jobs, machine_inbox) = channel();
         let (writer, snapshot_jobs) = channel();
@@ -88,6 +82,7 @@ impl Node {
             dead: Arc::clone(&dead),
             snapshots: Arc::clone(&snapshots),
             hub: Arc::clone(&hub),
+            metrics: Arc::clone(&metrics),
             writer,
             _lock: wal.lock(),
         };
@@ -114,6 +109,8 @@ impl Node {
             dead,
             hub,
             door,
+            metrics,
+            metrics_port,
         };
         build.run(engine, inbox, listener)
     }
@@ -138,6 +135,8 @@ struct Build<'a> {
     dead: Arc<AtomicBool>,
     hub: Arc<Hub>,
     door: Option<Arc<dyn Door>>,
+    metrics: Arc<Metrics>,
+    metrics_port: Option<TcpListener>,
 }
 
 impl Build<'_> {
@@ -162,6 +161,9 @@ impl Build<'_> {
             Offers { files: Some(Arc::clone(&self.snapshots)), api: Some(Arc::<Doorkeeper>::clone(&doorkeeper)) };
         let transport = self.transport(&runtime, listener, peers.clone(), offers, engine.clone(), &inbox_bytes)?;
         let faults = Arc::new(Faults::new(Arc::clone(transport.faults())));
+        let complaints = Arc::clone(transport.complaints());
+        let metering = Metering::new(Arc::clone(&self.metrics), Arc::clone(&front), complaints);
+        let metrics_address = self.serve_metrics(&runtime, &metering)?;
         let (store, store_inbox) = channel();
         let cluster = replica.core().cluster();
         if self.opened.identity.cluster == ClusterId::UNKNOWN && cluster != ClusterId::UNKNOWN {
@@ -169,7 +171,8 @@ impl Build<'_> {
             transport.set_cluster(cluster);
             let _ = store.send(StoreJob::Cluster(cluster));
         }
-        let store_thread = start_store(config, self.wal, store_inbox, engine, (killed, Arc::clone(&faults)))?;
+        let shared = (killed, Arc::clone(&faults), Arc::clone(&self.metrics));
+        let store_thread = start_store(config, self.wal, store_inbox, engine, shared)?;
         let loop_ = Engine {
             replica,
             inbox,
@@ -182,7 +185,7 @@ impl Build<'_> {
             door: Arc::clone(&queue),
             standing: Arc::clone(&front.standing),
             notices: Vec::new(),
-            callers: Callers::new(Arc::clone(&front.inflight)),
+            callers: Callers::new(Arc::clone(&front.inflight), self.metrics),
             inflight: Arc::clone(&front.inflight),
             inbox_bytes,
             request_bytes: Arc::clone(&front.request_bytes),
@@ -197,18 +200,23 @@ impl Build<'_> {
         if !config.join.is_empty() {
             transport.join(config.join.clone());
         }
-        let mut threads = vec![store_thread];
-        if let Some(door) = self.door {
-            let keeper = Arc::clone(&queue);
-            threads.push(thread(config.id, "late", move || keeper.keep_deadlines())?);
-            let started = start_door(config.id, door, Arc::clone(&queue), Arc::clone(&front));
-            threads.push(started.inspect_err(|_| queue.close())?);
-        }
+        let mut threads = start_door(config.id, self.door, &queue, &front)?;
         // Without an engine nobody else would end the door's thread.
         threads.insert(0, start_engine(config.id, loop_, self.dead).inspect_err(|_| queue.close())?);
+        threads.push(store_thread);
         threads.extend(self.threads);
         ending.started(Parts { transport, runtime, threads, faults: Arc::clone(&faults) });
-        Ok(Node { address: self.address, front, doorkeeper, ending, faults })
+        Ok(Node { address: self.address, front, doorkeeper, ending, faults, metering, metrics_address })
+    }
+
+    fn serve_metrics(
+        &self,
+        runtime: &tokio::runtime::Runtime,
+        metering: &Arc<Metering>,
+    ) -> Result<Option<SocketAddr>, StartError> {
+        let port = self.metrics_port.as_ref().map(TcpListener::try_clone).transpose();
+        let serve = |port| metering::serve(runtime.handle(), port, self.certified.as_ref(), metering);
+        port.and_then(|port| port.map(serve).transpose()).map_err(io("serving metrics"))
     }
 
     fn peers(&self) -> PeerConfig {
@@ -232,7 +240,8 @@ impl Build<'_> {
             clock,
             session_ttl: self.config.session_ttl,
             standing: Arc::new(Standing::new(replica.status(), self.certified.clone())),
-            events: Arc::default(),
+            events: Arc::new(Events::new(Arc::clone(&self.metrics))),
+            metrics: Arc::clone(&self.metrics),
             hub: Arc::clone(&self.hub),
             files: Arc::downgrade(&self.snapshots),
             ending: Arc::downgrade(ending),
@@ -333,6 +342,20 @@ impl Build<'_> {
     }
 }
 
+fn open_store(config: &NodeConfig, membership: &Membership) -> Result<(Wal, Arc<Snapshots>, Opened), StartError> {
+    let founding = Founding {
+        id: config.id,
+        membership: Arc::new(membership.clone()),
+        mint: Incarnation(random()?.max(1)),
+        promise: config.election_timeout,
+    };
+    let opened = store::open(&config.data_dir, &founding, StoreConfig::default()).map_err(StartError::Store)?;
+    for note in &opened.2.notes {
+        tracing::warn!(node = %config.id, "{note}");
+    }
+    Ok(opened)
+}
+
 /// Binds the port. Answers what others are told to dial as well.
 fn listen(config: &NodeConfig, is_secured: bool) -> Result<(TcpListener, String), StartError> {
     let listener = grpc::bind(config.bind.as_deref().unwrap_or(&config.address)).map_err(StartError::Bind)?;
@@ -358,11 +381,12 @@ fn start_store(
     wal: Wal,
     jobs: Receiver<StoreJob>,
     engine: Sender<Message>,
-    (killed, faults): (Arc<AtomicBool>, Arc<Faults>),
+    (killed, faults, metrics): (Arc<AtomicBool>, Arc<Faults>, Arc<Metrics>),
 ) -> Result<Thread, StartError> {
     let promise = config.election_timeout;
     thread(config.id, "log", move || {
-        let run = catch_unwind(AssertUnwindSafe(|| run_store(wal, &jobs, &engine, &killed, &faults, promise)));
+        let run =
+            catch_unwind(AssertUnwindSafe(|| run_store(wal, &jobs, &engine, &killed, &faults, &metrics, promise)));
         if let Err(panic) = run {
             let failed = graft_services::Event::StorageFailed(panic_words(&*panic));
             let _ = engine.send(Message::Event(failed));
@@ -381,8 +405,20 @@ fn start_engine(id: NodeId, mut engine: Engine, dead: Arc<AtomicBool>) -> Result
     })
 }
 
-fn start_door(id: NodeId, door: Arc<dyn Door>, queue: Arc<Queue>, front: Arc<Front>) -> Result<Thread, StartError> {
-    thread_with_stack(id, "door", USER_STACK_BYTES, move || door.stay()(&mut || queue.run(&*door, &front)))
+/// The thread of the door, if there is one, and the one that sees to it that nobody waits for it too long.
+fn start_door(
+    id: NodeId,
+    door: Option<Arc<dyn Door>>,
+    queue: &Arc<Queue>,
+    front: &Arc<Front>,
+) -> Result<Vec<Thread>, StartError> {
+    let Some(door) = door else { return Ok(Vec::new()) };
+    let keeper = Arc::clone(queue);
+    let late = thread(id, "late", move || keeper.keep_deadlines())?;
+    let (work, front) = (Arc::clone(queue), Arc::clone(front));
+    let run = move || door.stay()(&mut || work.run(&*door, &front));
+    let door = thread_with_stack(id, "door", USER_STACK_BYTES, run).inspect_err(|_| queue.close())?;
+    Ok(vec![late, door])
 }
 
 /// The address that others dial: the port that was really bound in place of 0.

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use graft_domain::{ClusterId, Entry, EntryId, Write};
+use graft_domain::{ClusterId, EntryId, Write};
 use graft_services::Event;
 use graft_services::ports::{LogStore, StoreError};
 
 use super::engine::Message;
 use super::faults::Faults;
+use crate::infrastructure::metrics::Metrics;
 use crate::infrastructure::store::Wal;
 
 /// For the disk.
@@ -23,7 +24,7 @@ pub(crate) enum StoreJob {
 }
 
 /// Bytes that go into one write and sync; a single larger write goes alone.
-const GATHER_BYTES_MAX: usize = 64 << 20;
+const GATHER_BYTES_MAX: u64 = 64 << 20;
 /// How long to wait before a write is tried again on a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(100);
 
@@ -36,9 +37,10 @@ pub(crate) fn run_store(
     engine: &Sender<Message>,
     killed: &AtomicBool,
     faults: &Faults,
+    metrics: &Metrics,
     promise: Duration,
 ) {
-    let mut work = Work { old_promise: OldPromise::of(&wal, promise), wal, engine, killed, faults };
+    let mut work = Work { old_promise: OldPromise::of(&wal, promise), wal, engine, killed, faults, metrics };
     let mut writes = Vec::new();
     let mut held: Option<StoreJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
@@ -70,12 +72,11 @@ pub(crate) fn run_store(
 
 /// Adds further writes that already wait; gives the job that is no write.
 fn gather(writes: &mut Vec<Write>, jobs: &Receiver<StoreJob>) -> Option<StoreJob> {
-    let size = |write: &Write| write.entries.iter().map(Entry::size).sum::<usize>();
-    let mut bytes: usize = writes.iter().map(size).sum();
+    let mut bytes: u64 = writes.iter().map(bytes_of).sum();
     while bytes < GATHER_BYTES_MAX {
         match jobs.try_recv().ok()? {
             StoreJob::Persist(write) => {
-                bytes += size(&write);
+                bytes += bytes_of(&write);
                 writes.push(write);
             }
             other => return Some(other),
@@ -84,11 +85,17 @@ fn gather(writes: &mut Vec<Write>, jobs: &Receiver<StoreJob>) -> Option<StoreJob
     None
 }
 
+/// Of its entries.
+fn bytes_of(write: &Write) -> u64 {
+    write.entries.iter().map(|entry| entry.size() as u64).sum()
+}
+
 struct Work<'a> {
     wal: Wal,
     engine: &'a Sender<Message>,
     killed: &'a AtomicBool,
     faults: &'a Faults,
+    metrics: &'a Metrics,
     old_promise: Option<OldPromise>,
 }
 
@@ -108,7 +115,9 @@ impl OldPromise {
 
 impl Work<'_> {
     fn persist(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        let begun = Instant::now();
         self.insist(|wal| wal.persist(writes))?;
+        self.metrics.synced(begun.elapsed(), writes.iter().map(bytes_of).sum());
         if let Some(last) = writes.last() {
             // Nobody listens once the node is gone.
             let _ = self.engine.send(Message::Event(Event::Persisted { seq: last.seq }));
