@@ -69,7 +69,7 @@ class Host:
         """The index of the last command that the machine has on its own disk, 0 if it keeps nothing there."""
         if not self._opens:
             return 0
-        Path(directory).mkdir(parents=True, exist_ok=True)
+        Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
         with machine_thread():
             index = self.machine.open(directory)
         if type(index) is not int or index < 0:

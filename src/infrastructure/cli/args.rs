@@ -39,8 +39,8 @@ Exit status: 0 done, 1 error, 2 usage, 3 nothing reachable, 4 no leader or major
 
 #[derive(Args, Debug)]
 pub(super) struct Global {
-    /// Addresses of the cluster, `host:port` with commas: any live member does
-    #[arg(short, long, global = true, env = "GRAFT_CLUSTER", value_delimiter = ',', value_name = "ADDR")]
+    /// Addresses of the cluster, `host:port` with commas: any live member does [env: `GRAFT_CLUSTER`]
+    #[arg(short, long, global = true, value_delimiter = ',', value_name = "ADDR")]
     pub(super) cluster: Vec<String>,
     /// Form of the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Form::Table, value_name = "FORM")]
@@ -48,8 +48,8 @@ pub(super) struct Global {
     /// How long it may take, in seconds [default: 10, for a change of members 300]
     #[arg(long, global = true, value_parser = seconds, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(super) timeout: Option<f64>,
-    /// A file of settings [default: graft.toml, if there is one]
-    #[arg(long, global = true, env = "GRAFT_CONFIG", value_name = "FILE")]
+    /// A file of settings [env: `GRAFT_CONFIG`] [default: graft.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     #[command(flatten)]
     pub(super) secrets: Secrets,
@@ -59,22 +59,22 @@ pub(super) struct Global {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Security")]
 pub(super) struct Secrets {
-    /// The authority to believe, or several, in PEM
-    #[arg(long, global = true, env = "GRAFT_CA", value_name = "FILE", requires_all = ["cert", "key"])]
+    /// The authority to believe, or several, in PEM [env: `GRAFT_CA`]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
-    /// The certificate to show, in PEM
-    #[arg(long, global = true, env = "GRAFT_CERT", value_name = "FILE", requires_all = ["ca", "key"])]
+    /// The certificate to show, in PEM [env: `GRAFT_CERT`]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(super) cert: Option<PathBuf>,
-    /// Its key, in PEM
-    #[arg(long, global = true, env = "GRAFT_KEY", value_name = "FILE", requires_all = ["ca", "cert"])]
+    /// Its key, in PEM [env: `GRAFT_KEY`]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(super) key: Option<PathBuf>,
-    /// Go beyond this machine in plain text, where nobody else reaches the network
-    #[arg(long, global = true, env = "GRAFT_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
+    /// Go beyond this machine in plain text, where nobody else reaches the network [env: `GRAFT_INSECURE`]
+    #[arg(long, global = true)]
     pub(super) insecure: bool,
 }
 
 impl Secrets {
-    /// The three files, if they were given. The parser sees that it is all or none.
+    /// The three files, if they were given; it is all or none once settings are filled in.
     pub(super) fn files(&self) -> Option<(PathBuf, PathBuf, PathBuf)> {
         let Self { ca: Some(ca), cert: Some(cert), key: Some(key), .. } = self.clone() else { return None };
         Some((ca, cert, key))

@@ -6,7 +6,7 @@ use graft_services::error::{Outcome, Refusal};
 use graft_services::ports::StoreError;
 
 use super::note;
-use super::terminal::{RED, has_colours, painted};
+use super::terminal::{RED, harmless, has_colours, painted};
 use crate::infrastructure::runtime::offline::OfflineError;
 use crate::infrastructure::runtime::{StartError, TlsError};
 
@@ -87,7 +87,7 @@ const CODES: &[(&str, u8, &str, &str)] = &[
     ),
     (
         "ADDRESS_IN_USE",
-        REFUSED,
+        ERROR,
         "another process listens on the address; the node was not started",
         "stop that process, or choose another port",
     ),
@@ -178,7 +178,7 @@ impl Failure {
     pub(super) fn tell(&self) {
         let head = format!("error[{}]", self.code);
         let head = if has_colours(&io::stderr()) { painted(RED, &head) } else { head };
-        note(&format!("{head}: {}", self.what));
+        note(&format!("{head}: {}", harmless(&self.what)));
         if let Some((_, _, why, fix)) = CODES.iter().find(|known| known.0 == self.code) {
             note(&format!("  why: {why}\n  fix: {fix}"));
         }

@@ -74,12 +74,11 @@ mod tests {
             } else {
                 format!(": {}", values.join(", "))
             };
-            let env = arg.get_env().map_or_else(String::new, |env| format!(" (`{}`)", env.to_string_lossy()));
             let defaults: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
             let default =
                 if defaults.is_empty() { String::new() } else { format!(" [default: {}]", defaults.join(", ")) };
             let default = if arg.get_action().takes_values() { default } else { String::new() };
-            writeln!(out, "| `{name}` | {help}{values}{default}{env} |").expect("a string grows");
+            writeln!(out, "| `{name}` | {help}{values}{default} |").expect("a string grows");
         }
     }
 

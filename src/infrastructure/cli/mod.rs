@@ -71,7 +71,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
 
 fn perform(arguments: Arguments, out: &Out) -> Result<Next, Failure> {
     let Arguments { mut global, verb } = arguments;
-    // An empty GRAFT_CLUSTER names none.
+    // `--cluster "$MEMBERS"` names none where that is empty.
     global.cluster.retain(|address| !address.is_empty());
     let done = match verb {
         Verb::Start(mut start) => {

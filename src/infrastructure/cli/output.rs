@@ -1,12 +1,12 @@
 //! Answers in the form that was asked for.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 use serde_json::{Value as Json, json};
 
 use super::args::Form;
 use super::failure::Failure;
-use super::terminal::{self, BOLD, GREEN, RED, YELLOW, painted};
+use super::terminal::{self, BOLD, GREEN, RED, YELLOW, harmless, painted};
 
 type Told = Result<(), Failure>;
 
@@ -28,7 +28,7 @@ impl Out {
     pub(super) fn text(&self, text: &str) -> Told {
         match self.form {
             Form::Json | Form::Jsonl => self.document("text", json!({ "text": text.trim_end() })),
-            Form::Table | Form::Plain => write(text.trim_end()),
+            Form::Table | Form::Plain => write(&seen(text.trim_end())),
         }
     }
 
@@ -39,9 +39,9 @@ impl Out {
                 more["value"] = value.clone();
                 self.document(schema, more)
             }
-            (_, Json::String(text)) => write(text),
-            (Form::Table, Json::Array(_) | Json::Object(_)) => write(&format!("{value:#}")),
-            _ => write(&value.to_string()),
+            (_, Json::String(text)) => write(&seen(text)),
+            (Form::Table, Json::Array(_) | Json::Object(_)) => write(&seen(&format!("{value:#}"))),
+            _ => write(&seen(&value.to_string())),
         }
     }
 
@@ -49,7 +49,7 @@ impl Out {
     pub(super) fn done(&self, words: &str, schema: &str, document: Json) -> Told {
         match self.form {
             Form::Json | Form::Jsonl => self.document(schema, document),
-            Form::Table | Form::Plain => write(words),
+            Form::Table | Form::Plain => write(&seen(words)),
         }
     }
 
@@ -72,14 +72,14 @@ impl Out {
                 };
                 all.into_iter().try_for_each(|item| self.document(schema, item))
             }
-            Form::Plain => rows.iter().try_for_each(|row| write(&row.join("\t"))),
+            Form::Plain => rows.iter().try_for_each(|row| write(&seen(&row.join("\t")))),
             Form::Table => write(&fitted(heads, rows)),
         }
     }
 
     fn document(&self, schema: &str, mut document: Json) -> Told {
         document["schema"] = json!(format!("graft/{schema}/v1"));
-        write(&if self.form == Form::Json { format!("{document:#}") } else { document.to_string() })
+        write(&seen(&if self.form == Form::Json { format!("{document:#}") } else { document.to_string() }))
     }
 }
 
@@ -99,6 +99,11 @@ fn write(text: &str) -> Told {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)
+}
+
+/// For eyes what does a terminal no harm, for programs what it is.
+fn seen(text: &str) -> String {
+    if io::stdout().is_terminal() { harmless(text) } else { text.to_owned() }
 }
 
 /// As wide as the terminal, and in colours where it takes them.
@@ -137,7 +142,10 @@ fn coloured(line: &str) -> String {
 }
 
 pub(super) fn aligned(heads: &[&str], rows: &[Vec<String>]) -> String {
-    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
+    let heads = heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>();
+    // One line for each, whatever is in it.
+    let shown = |cell: &String| harmless(cell).replace(['\n', '\t'], " ");
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().chain([&heads]).filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -147,7 +155,7 @@ pub(super) fn aligned(heads: &[&str], rows: &[Vec<String>]) -> String {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    [&heads].into_iter().chain(rows).map(line).collect::<Vec<_>>().join("\n")
+    [&heads].into_iter().chain(&rows).map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

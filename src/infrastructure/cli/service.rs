@@ -13,22 +13,26 @@ pub(super) enum Service {
     Container,
 }
 
-/// It is not started again after what another start would not mend: usage, refused, certificates, damaged data.
+/// It is not started again after what another start would not mend: it was removed, or is another's, or its data are damaged.
+/// A name that does not resolve yet, or a certificate that this clock does not believe yet, is well in a while.
 const SYSTEMD: &str = "\
 [Unit]
 Description=A node of a Graft cluster
 Documentation=https://github.com/9OP/Graft
 Wants=network-online.target
 After=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 ExecStart=/usr/bin/env graft start --config /etc/graft/graft.toml
 WorkingDirectory=/var/lib/graft
 StateDirectory=graft
+StateDirectoryMode=0700
+UMask=0077
 User=graft
 Restart=on-failure
-RestartSec=1
-RestartPreventExitStatus=2 5 7 8
+RestartSec=5
+RestartPreventExitStatus=5 8
 TimeoutStopSec=30
 LimitNOFILE=65536
 NoNewPrivileges=yes

@@ -89,6 +89,11 @@ pub(super) enum Config {
     },
 }
 
+/// What is said there; what is empty says nothing.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
+}
+
 /// What is set, and where.
 #[derive(Debug, Default)]
 pub(super) struct Settings(BTreeMap<&'static str, (Json, String)>);
@@ -97,10 +102,11 @@ impl Settings {
     /// Reads the file and the environment, and takes what is said on the command line.
     pub(super) fn read(file: Option<&Path>, sets: &Sets) -> Result<Self, Failure> {
         let mut settings = Self::default();
-        settings.take_file(file)?;
+        let named = environment("GRAFT_CONFIG").map(PathBuf::from);
+        settings.take_file(file.or(named.as_deref()))?;
         for (key, _) in KEYS {
             let name = format!("GRAFT_{}", key.to_uppercase());
-            if let Some(text) = std::env::var(&name).ok().filter(|text| !text.is_empty()) {
+            if let Some(text) = environment(&name) {
                 settings.0.insert(key, (of_text(key, &text), name));
             }
         }
@@ -130,10 +136,8 @@ impl Settings {
     }
 
     /// A flag that was given, before all else.
-    fn put(&mut self, key: &'static str, flag: &str, value: Option<Json>) {
-        if let Some(value) = value {
-            self.0.insert(key, (value, flag.to_owned()));
-        }
+    fn put(&mut self, key: &'static str, flag: &str, value: Json) {
+        self.0.insert(key, (value, flag.to_owned()));
     }
 
     fn text(&self, key: &str) -> Option<String> {
@@ -171,17 +175,22 @@ pub(super) fn fill(global: &mut Global) -> Result<(), Failure> {
     take_places(&settings, global)
 }
 
+/// What is said by a flag goes before what is set elsewhere, each for itself.
 fn take_places(settings: &Settings, global: &mut Global) -> Result<(), Failure> {
     if global.cluster.is_empty() {
         global.cluster = settings.cluster();
     }
     let secrets = &mut global.secrets;
-    if secrets.ca.is_none() && secrets.cert.is_none() && secrets.key.is_none() {
-        (secrets.ca, secrets.cert, secrets.key) = (settings.path("ca"), settings.path("cert"), settings.path("key"));
-        let some = [&secrets.ca, &secrets.cert, &secrets.key].iter().filter(|path| path.is_some()).count();
-        if some != 0 && some != 3 {
-            return Err(Failure::usage("ca, cert and key go together: set all three, or none"));
-        }
+    secrets.ca = secrets.ca.take().or_else(|| settings.path("ca"));
+    secrets.cert = secrets.cert.take().or_else(|| settings.path("cert"));
+    secrets.key = secrets.key.take().or_else(|| settings.path("key"));
+    let files = [("--ca", &secrets.ca), ("--cert", &secrets.cert), ("--key", &secrets.key)];
+    let missing: Vec<&str> = files.iter().filter(|(_, path)| path.is_none()).map(|(name, _)| *name).collect();
+    if missing.len() == 1 || missing.len() == 2 {
+        return Err(Failure::usage(format!(
+            "--ca, --cert and --key go together: give all three, or none (missing: {})",
+            missing.join(", ")
+        )));
     }
     secrets.insecure |= settings.is_insecure();
     Ok(())
@@ -214,21 +223,19 @@ pub(super) fn fill_start(start: &mut Start, mut global: Global) -> Result<(), Fa
 /// The settings that `graft config` speaks of, flags included.
 pub(super) fn of_config(sets: &Sets, global: &Global) -> Result<Settings, Failure> {
     let mut settings = Settings::read(global.config.as_deref(), sets)?;
-    let said = |name: &str, text: String| (std::env::var(name).ok().as_ref() != Some(&text)).then(|| json!(text));
-    if !global.cluster.is_empty() {
-        settings.put("cluster", "--cluster", said("GRAFT_CLUSTER", global.cluster.join(",")));
-    }
     let secrets = &global.secrets;
+    if !global.cluster.is_empty() {
+        settings.put("cluster", "--cluster", json!(global.cluster));
+    }
     for (key, flag, path) in
         [("ca", "--ca", &secrets.ca), ("cert", "--cert", &secrets.cert), ("key", "--key", &secrets.key)]
     {
         if let Some(path) = path {
-            let text = path.display().to_string();
-            settings.put(key, flag, said(&format!("GRAFT_{}", key.to_uppercase()), text));
+            settings.put(key, flag, json!(path.display().to_string()));
         }
     }
-    if secrets.insecure && !settings.is_insecure() {
-        settings.put("insecure", "--insecure", Some(json!(true)));
+    if secrets.insecure {
+        settings.put("insecure", "--insecure", json!(true));
     }
     Ok(settings)
 }
@@ -345,6 +352,25 @@ mod tests {
         assert!(why("clutser").ends_with("did you mean cluster?"));
         assert!(why("xyz").contains("there are address, "));
         assert_eq!((distance("", "abc"), distance("kitten", "sitting"), distance("a", "a")), (3, 3, 0));
+    }
+
+    #[test]
+    fn flags_and_settings_complete_one_another_and_flags_go_before() {
+        use clap::Parser as _;
+        let parsed = |words: &[&str]| super::super::args::Arguments::parse_from(words).global;
+        let set = |pairs: &[&str]| Sets { set: pairs.iter().map(ToString::to_string).collect() };
+        let settings = Settings::read(None, &set(&["cert=b", "key=c", "cluster=m:1", "insecure=false"])).unwrap();
+        let mut global = parsed(&["graft", "status", "--ca", "a"]);
+        take_places(&settings, &mut global).unwrap();
+        assert_eq!(global.secrets.files(), Some(("a".into(), "b".into(), "c".into())));
+        assert_eq!((global.cluster, global.secrets.insecure), (vec!["m:1".to_owned()], false));
+        let mut global = parsed(&["graft", "status", "-c", "x:1", "--ca", "a", "--cert", "y", "--key", "z"]);
+        take_places(&settings, &mut global).unwrap();
+        assert_eq!(global.secrets.files(), Some(("a".into(), "y".into(), "z".into())));
+        assert_eq!(global.cluster, ["x:1"]);
+        let lone = Settings::read(None, &set(&["key=c"])).unwrap();
+        let why = take_places(&lone, &mut parsed(&["graft", "status"])).unwrap_err().what;
+        assert!(why.contains("(missing: --ca, --cert)"), "{why}");
     }
 
     #[test]

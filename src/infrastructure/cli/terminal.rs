@@ -29,6 +29,13 @@ pub(super) fn painted(colour: &str, text: &str) -> String {
     format!("{colour}{text}{PLAIN}")
 }
 
+/// Text of others, in which nothing moves the cursor, paints or rings: it may come from whoever can write.
+pub(super) fn harmless(text: &str) -> String {
+    let is_fine = |letter: char| !letter.is_control() || letter == '\n' || letter == '\t';
+    let shown = |letter: char| if is_fine(letter) { letter.to_string() } else { letter.escape_default().to_string() };
+    if text.chars().all(is_fine) { text.to_owned() } else { text.chars().map(shown).collect() }
+}
+
 /// A line on stderr that shows how far something is, where somebody looks.
 pub(super) struct Progress {
     is_seen: bool,
@@ -85,5 +92,11 @@ mod tests {
         assert_eq!(bar(0.0), format!("[{}]   0% ", ".".repeat(24)));
         assert_eq!(bar(0.5), format!("[{}{}]  50% ", "#".repeat(12), ".".repeat(12)));
         assert_eq!(bar(7.0), format!("[{}] 100% ", "#".repeat(24)));
+    }
+
+    #[test]
+    fn text_of_others_does_nothing_to_a_terminal() {
+        assert_eq!(harmless("a\tb\nc äß…"), "a\tb\nc äß…");
+        assert_eq!(harmless("\x1b[2Jgone\r\x07\u{9b}1m"), "\\u{1b}[2Jgone\\r\\u{7}\\u{9b}1m");
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use graft_services::ports::WriteSnapshot;
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -18,6 +18,8 @@ const PIECE_BYTES_MAX: usize = 1 << 20;
 const PIECES_MAX: usize = 4;
 /// How often to look whether the file still takes anything.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the function of a snapshot that was given up may take to find that out.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// User code runs on this stack; see the machine's thread.
 const STACK_BYTES: usize = 32 << 20;
 
@@ -83,7 +85,12 @@ pub(super) fn write_snapshot(py: Python<'_>, made: &Py<PyAny>, write: &Py<PyAny>
         let taken = take(&written, file, &|| writer.is_finished());
         drop(written);
         if let Err(error) = taken {
-            // The user's function finds out with its next piece; it is not waited for.
+            // The user's function finds out with its next piece. It is waited for a while, so that an interpreter that ends finds
+            // no thread in it; one that says nothing is left behind.
+            let given_up = Instant::now();
+            while !writer.is_finished() && given_up.elapsed() < LEAVE_TIMEOUT {
+                std::thread::sleep(LOOK);
+            }
             return Err(error.to_string());
         }
         writer.join().unwrap_or_else(|panic| Err(crate::infrastructure::runtime::panic_words(&*panic)))

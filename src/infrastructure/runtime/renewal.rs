@@ -17,18 +17,23 @@ use crate::infrastructure::tls::{Endpoint, Source, Stamp, TlsError, date};
 /// A certificate, and what may take its place.
 pub(crate) struct Certified {
     source: Source,
+    /// How the files were just before they were read for the first time: whatever is put in their place since is news.
+    opened: Option<Stamp>,
     endpoint: RwLock<Endpoint>,
 }
 
 /// How often files are looked at.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// How often files that could not be used are tried again: it may be their mode that was wrong, a clock, or the disk.
+const TRY_PAUSE: Duration = Duration::from_secs(10);
 /// How often one that is about to expire is told of.
 const EXPIRY_PAUSE: Duration = Duration::from_hours(24);
 
 impl Certified {
     pub(super) fn open(source: &Source) -> Result<Self, TlsError> {
+        let opened = source.stamp();
         let endpoint = Endpoint::open(source)?;
-        Ok(Self { source: source.clone(), endpoint: RwLock::new(endpoint) })
+        Ok(Self { source: source.clone(), opened, endpoint: RwLock::new(endpoint) })
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -47,9 +52,11 @@ impl Certified {
         self.endpoint.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes what is in the source now. What cannot be used, or is somebody else's, changes nothing.
+    /// Takes what is in the source now. What cannot be used, nobody would believe, or is somebody else's, changes nothing.
     fn renew(&self) -> Result<Notice, TlsError> {
-        let next = Endpoint::open(&self.source)?;
+        // Members believe the same authorities; a client may be known by one that it does not know itself.
+        let is_member = self.identity().member().is_some();
+        let next = if is_member { Endpoint::open_believed(&self.source) } else { Endpoint::open(&self.source) }?;
         let (before, now) = (self.identity(), next.identity());
         if before != *now {
             return Err(TlsError(format!("the certificate is that of {now}, and {before} goes on with its own")));
@@ -63,7 +70,7 @@ impl Certified {
 
 /// Looks at the files until the node or client is gone, and tells what comes of it.
 pub(super) fn keep(certified: &Arc<Certified>, runtime: &Handle, tell: impl Fn(Notice) + Send + 'static) {
-    let mut keeper = Keeper::new(certified.source.stamp());
+    let mut keeper = Keeper::new(certified.opened.clone());
     let certified = Arc::downgrade(certified);
     runtime.spawn(async move {
         loop {
@@ -71,7 +78,14 @@ pub(super) fn keep(certified: &Arc<Certified>, runtime: &Handle, tell: impl Fn(N
             // The disk may be slow, and the network's threads wait for nobody.
             let looked =
                 tokio::task::spawn_blocking(move || keeper.look(&looking, SystemTime::now()).map(|all| (keeper, all)));
-            let Ok(Some((again, notices))) = looked.await else { return };
+            let (again, notices) = match looked.await {
+                Ok(Some(seen)) => seen,
+                Ok(None) => return,
+                Err(error) => {
+                    // Told, for the one in use expires some day; only a fault of ours, or the end of the runtime, comes here.
+                    return warn!(%error, "the certificate's files are not looked at any more");
+                }
+            };
             keeper = again;
             notices.into_iter().for_each(&tell);
             sleep(LOOK_PAUSE).await;
@@ -87,11 +101,13 @@ struct Keeper {
     last: Option<Stamp>,
     /// When it was told last that the certificate expires.
     told: Option<SystemTime>,
+    /// Why what was read last is not in use, and when it is tried again.
+    refused: Option<(String, SystemTime)>,
 }
 
 impl Keeper {
     fn new(read: Option<Stamp>) -> Self {
-        Self { last: read.clone(), read, told: None }
+        Self { last: read.clone(), read, told: None, refused: None }
     }
 
     /// None if there is nobody left to look for.
@@ -99,17 +115,32 @@ impl Keeper {
         let certified = certified.upgrade()?;
         let stamp = certified.source.stamp();
         let mut notices = Vec::new();
-        if stamp != self.read && stamp == self.last {
+        let is_due = self.refused.as_ref().is_some_and(|(_, again)| now >= *again);
+        if stamp == self.last && (stamp != self.read || is_due) {
             self.read.clone_from(&stamp);
-            notices.push(certified.renew().unwrap_or_else(|error| {
-                warn!("new certificate not used: {error}");
-                let expires = certified.endpoint().expires();
-                Notice::Certificate { phase: "refused", expires, why: Some(error.0) }
-            }));
+            notices.extend(self.renew(&certified, now));
         }
         self.last = stamp;
         notices.extend(self.expiry(&certified, now));
         Some(notices)
+    }
+
+    /// What is wrong is told once, however often it is tried.
+    fn renew(&mut self, certified: &Certified, now: SystemTime) -> Option<Notice> {
+        let why = match certified.renew() {
+            Ok(notice) => {
+                self.refused = None;
+                return Some(notice);
+            }
+            Err(TlsError(why)) => why,
+        };
+        let before = self.refused.replace((why.clone(), now + TRY_PAUSE));
+        if before.is_some_and(|(known, _)| known == why) {
+            return None;
+        }
+        warn!("new certificate not used: {why}");
+        let expires = certified.endpoint().expires();
+        Some(Notice::Certificate { phase: "refused", expires, why: Some(why) })
     }
 
     /// From a third of its life on it is told of, once a day.

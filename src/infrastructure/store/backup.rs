@@ -85,7 +85,11 @@ impl Backup {
         })?;
         let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = directory.unwrap_or_else(|| Path::new("."));
-        OsFiles.sync_directory(directory).map_err(|e| io_error(directory, &e))?;
+        OsFiles.sync_directory(directory).map_err(|error| {
+            // Whoever hears of a failure finds nothing there, and can take it again.
+            let _ = OsFiles.remove(&self.path);
+            io_error(directory, &error)
+        })?;
         Ok(meta)
     }
 }

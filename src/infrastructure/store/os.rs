@@ -34,7 +34,7 @@ impl OsFiles {
             let mut name = path.file_name().unwrap_or_default().to_owned();
             name.push(format!(".{}-{}.part", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
             let beside = path.with_file_name(name);
-            match OpenOptions::new().read(true).write(true).create_new(true).open(&beside) {
+            match to_make().create_new(true).open(&beside) {
                 // Of a process that had this number before.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 opened => return opened.map(|file| (beside, OsFile(file))),
@@ -45,13 +45,26 @@ impl OsFiles {
     /// Gives a file another name, which nothing may have: [`io::ErrorKind::AlreadyExists`] otherwise.
     pub(super) fn publish(from: &Path, to: &Path) -> io::Result<()> {
         match fs::hard_link(from, to) {
-            Ok(()) => fs::remove_file(from),
+            Ok(()) => {
+                // Both names are of the one file: a name too many does no harm.
+                let _ = fs::remove_file(from);
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
             // Not every file system can: then somebody else may take the name between the two.
             Err(_) if !to.try_exists()? => fs::rename(from, to),
             Err(_) => Err(io::ErrorKind::AlreadyExists.into()),
         }
     }
+}
+
+/// For files that hold the state of a cluster, which is nobody's business but their owner's.
+fn to_make() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 impl Files for OsFiles {
@@ -61,7 +74,13 @@ impl Files for OsFiles {
     fn make_directory(&self, path: &Path) -> io::Result<bool> {
         let missing: Vec<&Path> =
             path.ancestors().filter(|p| !p.as_os_str().is_empty()).take_while(|p| !p.exists()).collect();
-        fs::create_dir_all(path)?;
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above)?;
+        }
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(path)?;
         for made in missing.iter().rev() {
             let parent = made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             self.sync_directory(parent)?;
@@ -70,7 +89,7 @@ impl Files for OsFiles {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Locking<OsLock>> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = to_make().create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => {
                 file.set_len(0)?;
@@ -114,7 +133,7 @@ impl Files for OsFiles {
     }
 
     fn create(&self, path: &Path) -> io::Result<OsFile> {
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).map(OsFile)
+        to_make().create(true).truncate(true).open(path).map(OsFile)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

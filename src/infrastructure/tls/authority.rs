@@ -51,6 +51,20 @@ fn failed(error: &rcgen::Error) -> TlsError {
     TlsError::new(format!("the certificate cannot be made: {error}"))
 }
 
+/// Whether one of these authorities signed the first of these certificates.
+fn is_signed(cert: &[u8], authorities: &str) -> Result<bool, TlsError> {
+    let bad = |_| TlsError::new("it is no X.509 certificate");
+    let (leaf, authorities) = (chain(cert)?, chain(authorities.as_bytes())?);
+    let (_, leaf) = X509Certificate::from_der(&leaf[0]).map_err(bad)?;
+    for authority in &authorities {
+        let (_, authority) = X509Certificate::from_der(authority).map_err(bad)?;
+        if leaf.verify_signature(Some(authority.public_key())).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Authority {
     /// A new one for the cluster of this name, known to nobody yet.
     pub fn new(cluster: &str) -> Result<Self, TlsError> {
@@ -110,11 +124,12 @@ impl Authority {
 
     /// Whether a certificate, the first of these in PEM, is of its making.
     pub(super) fn has_signed(&self, cert: &[u8]) -> Result<bool, TlsError> {
-        let (leaf, own) = (chain(cert)?, chain(self.cert.as_bytes())?);
-        let bad = |_| TlsError::new("it is no X.509 certificate");
-        let (_, leaf) = X509Certificate::from_der(&leaf[0]).map_err(bad)?;
-        let (_, own) = X509Certificate::from_der(&own[0]).map_err(bad)?;
-        Ok(leaf.verify_signature(Some(own.public_key())).is_ok())
+        is_signed(cert, &self.cert)
+    }
+
+    /// Whether it is of its making, or of the authority that it replaces.
+    pub(super) fn has_made(&self, cert: &[u8]) -> Result<bool, TlsError> {
+        is_signed(cert, &self.trusted())
     }
 
     /// The name of its cluster.

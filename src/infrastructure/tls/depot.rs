@@ -142,6 +142,12 @@ impl Depot {
             )));
         }
         let files = Files { ca: self.ca(), cert: cert.to_owned(), key: cert.with_extension("key") };
+        if !self.authority.has_made(&read(cert, "cert")?)? {
+            return Err(TlsError::new(format!(
+                "{shown} says that it is {identity}, and neither this authority nor the one before made it: whoever did may say \
+                 anything. Make a certificate for them by name"
+            )));
+        }
         let pem = self.authority.issue(&identity)?;
         // Between the two a node that reads them finds that they do not fit, and keeps what it has.
         replace(&files.key, &pem.key, Access::Secret)?;
@@ -165,7 +171,10 @@ impl Depot {
         let (key, next_key) = (self.path(CA_KEY), self.path(CA_KEY_NEXT));
         replace(&next_key, next.key_pem().as_bytes(), Access::Secret)?;
         replace(&self.ca(), next.trusted().as_bytes(), Access::Public)?;
+        // With the new key in place the old one is gone: by then `ca.pem` has to have the new authority for good.
+        sync(&self.directory)?;
         fs::rename(&next_key, &key).map_err(|error| failed(&key, &error))?;
+        sync(&self.directory)?;
         self.authority = next;
         Ok(())
     }
@@ -209,7 +218,7 @@ impl Files {
 
     /// Whose they are. Refuses what could not be used, in words that say what to do.
     pub fn check(&self) -> Result<Identity, TlsError> {
-        Endpoint::check(&self.source())
+        Endpoint::open_believed(&self.source()).map(|endpoint| endpoint.identity().clone())
     }
 }
 
@@ -292,6 +301,17 @@ fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), TlsError> {
     }
     write_new(&new, bytes, access)?;
     fs::rename(&new, path).map_err(|error| failed(path, &error))
+}
+
+/// Names that were given in it stay, whatever comes.
+#[cfg(unix)]
+fn sync(directory: &Path) -> Result<(), TlsError> {
+    File::open(directory).and_then(|open| open.sync_all()).map_err(|error| failed(directory, &error))
+}
+
+#[cfg(not(unix))]
+fn sync(_directory: &Path) -> Result<(), TlsError> {
+    Ok(())
 }
 
 fn write_all(mut file: File, path: &Path, bytes: &[u8]) -> Result<(), TlsError> {

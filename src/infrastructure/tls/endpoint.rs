@@ -42,8 +42,11 @@ impl Endpoint {
     }
 
     pub(super) fn open_at(source: &Source, now: SystemTime) -> Result<Self, TlsError> {
+        Self::of(&Material::parse(&source.read()?, source, &source.names(), now)?, source)
+    }
+
+    fn of(material: &Material, source: &Source) -> Result<Self, TlsError> {
         let names = source.names();
-        let material = Material::parse(&source.read()?, source, &names, now)?;
         let provider = Arc::new(ring::default_provider());
         let reading = Arc::new(Reading { cluster: material.identity.cluster.clone(), names });
         let unusable = |error: rustls::Error| {
@@ -53,8 +56,8 @@ impl Endpoint {
                 source.label("key")
             ))
         };
-        let server = server(&material, &provider, &reading)?.map_err(unusable)?;
-        let client = client(&material, &provider, &reading).map_err(unusable)?;
+        let server = server(material, &provider, &reading)?.map_err(unusable)?;
+        let client = client(material, &provider, &reading).map_err(unusable)?;
         let identity = material.identity.clone();
         Ok(Self { server: Arc::new(server), client: Arc::new(client), identity, reading, life: material.life })
     }
@@ -70,11 +73,12 @@ impl Endpoint {
         to.saturating_sub(seconds(now)) < to.saturating_sub(from) / 3
     }
 
-    /// Whose material it is; refuses what could not be used, or would be believed by nobody who believes the same authorities.
-    pub fn check(source: &Source) -> Result<Identity, TlsError> {
-        let endpoint = Self::open(source)?;
+    /// As [`Endpoint::open`]; refuses as well what would be believed by nobody who believes the same authorities.
+    pub fn open_believed(source: &Source) -> Result<Self, TlsError> {
         let material = Material::parse(&source.read()?, source, &source.names(), SystemTime::now())?;
-        let verifier = OfClients::new(&material.roots, &Arc::new(ring::default_provider()), endpoint.reading)?;
+        let endpoint = Self::of(&material, source)?;
+        let provider = Arc::new(ring::default_provider());
+        let verifier = OfClients::new(&material.roots, &provider, Arc::clone(&endpoint.reading))?;
         // No chain is empty.
         let (leaf, others) = (&material.chain[0], &material.chain[1..]);
         verifier.verify_client_cert(leaf, others, UnixTime::now()).map_err(|error| {
@@ -84,7 +88,7 @@ impl Endpoint {
                 source.label("ca")
             ))
         })?;
-        Ok(endpoint.identity)
+        Ok(endpoint)
     }
 
     /// Who this side is.

@@ -55,6 +55,55 @@ fn new_files_are_taken_once_they_stay_the_same_and_bad_ones_are_told_of_once() {
 }
 
 #[test]
+fn what_could_not_be_used_is_tried_again_without_new_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_directory, depot, files) = depot();
+    let certified = Arc::new(Certified::open(&files.source()).unwrap());
+    let weak = Arc::downgrade(&certified);
+    let mut keeper = Keeper::new(certified.opened.clone());
+    let now = SystemTime::now();
+    let mut look = |seconds: u64| phases(keeper.look(&weak, now + Duration::from_secs(seconds)));
+    let mode = |mode| std::fs::set_permissions(&files.key, std::fs::Permissions::from_mode(mode)).unwrap();
+    depot.renew(&[]).unwrap();
+    touch(&files);
+    mode(0o644);
+    assert_eq!((look(0), look(1)), (vec![], vec!["refused"]));
+    assert!(look(30).is_empty(), "the same once more is no news");
+    mode(0o600);
+    assert!(look(31).is_empty(), "not at every look");
+    assert_eq!(look(60), ["renewed"]);
+    assert!(look(90).is_empty());
+}
+
+#[test]
+fn what_was_replaced_while_the_node_started_is_noticed() {
+    let (_directory, depot, files) = depot();
+    let certified = Arc::new(Certified::open(&files.source()).unwrap());
+    depot.renew(&[]).unwrap();
+    touch(&files);
+    let mut keeper = Keeper::new(certified.opened.clone());
+    let weak = Arc::downgrade(&certified);
+    let mut look = || phases(keeper.look(&weak, SystemTime::now()));
+    assert_eq!((look(), look()), (vec![], vec!["renewed"]));
+}
+
+#[test]
+fn a_members_certificate_of_an_authority_that_it_was_not_told_of_is_not_taken() {
+    let (_directory, mut depot, files) = depot();
+    let certified = Certified::open(&files.source()).unwrap();
+    let before = std::fs::read(&files.ca).unwrap();
+    depot.rotate().unwrap();
+    depot.renew(&[]).unwrap();
+    let both = std::fs::read(&files.ca).unwrap();
+    // The certificate and its key were given to the node, and what to believe was forgotten.
+    std::fs::write(&files.ca, before).unwrap();
+    let why = certified.renew().unwrap_err();
+    assert!(why.0.contains("is not believed by those who believe"), "{why}");
+    std::fs::write(&files.ca, both).unwrap();
+    assert!(certified.renew().is_ok());
+}
+
+#[test]
 fn somebody_elses_certificate_is_not_taken() {
     let (_directory, depot, files) = depot();
     let certified = Certified::open(&files.source()).unwrap();

@@ -175,3 +175,20 @@ fn whoever_reads_while_others_write_gets_whole_snapshots() {
     }
     writing.join().expect("it is well");
 }
+
+#[cfg(unix)]
+#[test]
+fn what_is_made_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let above = tempfile::tempdir().unwrap();
+    let directory = above.path().join("new/data");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    OsFiles.make_directory(&directory).unwrap();
+    OsFiles.create(&directory.join("made")).unwrap();
+    let (beside, _file) = OsFiles::create_beside(&directory.join("backup")).unwrap();
+    let _lock = OsFiles.lock(&directory.join("lock")).unwrap();
+    assert_eq!(mode(&directory), 0o700);
+    for file in [directory.join("made"), beside, directory.join("lock")] {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}

@@ -128,3 +128,13 @@ fn what_is_no_authority_says_so() {
     assert!(why.contains("ca.key") && why.contains("PEM") && !why.contains("nonsense"), "{why}");
     assert!(Depot::create(&directory.path().join("x"), "Not A Name").is_err());
 }
+
+#[test]
+fn a_certificate_that_somebody_else_made_is_not_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let depot = Depot::create(&directory.path().join("tls"), "bank").unwrap();
+    let other = Depot::create(&directory.path().join("other"), "bank").unwrap();
+    let forged = other.client("web", Role::Operator).unwrap().cert;
+    let why = depot.renew(std::slice::from_ref(&forged)).unwrap_err();
+    assert!(why.0.contains("neither this authority nor the one before made it"), "{why}");
+}
