@@ -196,7 +196,7 @@ class LocalCluster(Mischief, Client[S]):
         """The nodes that run and do not lead; those that are dead, paused or removed are left out."""
         leader = self.leader
         live = [seat.node for seat in self._all() if seat.is_live and seat.node is not leader]
-        return [node for node in live if node.status().role in ("follower", "candidate", "learner")]
+        return [node for node in live if node.status().role in ("follower", "pre-candidate", "candidate", "learner")]
 
     def kill(self, id: str | Node[S]) -> None:  # noqa: A002
         """Ends a node as `kill -9` would: nothing is flushed, nobody is told. `restart` brings it back."""

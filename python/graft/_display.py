@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from graft._errors import GraftError
+from graft._lifecycle import is_in_notebook
 from graft._plot import colour
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def of_timeline(timeline: Timeline) -> Bundle:
 
 def widget_of(access: Access[Any]) -> Any:
     """The live view of it; None where there are no widgets."""
-    if not _in_kernel():
+    if not is_in_notebook():
         return None
     try:
         from graft._widget import view_of
@@ -143,13 +144,6 @@ def _moment_of_status(status: Status) -> Moment:
     from graft._moment import of_status as moment_of_status
 
     return moment_of_status(status)
-
-
-def _in_kernel() -> bool:
-    import sys
-
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
 # The page's own colours, whatever they are: it may be light or dark.

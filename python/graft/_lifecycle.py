@@ -77,13 +77,14 @@ def refuse_in_event_loop(what: str, noun: str) -> None:
     """Raises `RuntimeError` if an event loop runs on this thread: blocking would stop all its tasks.
     In a notebook there is always one, and cells may block it."""
     asyncio = sys.modules.get("asyncio")
-    if asyncio is None or asyncio._get_running_loop() is None or _in_notebook():
+    if asyncio is None or asyncio._get_running_loop() is None or is_in_notebook():
         return
     instead = _IN_EVENT_LOOP.get(what, f"write `await {noun}.aio.{what}(...)`").format(noun=noun)
     raise RuntimeError(f"{what}() would block the running event loop: {instead}")
 
 
-def _in_notebook() -> bool:
+def is_in_notebook() -> bool:
+    """Whether this is a notebook's cell: the main thread of a kernel."""
     ipython = sys.modules.get("IPython")
     if ipython is None or threading.current_thread() is not threading.main_thread():
         return False

@@ -83,7 +83,8 @@ class Members(Roster):
     `Timeout` only stops waiting for it.
 
     All take `timeout` (default 60 s), and `progress`: a function that is given a `Progress` for each step, or True
-    for a line on standard error. With `if_unchanged=members.version` a change is refused if another one came first.
+    for a bar, below the cell in a notebook, else on standard error. With `if_unchanged=members.version` a change is
+    refused if another one came first.
 
     Raises `MembershipRefused` with the reason if a change cannot be made; `ConfigError` for what is wrong in itself.
     """

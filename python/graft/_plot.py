@@ -13,6 +13,7 @@ COLOURS = {
     "leader": "#2e7d32",
     "follower": "#1565c0",
     "candidate": "#ef6c00",
+    "pre-candidate": "#ffa040",
     "learner": "#6a1b9a",
     "paused": "#f9a825",
     "failed": "#b71c1c",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
+
+from graft import _lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +30,8 @@ _STEPS = {
     "settled": "it is done",
 }
 _LINES_SECONDS = 1.0
+_BAR_SECONDS = 0.2
+_BAR_WIDTH = 24
 # A client asks over the network.
 _LOOK_SECONDS = 0.05
 
@@ -128,14 +133,51 @@ def step_of(what: str, event: dict[str, Any]) -> Progress | None:
 
 
 def checked(report: object) -> Callable[[Progress], object] | None:
-    """Who is told: a function, a line on standard error for True, nobody for None and False."""
+    """Who is told: a function, a bar for True (in a notebook below the cell, else on standard error), nobody for None
+    and False."""
     if report is None or report is False:
         return None
     if report is True:
-        return Line(sys.stderr)
+        return Bar() if _lifecycle.is_in_notebook() else Line(sys.stderr)
     if not callable(report):
-        raise TypeError(f"progress={report!r:.100} must be a function of one Progress, or True for a line on stderr")
+        raise TypeError(f"progress={report!r:.100} must be a function of one Progress, or True for a bar")
     return report
+
+
+class Bar:
+    """Shows progress below a notebook's cell, in one place that changes."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._next = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        """Shows it, at most five times a second while it only gets on."""
+        now = time.monotonic()
+        if progress.fraction is not None and progress.fraction < 1 and now < self._next:
+            return
+        self._next = now + _BAR_SECONDS
+        shown = _Shown(progress)
+        if self._handle is not None:
+            self._handle.update(shown)
+            return
+        # It is there, for this is a notebook.
+        self._handle = sys.modules["IPython"].display.display(shown, display_id=True)
+
+
+class _Shown:
+    """One step, as a notebook shows it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        words, fraction = html.escape(str(self._progress)), self._progress.fraction
+        is_over = self._progress.words == "done"
+        value = 1.0 if is_over else fraction
+        bar = "" if value is None else f'<progress max="1" value="{value:.3f}" aria-label="{words}"></progress> '
+        share = "" if fraction is None or is_over else f" ({fraction:.0%})"
+        return {"text/html": f"<div>{bar}{words}{share}</div>", "text/plain": f"{self._progress}{share}"}
 
 
 class Line:
@@ -152,7 +194,10 @@ class Line:
         """Shows it."""
         text = str(progress)
         fraction = progress.fraction
-        if fraction is not None:
+        if fraction is not None and self._rewrites:
+            full = int(fraction * _BAR_WIDTH)
+            text = f"[{'#' * full}{'.' * (_BAR_WIDTH - full)}] {fraction:4.0%} {text}"
+        elif fraction is not None:
             text = f"{text} ({fraction:.0%})"
         elif text == self._last:
             return

@@ -28,7 +28,7 @@ class Member:
     lag: int | None
     """How many entries it is behind this node; None unless this node leads."""
     last_contact: float | None
-    """Seconds since this node heard of it; None if it never did."""
+    """Seconds since this node heard of it: a leader tells of the others, and these tell of the leader; else None."""
     trouble: str | None
     """Why there is no connection to it, and what to do; None if there is one."""
 
@@ -40,8 +40,8 @@ class Status:
     id: str
     address: str
     role: str
-    """"leader", "follower", "candidate", "learner"; "removed" if it is no member any more, "stopped" if it does not
-    run, "failed" after `error`."""
+    """"leader", "follower", "learner"; "pre-candidate" and "candidate" ask for votes; "removed" if it is no member any
+    more, "stopped" if it does not run, "failed" after `error`."""
     term: int
     leader: str | None
     """The id of the leader, if this node knows it."""

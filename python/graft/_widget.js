@@ -1,5 +1,5 @@
 // The live picture of a cluster. One plain module: nothing is built, nothing is fetched.
-const ROLES = { leader: "#2e7d32", follower: "#1565c0", candidate: "#ef6c00", learner: "#7b1fa2",
+const ROLES = { leader: "#2e7d32", follower: "#1565c0", candidate: "#ef6c00", "pre-candidate": "#ffa040", learner: "#7b1fa2",
   paused: "#f9a825", failed: "#b71c1c", down: "#8e8e8e" };
 const TERMS = ["#66c2a5", "#fc8d62", "#8da0cb", "#e78ac3", "#a6d854", "#ffd92f", "#e5c494", "#b3b3b3"];
 const HEALTH = { healthy: "#2e7d32", degraded: "#d65f00", down: "#b71c1c" };

@@ -57,6 +57,14 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]
         """Before it is shown once more: what a browser that sees it for the first time begins with."""
         self.initial = self._first(access)
 
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
+        """What a browser is told that asks for all: one that was closed and comes back sees how it is now."""
+        access = self._access()
+        if key is None and access is not None:
+            with self.hold_trait_notifications():
+                self.set_trait("initial", self._first(access))
+        return super().get_state(key, drop_defaults)
+
     def _on_look(self, moment: Moment, events: list[TimelineEvent]) -> None:
         """On the recorder's thread, five times a second."""
         shown = {name: value for name, value in moment.items() if name != "time"}

@@ -365,6 +365,11 @@ impl RaftCore {
         self.vote
     }
 
+    /// When the leader that is known was last heard; none on itself, and without one.
+    pub fn leader_contact(&self) -> Option<Instant> {
+        matches!(self.role, Role::Follower { leader: Some(_) }).then_some(self.leader_contact)
+    }
+
     /// The leader of this term, if it is known.
     pub const fn leader(&self) -> Option<NodeId> {
         match &self.role {

@@ -66,7 +66,7 @@ pub struct MemberStatus {
     pub sent: Option<(u64, u64)>,
     /// What the leader knows it to have; only the leader tells.
     pub matched: Option<Index>,
-    /// How long ago the leader heard it; only the leader tells.
+    /// How long ago it was heard: the leader tells of the others, and they of the leader.
     pub last_contact: Option<Duration>,
     /// Whether there is a connection to it; none for the node itself.
     pub reachable: Option<bool>,
@@ -78,6 +78,8 @@ impl Replica {
     pub fn status(&self) -> Status {
         let core = &self.core;
         let progress = |id: NodeId| core.followers().find(|follower| follower.id == id);
+        let heard = |id: NodeId| core.leader_contact().filter(|_| core.leader() == Some(id));
+        let since = |contact| self.clock.now.since(contact);
         let member = |(id, member): (&NodeId, &graft_domain::Member)| MemberStatus {
             id: *id,
             address: member.address.to_string(),
@@ -91,7 +93,7 @@ impl Replica {
             } else {
                 progress(*id).map(|follower| follower.matched)
             },
-            last_contact: progress(*id).map(|follower| self.clock.now.since(follower.contact)),
+            last_contact: progress(*id).map(|follower| follower.contact).or_else(|| heard(*id)).map(since),
             reachable: (*id != core.id()).then(|| self.reachable.contains(id)),
             trouble: self.troubles.get(id).cloned(),
         };

@@ -56,6 +56,13 @@ class Lab:
         self.page.wait_for_function(_IDLE, timeout=PATIENCE_MS)
         assert self.command("notebook:run-all-cells"), "a cell failed"
 
+    def reopen(self) -> None:
+        """The page is closed and opened again; the kernel does not notice."""
+        self.command("docmanager:save")
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.url}/lab/tree/page.ipynb?token=t")
+        self.page.wait_for_function(_IDLE, timeout=PATIENCE_MS)
+
     def command(self, name: str, **arguments: Any) -> Any:
         """A command of JupyterLab."""
         return self.page.evaluate(

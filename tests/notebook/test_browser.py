@@ -114,6 +114,32 @@ def test_a_client_has_a_view_and_a_closed_cluster_says_so(lab: Lab) -> None:
     said(lab, f"demote {follower}: done")
 
 
+def test_a_browser_that_was_closed_finds_the_cluster_as_it_is(lab: Lab) -> None:
+    lab.open(BANK, CLUSTER)
+    page = lab.page
+    page.wait_for_selector(LEADER, timeout=PATIENCE_MS)
+    old = page.text_content(LEADER)
+    press(lab, "kill")
+    said(lab, f"kill {old}: done")
+    healthy(lab, "degraded")
+    lab.reopen()
+    page = lab.page
+    page.wait_for_selector(LEADER, timeout=PATIENCE_MS)
+    healthy(lab, "degraded")
+    assert page.text_content(LEADER) not in (old, "none")
+    assert f"{old} was killed" in (page.text_content(".graft ol") or "")
+    press(lab, "restart")
+    said(lab, f"{old} started again")
+    healthy(lab, "healthy")
+
+
+def test_a_follower_that_hears_nothing_shows_its_timer(lab: Lab) -> None:
+    lab.open(BANK, CLUSTER)
+    page = lab.page
+    page.wait_for_selector(LEADER, timeout=PATIENCE_MS)
+    page.wait_for_function("document.querySelectorAll('.graft .ring svg path').length === 2", timeout=PATIENCE_MS)
+
+
 def test_it_reads_well_in_both_themes(lab: Lab) -> None:
     lab.open(BANK, CLUSTER)
     page = lab.page

@@ -151,3 +151,35 @@ print(sorted((one["bad"], one["said"].split(":")[0]) for one in sent if "said" i
       sorted([(False, f"kill {old}"), (True, "nonsense"), (False, "the network is whole"), (True, "remove")]))
 """)
     assert printed.strip() == "True"
+
+
+def test_progress_is_shown_below_the_cell_in_one_place(kernel: Kernel) -> None:
+    kernel.run(CLUSTER)
+    kernel.run("""
+import socket
+free = socket.create_server(("127.0.0.1", 0)); address = "127.0.0.1:%d" % free.getsockname()[1]; free.close()
+told = []
+from IPython.display import DisplayHandle
+update = DisplayHandle.update
+DisplayHandle.update = lambda self, shown, **more: (told.append(shown), update(self, shown, **more))[1]
+""")
+    asked = kernel.begin("""
+node = graft.Node(Bank(), id="n9", address=address, data_dir=None, join=cluster["n1"].address).start()
+cluster.members.add("n9", address, progress=True)
+""")
+    _, shown = kernel.end(asked)
+    assert "adding n9" in shown["text/html"]
+    printed, _ = kernel.run("print(told[-1]._repr_mimebundle_()['text/html']); node.stop()")
+    assert '<progress max="1" value="1.000"' in printed
+    assert "adding n9: done" in printed
+
+
+def test_a_kernel_that_is_restarted_begins_afresh(kernel: Kernel) -> None:
+    kernel.run("kept = graft.LocalCluster(Bank, 3, name='kept', data_dir='kept'); kept.execute(Bank.deposit, 'ann', 5)")
+    kernel.manager.restart_kernel(now=True)
+    kernel.client.wait_for_ready(PATIENCE_SECONDS)
+    kernel.run(BANK)
+    # What was killed with its kernel has its disk; the same cell finds it there.
+    kernel.run("kept = graft.LocalCluster(Bank, 3, name='kept', data_dir='kept')")
+    printed, _ = kernel.run("print(kept.query(Bank.balance, 'ann')); kept.close()")
+    assert printed.strip() == "5"

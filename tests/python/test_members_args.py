@@ -415,6 +415,9 @@ def test_the_line_of_progress(is_terminal):
     shown = to.getvalue()
     assert shown.endswith("\n")
     if is_terminal:
-        assert shown == "\radding n4: n4 has it (50%)\radding n4: n4 has it (100%)\radding n4: done" + 12 * " " + "\n"
+        half, whole = "[" + 12 * "#" + 12 * "." + "]  50%", "[" + 24 * "#" + "] 100%"
+        assert shown == (
+            f"\r{half} adding n4: n4 has it\r{whole} adding n4: n4 has it\radding n4: done" + 37 * " " + "\n"
+        )
     else:
         assert shown == "adding n4: n4 has it (50%)\nadding n4: done\n", "one line a second is enough"

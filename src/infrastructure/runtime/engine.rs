@@ -181,7 +181,10 @@ impl Engine {
                 }
                 self.replica.handle(clock, Event::Queried(done));
             }
-            Message::Look(look) => look.at(&self.replica),
+            Message::Look(look) => {
+                self.replica.tell_time(clock);
+                look.at(&self.replica);
+            }
             Message::Stop { deadline } => {
                 let status = self.replica.status();
                 self.parting.get_or_insert((status.error, status.error_code));
