@@ -123,12 +123,16 @@ fix: $(VENV)/.tools | rust ## Write what check asks for, where a machine can.
 # The notebooks need Jupyter, which nothing else does: it has an environment of its own.
 NOTEBOOK := .venv-notebook
 NOTEBOOK_PY := $(NOTEBOOK)/bin/python
+# The kernel that many still have, which takes messages on other threads.
+OLD_KERNEL := target/ipykernel-6
 
 notebooks: $(NOTEBOOK)/.wheel ## Run every notebook in examples from top to bottom, without a browser.
 	$(NOTEBOOK_PY) tools/notebooks.py $(NOTEBOOKS)
 
-test-notebook: $(NOTEBOOK)/.wheel ## Press the buttons of the live view in a real browser, and cells in a real kernel.
+test-notebook: $(NOTEBOOK)/.wheel $(OLD_KERNEL)/.tools ## Press the buttons of the live view in a real browser, and cells in a real kernel.
 	$(NOTEBOOK_PY) -m pytest --rootdir tests/notebook -c tests/notebook/pytest.ini tests/notebook
+	PYTHONPATH=$(OLD_KERNEL) $(NOTEBOOK_PY) -m pytest --rootdir tests/notebook -c tests/notebook/pytest.ini \
+		tests/notebook/test_kernel.py
 
 pictures: $(NOTEBOOK)/.wheel ## Take the pictures in docs/pictures anew, light and dark.
 	PYTHONPATH=tests/notebook $(NOTEBOOK_PY) tools/pictures.py docs/pictures
@@ -137,6 +141,10 @@ $(NOTEBOOK)/.tools: requirements-notebook.txt
 	@test -x $(NOTEBOOK_PY) || { python="$(PYTHON)"; python=$${python:-$$(tools/pythons.sh newest)} && \
 		echo "$$python -m venv $(NOTEBOOK)" && "$$python" -m venv --clear $(NOTEBOOK); }
 	$(NOTEBOOK_PY) -m pip install --quiet --requirement requirements-notebook.txt
+	@touch $@
+
+$(OLD_KERNEL)/.tools: $(NOTEBOOK)/.tools
+	$(NOTEBOOK_PY) -m pip install --quiet --upgrade --no-deps --target $(OLD_KERNEL) ipykernel==6.30.1
 	@touch $@
 
 $(NOTEBOOK)/.wheel: $(VENV)/.wheel $(NOTEBOOK)/.tools

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -165,7 +166,7 @@ DisplayHandle.update = lambda self, shown, **more: (told.append(shown), update(s
 """)
     asked = kernel.begin("""
 node = graft.Node(Bank(), id="n9", address=address, data_dir=None, join=cluster["n1"].address).start()
-cluster.members.add("n9", address, progress=True)
+_ = cluster.members.add("n9", address, progress=True)
 """)
     _, shown = kernel.end(asked)
     assert "adding n9" in shown["text/html"]
@@ -174,12 +175,13 @@ cluster.members.add("n9", address, progress=True)
     assert "adding n9: done" in printed
 
 
-def test_a_kernel_that_is_restarted_begins_afresh(kernel: Kernel) -> None:
-    kernel.run("kept = graft.LocalCluster(Bank, 3, name='kept', data_dir='kept'); kept.execute(Bank.deposit, 'ann', 5)")
+def test_a_kernel_that_is_restarted_begins_afresh(kernel: Kernel, tmp_path: Path) -> None:
+    begin = f"kept = graft.LocalCluster(Bank, 3, name='kept', data_dir={str(tmp_path)!r})"
+    kernel.run(begin + "; kept.execute(Bank.deposit, 'ann', 5)")
     kernel.manager.restart_kernel(now=True)
     kernel.client.wait_for_ready(PATIENCE_SECONDS)
     kernel.run(BANK)
     # What was killed with its kernel has its disk; the same cell finds it there.
-    kernel.run("kept = graft.LocalCluster(Bank, 3, name='kept', data_dir='kept')")
+    kernel.run(begin)
     printed, _ = kernel.run("print(kept.query(Bank.balance, 'ann')); kept.close()")
     assert printed.strip() == "5"
