@@ -1,8 +1,7 @@
-//! Requests of clients as they come in: each message within its limit, and all that are half here within one limit.
+//! Requests of clients as they come in, message by message, and what becomes of them as it goes out.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -12,25 +11,18 @@ use tonic::Status;
 
 use super::admission::OpenCall;
 use super::failure::Failure;
+use super::intake::{Half, Share};
 use super::owing::Owed;
-
-/// Bytes of requests that have begun to come in and are not whole yet, of all clients together.
-#[derive(Debug)]
-pub(super) struct Intake {
-    bytes: AtomicUsize,
-    max: usize,
-}
 
 /// A request, message by message.
 #[derive(Debug)]
 pub(super) struct Metered<B = Incoming> {
     body: B,
-    intake: Arc<Intake>,
     /// Bytes that one message may have.
     message_bytes_max: usize,
     scan: Scan,
-    /// Counted in the intake: what has come of a message that is not whole.
-    held: usize,
+    /// What has come of a message that is not whole; none if that is too small to be counted.
+    half: Option<Half>,
 }
 
 /// Where one is in a stream of gRPC messages: each has a flag and its length in four bytes before it.
@@ -54,28 +46,9 @@ pub(super) struct Answering<B> {
 
 const PREFIX_BYTES: usize = 5;
 
-impl Intake {
-    pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicUsize::new(0), max })
-    }
-
-    fn take(&self, bytes: usize) -> Result<(), Refusal> {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) <= self.max {
-            return Ok(());
-        }
-        self.release(bytes);
-        Err(Refusal::Busy(format!("requests of more than {} bytes are coming in at once", self.max)))
-    }
-
-    fn release(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
 impl<B> Metered<B> {
-    pub(super) fn new(body: B, intake: Arc<Intake>, message_bytes_max: usize) -> Self {
-        Self { body, intake, message_bytes_max, scan: Scan::default(), held: 0 }
+    pub(super) fn new(body: B, share: Option<&Arc<Share>>, message_bytes_max: usize) -> Self {
+        Self { body, message_bytes_max, scan: Scan::default(), half: share.map(Half::new) }
     }
 
     fn scan(&mut self, mut data: &[u8]) -> Result<(), Refusal> {
@@ -86,7 +59,7 @@ impl<B> Metered<B> {
                 self.scan.filled += n;
                 data.advance(n);
                 if self.scan.filled < PREFIX_BYTES {
-                    return Ok(());
+                    break;
                 }
                 self.scan.filled = 0;
                 let [_, length @ ..] = self.scan.prefix;
@@ -99,25 +72,18 @@ impl<B> Metered<B> {
                 continue;
             }
             let n = data.len().min(self.scan.left);
-            self.intake.take(n)?;
-            self.held += n;
             self.scan.left -= n;
             data.advance(n);
+            let Some(half) = &mut self.half else { continue };
+            half.take(n)?;
             if self.scan.left == 0 {
-                self.release();
+                half.whole();
             }
         }
+        if let Some(half) = &mut self.half {
+            half.keep();
+        }
         Ok(())
-    }
-
-    fn release(&mut self) {
-        self.intake.release(std::mem::take(&mut self.held));
-    }
-}
-
-impl<B> Drop for Metered<B> {
-    fn drop(&mut self) {
-        self.release();
     }
 }
 
@@ -130,13 +96,18 @@ where
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
-            None => return Poll::Ready(None),
+        let refused = |refusal| Failure::Refused(refusal).to_status(None);
+        let frame = match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {
+                let Some(half) = &mut self.half else { return Poll::Pending };
+                return half.poll_given_up(context).map(|refusal| Some(Err(refused(refusal))));
+            }
         };
         if let Some(data) = frame.data_ref() {
-            self.scan(data).map_err(|refusal| Failure::Refused(refusal).to_status(None))?;
+            self.scan(data).map_err(refused)?;
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -16,7 +16,7 @@ use super::wire::watch_response::item::Item as WireNews;
 use super::{wire, words};
 
 /// Bytes that one topic of a request may have.
-const TOPIC_BYTES_MAX: usize = 1 << 10;
+pub(super) const TOPIC_BYTES_MAX: usize = 1 << 10;
 
 /// What there is to tell beside the kind. What is not known is not in it.
 #[derive(Default)]

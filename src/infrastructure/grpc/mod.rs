@@ -25,7 +25,8 @@
 //!
 //! - `failure` says why there is no answer, in gRPC's terms and back; `failure_kinds` has the table of codes.
 //! - `calls` is the stream of numbered calls, `call_batch` what comes on it, `feeding` what is read on and on; `deadline` how long a call may take.
-//! - `owing` counts the answers that clients have not taken.
+//! - `allowance` says how large a request may be, `intake` counts those that are half here, `owing` the answers that clients
+//!   have not taken.
 //! - `security` has every connection prove who is there, and says what a call takes; `watched` notes why that failed.
 //! - `admission` says how many connections of whom there may be, `served` which service a call is for.
 //! - `health_service` and `reflection` are for the tools of others.
@@ -33,6 +34,7 @@
 mod address;
 mod admin_service;
 mod admission;
+mod allowance;
 mod backoff;
 mod bodies;
 mod call_batch;
@@ -60,6 +62,7 @@ mod handshake;
 mod health_service;
 mod http2;
 mod inbound;
+mod intake;
 mod join_reply;
 mod joining;
 mod leading;

@@ -18,14 +18,17 @@ use tracing::warn;
 
 use super::admin_service::AdminService;
 use super::admission::{Full, Place};
-use super::bodies::{Answering, Intake, Metered};
+use super::allowance::{Allowance, Counted};
+use super::bodies::{Answering, Metered};
 use super::client_service::ClientService;
 use super::complaints::{Complaints, Refused};
+use super::config::PeerConfig;
 use super::deadline::Deadline;
 use super::desk::Desk;
 use super::failure::Failure;
 use super::handshake::View;
 use super::health_service::HealthService;
+use super::intake::Shares;
 use super::leading::Leading;
 use super::owing::Account;
 use super::reflection;
@@ -41,7 +44,6 @@ use super::wire::peer_server::PeerServer;
 const REQUEST_BYTES_MAX: usize = 4 << 10;
 const PEER_PREFIX: &str = "/graft.v1.Peer/";
 const LINK_PATH: &str = "/graft.v1.Peer/Link";
-const CALLS_PATH: &str = "/graft.v1.Client/Calls";
 /// Those who call these are let in even if clients leave no room: to see what is wrong, and to set it right.
 const OPERATORS_PREFIXES: [&str; 2] = ["/graft.v1.Admin/", "/grpc.health.v1.Health/"];
 /// A request that is not here so long after its deadline does not come any more.
@@ -56,10 +58,7 @@ pub(super) struct Served {
     links: Routes,
     requests: Routes,
     clients: Routes,
-    intake: Arc<Intake>,
-    /// Bytes of a request, and of one message of a stream of calls.
-    request_bytes_max: usize,
-    message_bytes_max: usize,
+    config: Arc<PeerConfig>,
     /// Who was removed.
     view: watch::Receiver<View>,
     complaints: Arc<Complaints>,
@@ -77,9 +76,7 @@ impl Served {
             links: routes(config.message_bytes_max),
             requests: routes(REQUEST_BYTES_MAX),
             clients: clients(shared).prepare(),
-            intake: Intake::new(config.requests_bytes_max),
-            request_bytes_max: config.request_bytes_max,
-            message_bytes_max: config.message_bytes_max,
+            config: Arc::new(config.clone()),
             view: shared.view.subscribe(),
             complaints: Arc::clone(&shared.complaints),
         }
@@ -95,10 +92,11 @@ impl Served {
                     .refuse(Refused::Call, || warn!(remote = %connection.remote, path, "call refused: {why}"));
                 return deny(why);
             }
-            if let Some(identity) = connection.identity {
-                request.extensions_mut().insert(identity);
+            if let Some(identity) = &connection.identity {
+                request.extensions_mut().insert(identity.clone());
             }
-            return self.client_call(&connection.place, &connection.account, request).await;
+            let Connection { place, account, shares, .. } = &connection;
+            return self.client_call(place, account, shares, request).await;
         }
         connection.place.speak();
         if let Some(identity) = &connection.identity
@@ -144,6 +142,7 @@ impl Served {
         self,
         place: &Place,
         account: &Arc<Account>,
+        shares: &Shares,
         mut request: Request<Incoming>,
     ) -> Response<Body> {
         let path = request.uri().path().to_owned();
@@ -166,9 +165,14 @@ impl Served {
             Err(refusal) => return refuse(refusal),
         };
         request.extensions_mut().insert(deadline);
-        let Self { mut clients, intake, request_bytes_max, message_bytes_max, .. } = self;
-        let bytes_max = if path == CALLS_PATH { message_bytes_max } else { request_bytes_max };
-        let metered = request.map(|body| Body::new(Metered::new(body, intake, bytes_max)));
+        let Self { mut clients, config, .. } = self;
+        let Allowance { bytes_max, counted } = Allowance::of(&path, &config);
+        let share = match counted {
+            Counted::Not => None,
+            Counted::WithClients => Some(&shares.clients),
+            Counted::WithOperators => Some(&shares.operators),
+        };
+        let metered = request.map(|body| Body::new(Metered::new(body, share, bytes_max)));
         // All but the reading of the request keeps its deadline by itself.
         let response = match timeout_at(deadline.at() + REQUEST_GRACE, clients.call(metered)).await {
             Ok(response) => answered(response),

@@ -23,6 +23,7 @@ use super::admission::{Admission, Place, Seated};
 use super::complaints::{Complaints, Refused};
 use super::config::PeerConfig;
 use super::handshake::View;
+use super::intake::{Intakes, Shares};
 use super::owing::{Account, Ledger};
 use super::security::Io;
 use super::served::Served;
@@ -37,6 +38,8 @@ pub(super) struct Connection {
     pub(super) place: Place,
     /// What its client has not taken.
     pub(super) account: Arc<Account>,
+    /// What is half here of its client's requests.
+    pub(super) shares: Arc<Shares>,
     /// Who has proved to be there; none if connections are not secured.
     pub(super) identity: Option<Identity>,
 }
@@ -63,6 +66,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let served = Served::new(&shared);
     let admission = Admission::new(shared.config.limits());
     let ledger = Ledger::new(shared.config.answers_bytes_max);
+    let intakes = Intakes::new(&shared.config);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -71,14 +75,9 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         };
         match accepted.and_then(|(stream, remote)| Ok((address::ready(stream)?, remote))) {
             Ok((stream, remote)) => {
-                let serve = serve(
-                    stream,
-                    remote,
-                    admission.enter(remote.ip()),
-                    ledger.open(),
-                    served.clone(),
-                    Arc::clone(&shared),
-                );
+                let counted = (ledger.open(), intakes.open());
+                let seat = admission.enter(remote.ip());
+                let serve = serve(stream, remote, seat, counted, served.clone(), Arc::clone(&shared));
                 shared.tasks.spawn(serve);
             }
             Err(error) => {
@@ -132,7 +131,7 @@ async fn serve(
     stream: TcpStream,
     remote: SocketAddr,
     seat: Seated,
-    account: Arc<Account>,
+    (account, shares): (Arc<Account>, Arc<Shares>),
     served: Served,
     shared: Arc<Shared>,
 ) {
@@ -141,7 +140,8 @@ async fn serve(
     let place = seat.0.clone();
     let Some((stream, identity, fault)) = secure(stream, remote, &place, &shared).await else { return };
     let member = identity.as_ref().and_then(Identity::member);
-    let connection = Connection { remote, place: place.clone(), account: Arc::clone(&account), identity };
+    let counted = (Arc::clone(&account), Arc::clone(&shares));
+    let connection = Connection { remote, place: place.clone(), account: counted.0, shares: counted.1, identity };
     let service = service_fn(move |request| {
         let answer = served.clone().call(connection.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -159,7 +159,7 @@ async fn serve(
                 }
                 return;
             }
-            why = unwanted(&place, &account, &shared.complaints) => {
+            why = unwanted(&place, &account, &shares, &shared.complaints) => {
                 debug!(%remote, "connection closed: {why}");
                 return;
             }
@@ -231,13 +231,14 @@ fn why_failed(shared: &Shared, remote: SocketAddr, error: &hyper::Error, fault: 
 }
 
 /// Waits until there is a reason to close the connection at once.
-async fn unwanted(place: &Place, account: &Account, complaints: &Complaints) -> &'static str {
+async fn unwanted(place: &Place, account: &Account, shares: &Shares, complaints: &Complaints) -> &'static str {
     tokio::select! {
         () = place.end.cancelled() => {
             complaints.count(Refused::Crowded);
             "newer ones came before it said what it is for"
         }
         () = account.end.cancelled() => "its client does not take what it is owed",
+        () = shares.ended() => "its client does not send what it has begun",
     }
 }
 

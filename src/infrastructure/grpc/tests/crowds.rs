@@ -1,6 +1,7 @@
 //! Many clients, large ones and slow ones: they get clear answers and keep nobody else out.
 
 use std::net::TcpStream;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -145,8 +146,8 @@ impl hyper::body::Body for Streamed {
 
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Status>>> {
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         use tokio_stream::Stream as _;
         std::pin::Pin::new(&mut self.0).poll_next(context)
     }
@@ -158,7 +159,7 @@ fn requests_that_are_half_here_have_one_limit() {
     let config = PeerConfig {
         request_bytes_max: 4096,
         requests_bytes_max: 8192,
-        message_bytes_max: 8192,
+        message_bytes_max: 4096,
         ..PeerConfig::default()
     };
     let n1 = Node::open(&runtime, &toy, config);
@@ -224,5 +225,74 @@ fn a_request_that_does_not_come_is_not_waited_for() {
         let status = tokio::time::timeout(DEADLINE, status).await.expect("an end").unwrap();
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert!(waited.elapsed() < Duration::from_secs(15));
+    });
+}
+
+#[test]
+fn halves_that_do_not_come_on_keep_nobody_out() {
+    let (runtime, toy) = (runtime(), Toy::new());
+    let config = PeerConfig {
+        request_bytes_max: 8192,
+        requests_bytes_max: 32 << 10,
+        message_bytes_max: 8192,
+        ..PeerConfig::default()
+    };
+    let n1 = Node::open(&runtime, &toy, config);
+    runtime.block_on(async {
+        // All but one byte of the largest request, on each of as many connections as it takes.
+        let half = [&[0, 0, 0, 32, 0][..], &[0; 8191]].concat();
+        let (mut held, mut ends) = (Vec::new(), tokio::task::JoinSet::new());
+        for _ in 0..4 {
+            let mut visit = Visit::to(n1.address()).await;
+            let (sender, status) = raw_call(&mut visit, "/graft.v1.Client/Execute", Some("1H"));
+            sender.send(Ok(Frame::data(half.clone().into()))).await.unwrap();
+            ends.spawn(status);
+            held.push((visit, sender));
+        }
+        let mut visit = Visit::to(n1.address()).await;
+        let deadline = Instant::now() + DEADLINE;
+        while visit.execute("a command").await.is_ok() {
+            assert!(Instant::now() < deadline, "the limit was not reached");
+        }
+        let change = wire::Change { guard: None, change: Some(wire::change::Change::Promote("a-new-member".to_owned())) };
+        soon(visit.admin.change_membership(change)).await.expect("operators are counted apart");
+        while visit.execute("a command").await.is_err() {
+            assert!(Instant::now() < deadline, "no room became free");
+        }
+        let ended = tokio::time::timeout(DEADLINE, ends.join_next()).await.expect("one of them to be told");
+        let Failure::Refused(Refusal::Busy(why)) = told(&ended.unwrap().unwrap().unwrap()).failure else {
+            panic!("another reason")
+        };
+        assert!(why.contains("closed"), "{why}");
+        let mut context = Context::from_waker(Waker::noop());
+        while held.iter_mut().all(|(visit, _)| !matches!(visit.http2.poll_ready(&mut context), Poll::Ready(Err(_)))) {
+            assert!(Instant::now() < deadline, "none of them was closed");
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn requests_are_no_larger_than_their_method_needs() {
+    let (runtime, toy) = (runtime(), Toy::new());
+    let n1 = Node::open(&runtime, &toy, PeerConfig::default());
+    runtime.block_on(async {
+        let mut visit = Visit::to(n1.address()).await;
+        for (path, bytes_max) in [
+            ("/graft.v1.Client/Execute", PeerConfig::default().request_bytes_max),
+            ("/graft.v1.Client/Watch", 1_027_064),
+            ("/graft.v1.Client/OpenSession", 4096),
+            ("/graft.v1.Admin/ChangeMembership", 256_000),
+            ("/graft.v1.Admin/WhatIf", 256_000),
+            ("/graft.v1.Admin/Status", 4096),
+            ("/grpc.health.v1.Health/Check", 4096),
+        ] {
+            let bytes = u32::try_from(bytes_max + 1).unwrap();
+            let (sender, status) = raw_call(&mut visit, path, None);
+            sender.send(Ok(Frame::data([&[0][..], &bytes.to_be_bytes()].concat().into()))).await.unwrap();
+            let status = tokio::time::timeout(DEADLINE, status).await.expect("an answer").unwrap();
+            let refusal = Refusal::TooLarge { bytes: u64::from(bytes), limit: bytes_max as u64 };
+            assert_eq!(told(&status).failure, Failure::Refused(refusal), "{path}");
+        }
     });
 }
