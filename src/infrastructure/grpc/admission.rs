@@ -3,12 +3,17 @@
 //! A connection is a newcomer until it makes a call that says what it is for. Newcomers are many or few as it happens, and
 //! nothing is known of them: when there are too many, the one that has been silent for the longest goes. When there are too
 //! many clients, the one that has been idle for the longest goes; only if all of them have calls open is another one refused.
-//! One machine has at most half of the newcomers' places: whoever takes them all does it at his own cost.
+//! One machine has at most half of the newcomers' places, and one certificate half of the clients': whoever takes them all does
+//! it at his own cost.
+//!
+//! A client that is told to go counts no longer, but has its file for as long as it takes to hear that. Of these there may be
+//! few: those beyond are not waited for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use graft_services::identity::Identity;
 use tokio_util::sync::CancellationToken;
 
 /// How many of each kind there may be.
@@ -42,15 +47,27 @@ struct State {
     clients: usize,
     /// Newcomers, by the machine they come from.
     newcomers: BTreeMap<IpAddr, BTreeSet<u64>>,
+    /// Clients, by the certificate that they have shown.
+    holders: HashMap<Arc<Identity>, BTreeSet<u64>>,
     /// Clients without a call, by when the last one ended.
     idle: BTreeMap<u64, u64>,
+    /// Clients that were told to go and are not gone.
+    leaving: BTreeMap<u64, Leaving>,
 }
 
 #[derive(Debug)]
 struct Seat {
     kind: Kind,
     from: IpAddr,
+    identity: Option<Arc<Identity>>,
     leave: CancellationToken,
+    end: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    /// Those it made before it heard of it.
+    calls: usize,
     end: CancellationToken,
 }
 
@@ -72,7 +89,7 @@ pub(super) struct Place {
     number: u64,
     /// Somebody else needs the place of this idle client: it is to go in good order.
     pub(super) leave: CancellationToken,
-    /// Somebody else needs the place of this newcomer: it is to go at once.
+    /// Somebody else needs the place of this newcomer, or the file of this idle client: it is to go at once.
     pub(super) end: CancellationToken,
 }
 
@@ -88,7 +105,12 @@ pub(super) struct OpenCall(Place);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Full {
     pub(super) max: usize,
+    /// As one certificate may hold, that is.
+    pub(super) is_share: bool,
 }
+
+/// Clients that may take their time to go.
+pub(super) const LEAVING_MAX: usize = 64;
 
 impl Admission {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
@@ -107,7 +129,8 @@ impl Admission {
         }
         state.entered += 1;
         let (number, leave, end) = (state.entered, CancellationToken::new(), CancellationToken::new());
-        state.seats.insert(number, Seat { kind: Kind::Newcomer, from, leave: leave.clone(), end: end.clone() });
+        let seat = Seat { kind: Kind::Newcomer, from, identity: None, leave: leave.clone(), end: end.clone() };
+        state.seats.insert(number, seat);
         state.silent.insert(number);
         state.newcomers.entry(from).or_default().insert(number);
         Seated(Place { admission: Arc::clone(self), number, leave, end })
@@ -116,9 +139,11 @@ impl Admission {
     /// The process has no file left to open: whoever can be spared goes.
     pub(super) fn make_room(&self) {
         let mut state = self.state();
-        if !state.close_newcomer() {
-            state.close_idle();
+        if state.end_leaving() || state.close_newcomer() {
+            return;
         }
+        state.close_idle();
+        state.end_leaving();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -139,23 +164,77 @@ impl State {
         longest.is_some_and(|number| self.close(number))
     }
 
+    fn close_idle_of(&mut self, identity: &Identity) -> bool {
+        let Some(own) = self.holders.get(identity) else { return false };
+        let longest = self.idle.values().find(|number| own.contains(number)).copied();
+        longest.is_some_and(|number| self.close(number))
+    }
+
+    /// Whoever was told to go and has no call open goes at once.
+    fn end_leaving(&mut self) -> bool {
+        let before = self.leaving.len();
+        self.leaving.retain(|_, leaving| {
+            if leaving.calls == 0 {
+                leaving.end.cancel();
+            }
+            leaving.calls > 0
+        });
+        self.leaving.len() < before
+    }
+
     /// It counts no longer, though it takes a moment to end.
     fn close(&mut self, number: u64) -> bool {
         let Some(seat) = self.seats.get(&number) else { return false };
         match seat.kind {
             Kind::Newcomer => seat.end.cancel(),
-            Kind::Member | Kind::Client { .. } => seat.leave.cancel(),
+            Kind::Member | Kind::Client { .. } => {
+                seat.leave.cancel();
+                self.leaving.insert(number, Leaving { calls: 0, end: seat.end.clone() });
+            }
+        }
+        if self.leaving.len() > LEAVING_MAX {
+            let oldest = self.leaving.iter().find(|(_, leaving)| leaving.calls == 0).or(self.leaving.first_key_value());
+            if let Some(leaving) = oldest.map(|(number, _)| *number).and_then(|oldest| self.leaving.remove(&oldest)) {
+                leaving.end.cancel();
+            }
         }
         self.leave(number);
         true
     }
 
-    fn leave(&mut self, number: u64) {
-        let Some(seat) = self.seats.remove(&number) else { return };
-        self.uncount(number, seat.kind, seat.from);
+    /// A newcomer makes its first call, for which an idle client may have to go.
+    fn become_client(&mut self, number: u64, limits: Limits, is_operator: bool) -> Result<(), Full> {
+        let Limits { clients_max, operators_max, .. } = limits;
+        let beyond = if is_operator { operators_max } else { 0 };
+        let Some(seat) = self.seats.get(&number) else { return Ok(()) };
+        let (from, identity) = (seat.from, seat.identity.clone());
+        if let Some(identity) = &identity {
+            let max = (clients_max / 2).max(1);
+            let held = self.holders.get(identity).map_or(0, BTreeSet::len);
+            if held >= max.saturating_add(beyond) && !self.close_idle_of(identity) {
+                return Err(Full { max, is_share: true });
+            }
+        }
+        if self.clients >= clients_max.saturating_add(beyond) && !self.close_idle() {
+            return Err(Full { max: clients_max, is_share: false });
+        }
+        self.uncount(number, Kind::Newcomer, from, None);
+        self.clients += 1;
+        if let Some(seat) = self.seats.get_mut(&number) {
+            seat.kind = Kind::Client { calls: 1, idle: 0 };
+        }
+        if let Some(identity) = identity {
+            self.holders.entry(identity).or_default().insert(number);
+        }
+        Ok(())
     }
 
-    fn uncount(&mut self, number: u64, kind: Kind, from: IpAddr) {
+    fn leave(&mut self, number: u64) {
+        let Some(seat) = self.seats.remove(&number) else { return };
+        self.uncount(number, seat.kind, seat.from, seat.identity.as_deref());
+    }
+
+    fn uncount(&mut self, number: u64, kind: Kind, from: IpAddr, identity: Option<&Identity>) {
         match kind {
             Kind::Newcomer => {
                 self.silent.remove(&number);
@@ -171,12 +250,27 @@ impl State {
             Kind::Client { idle, .. } => {
                 self.clients -= 1;
                 self.idle.remove(&idle);
+                if let Some(identity) = identity
+                    && let Some(own) = self.holders.get_mut(identity)
+                {
+                    own.remove(&number);
+                    if own.is_empty() {
+                        self.holders.remove(identity);
+                    }
+                }
             }
         }
     }
 }
 
 impl Place {
+    /// Who has proved to be there, before anything is said.
+    pub(super) fn identify(&self, identity: &Identity) {
+        if let Some(seat) = self.admission.state().seats.get_mut(&self.number) {
+            seat.identity = Some(Arc::new(identity.clone()));
+        }
+    }
+
     /// A call was made that does not say what the connection is for.
     pub(super) fn speak(&self) {
         let mut state = self.admission.state();
@@ -200,45 +294,38 @@ impl Place {
         let max = self.admission.limits.members_max;
         let mut state = self.admission.state();
         let full = state.members >= max;
-        let Some(seat) = state.seats.get_mut(&self.number) else { return Err(Full { max }) };
+        let Some(seat) = state.seats.get_mut(&self.number) else { return Err(Full { max, is_share: false }) };
         if seat.kind == Kind::Member {
             return Ok(());
         }
         if full {
-            return Err(Full { max });
+            return Err(Full { max, is_share: false });
         }
-        let (before, from) = (std::mem::replace(&mut seat.kind, Kind::Member), seat.from);
-        state.uncount(self.number, before, from);
+        let before = std::mem::replace(&mut seat.kind, Kind::Member);
+        let (from, identity) = (seat.from, seat.identity.clone());
+        state.uncount(self.number, before, from, identity.as_deref());
         state.members += 1;
         Ok(())
     }
 
     /// A client makes a call.
     pub(super) fn begin_call(&self, is_operator: bool) -> Result<OpenCall, Full> {
-        let Limits { clients_max, operators_max, .. } = self.admission.limits;
-        let max = if is_operator { clients_max.saturating_add(operators_max) } else { clients_max };
+        let limits = self.admission.limits;
         let mut guard = self.admission.state();
         let state = &mut *guard;
-        let from = state.seats.get(&self.number).map(|seat| seat.from);
         match state.seats.get_mut(&self.number).map(|seat| &mut seat.kind) {
+            Some(Kind::Member) => {}
             // It was told to go and has not heard it yet: what it says is still listened to.
-            None | Some(Kind::Member) => {}
+            None => {
+                if let Some(leaving) = state.leaving.get_mut(&self.number) {
+                    leaving.calls += 1;
+                }
+            }
             Some(Kind::Client { calls, idle }) => {
                 *calls += 1;
                 state.idle.remove(idle);
             }
-            Some(Kind::Newcomer) => {
-                if state.clients >= max && !state.close_idle() {
-                    return Err(Full { max: clients_max });
-                }
-                if let Some(from) = from {
-                    state.uncount(self.number, Kind::Newcomer, from);
-                }
-                state.clients += 1;
-                if let Some(seat) = state.seats.get_mut(&self.number) {
-                    seat.kind = Kind::Client { calls: 1, idle: 0 };
-                }
-            }
+            Some(Kind::Newcomer) => state.become_client(self.number, limits, is_operator)?,
         }
         drop(guard);
         Ok(OpenCall(self.clone()))
@@ -251,6 +338,9 @@ impl Drop for OpenCall {
         let mut guard = admission.state();
         let state = &mut *guard;
         state.ended += 1;
+        if let Some(leaving) = state.leaving.get_mut(number) {
+            leaving.calls = leaving.calls.saturating_sub(1);
+        }
         let Some(Seat { kind: Kind::Client { calls, idle }, .. }) = state.seats.get_mut(number) else { return };
         *calls = calls.saturating_sub(1);
         if *calls == 0 {
@@ -262,7 +352,9 @@ impl Drop for OpenCall {
 
 impl Drop for Seated {
     fn drop(&mut self) {
-        self.0.admission.state().leave(self.0.number);
+        let mut state = self.0.admission.state();
+        state.leaving.remove(&self.0.number);
+        state.leave(self.0.number);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use tracing::info;
 
-use super::admission::Limits;
+use super::admission::{LEAVING_MAX, Limits};
 use super::security::Security;
 
 /// Limits and times of the transport between members. Every queue and every wait has one.
@@ -108,7 +108,7 @@ impl PeerConfig {
 
     fn limits_within(&self, open_files_max: Option<u64>) -> Limits {
         let files = open_files_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        let others = self.connections_max + NEWCOMERS_MAX + OPERATORS_MAX + FILES_RESERVED;
+        let others = self.connections_max + NEWCOMERS_MAX + OPERATORS_MAX + LEAVING_MAX + FILES_RESERVED;
         let clients_max = self.clients_max.min(files.saturating_sub(others).max(CLIENTS_MIN));
         if clients_max < self.clients_max {
             info!(
@@ -215,7 +215,7 @@ mod tests {
     fn clients_leave_files_for_the_node() {
         let clients = |files| PeerConfig::default().limits_within(files).clients_max;
         assert_eq!((clients(None), clients(Some(u64::MAX)), clients(Some(100_000))), (4096, 4096, 4096));
-        assert_eq!((clients(Some(1024)), clients(Some(0))), (1024 - 256 - 256 - 32 - 256, 1));
+        assert_eq!((clients(Some(1024)), clients(Some(0))), (1024 - 256 - 256 - 32 - 64 - 256, 1));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use graft_services::error::Refusal;
-use graft_services::identity::Identity;
+use graft_services::identity::{Identity, Role};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +17,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tracing::warn;
 
 use super::admin_service::AdminService;
-use super::admission::{Full, Place};
+use super::admission::Full;
 use super::allowance::{Allowance, Counted};
 use super::bodies::{Answering, Metered};
 use super::client_service::ClientService;
@@ -28,9 +28,7 @@ use super::desk::Desk;
 use super::failure::Failure;
 use super::handshake::View;
 use super::health_service::HealthService;
-use super::intake::Shares;
 use super::leading::Leading;
-use super::owing::Account;
 use super::reflection;
 use super::security::needed;
 use super::server::Connection;
@@ -95,8 +93,7 @@ impl Served {
             if let Some(identity) = &connection.identity {
                 request.extensions_mut().insert(identity.clone());
             }
-            let Connection { place, account, shares, .. } = &connection;
-            return self.client_call(place, account, shares, request).await;
+            return self.client_call(&connection, request).await;
         }
         connection.place.speak();
         if let Some(identity) = &connection.identity
@@ -138,24 +135,21 @@ impl Served {
         Ok(())
     }
 
-    async fn client_call(
-        self,
-        place: &Place,
-        account: &Arc<Account>,
-        shares: &Shares,
-        mut request: Request<Incoming>,
-    ) -> Response<Body> {
+    async fn client_call(self, connection: &Connection, mut request: Request<Incoming>) -> Response<Body> {
+        let Connection { place, account, shares, identity, .. } = connection;
         let path = request.uri().path().to_owned();
-        let is_operator = OPERATORS_PREFIXES.iter().any(|prefix| path.starts_with(prefix));
+        let operates = OPERATORS_PREFIXES.iter().any(|prefix| path.starts_with(prefix));
+        // Where nobody proves who he is, what is called has to do.
+        let is_operator = operates && identity.as_ref().is_none_or(|identity| identity.role() == Role::Operator);
         let call = match place.begin_call(is_operator) {
             Ok(call) => call,
             Err(full) => {
                 place.speak();
                 self.complaints.count(Refused::Crowded);
-                return refuse(too_many(full));
+                return refuse(too_many(full, identity.as_ref()));
             }
         };
-        if !is_operator && let Err(refusal) = account.check() {
+        if !operates && let Err(refusal) = account.check() {
             return refuse(refusal);
         }
         let owed = account.owed();
@@ -216,8 +210,17 @@ fn refuse(refusal: Refusal) -> Response<Body> {
     Failure::Refused(refusal).to_status(None).into_http()
 }
 
-fn too_many(full: Full) -> Refusal {
+fn too_many(full: Full, identity: Option<&Identity>) -> Refusal {
     let max = full.max;
+    if full.is_share
+        && let Some(identity) = identity
+    {
+        return Refusal::Busy(format!(
+            "{identity} has {max} connections to this member, and calls open on all of them: one certificate may have half \
+             of `clients_max`. Close clients, give others certificates of their own, use another member, or raise \
+             `clients_max`"
+        ));
+    }
     Refusal::Busy(format!(
         "{max} clients are connected to this member, and all have calls open, which is as many as it may have. Close \
          clients, use another member, or raise `clients_max`"

@@ -140,6 +140,9 @@ async fn serve(
     let place = seat.0.clone();
     let Some((stream, identity, fault)) = secure(stream, remote, &place, &shared).await else { return };
     let member = identity.as_ref().and_then(Identity::member);
+    if let Some(identity) = &identity {
+        place.identify(identity);
+    }
     let counted = (Arc::clone(&account), Arc::clone(&shares));
     let connection = Connection { remote, place: place.clone(), account: counted.0, shares: counted.1, identity };
     let service = service_fn(move |request| {
@@ -234,6 +237,9 @@ fn why_failed(shared: &Shared, remote: SocketAddr, error: &hyper::Error, fault: 
 async fn unwanted(place: &Place, account: &Account, shares: &Shares, complaints: &Complaints) -> &'static str {
     tokio::select! {
         () = place.end.cancelled() => {
+            if place.leave.is_cancelled() {
+                return "it was told to go, and its file is needed";
+            }
             complaints.count(Refused::Crowded);
             "newer ones came before it said what it is for"
         }

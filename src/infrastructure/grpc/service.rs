@@ -103,7 +103,7 @@ impl Service {
 fn placed<T>(request: &Request<T>, peer: &Introduction) -> Result<(), Refusal> {
     let connection = request.extensions().get::<Connection>();
     let placed = connection.map_or(Ok(()), |connection| connection.place.become_member());
-    placed.map_err(|Full { max }| {
+    placed.map_err(|Full { max, .. }| {
         let why = format!(
             "{} has {max} connections of members, which is as many as it may. Stop what connects as a member and is \
              none, or raise `connections_max`.",
