@@ -73,7 +73,7 @@ impl Sending {
     ) -> Result<ReceiverStream<Result<wire::SnapshotPart, Status>>, Status> {
         let Accepted { peer, hello: _, view } = accepted;
         let me = shared.me;
-        if !view.borrow().peers.contains_key(&peer.id) {
+        if !is_member(&view.borrow(), &peer) {
             let why = format!("{} is no member that {me} knows of: it may be let in, or told of, soon", peer.id);
             return Err(Status::permission_denied(why));
         }
@@ -201,12 +201,18 @@ impl Transfer {
     }
 }
 
+/// All of the state is for members only, learners among them. Those who merely dialled this node have links, to be asked what
+/// they know; whoever leads a newcomer has it in its membership before it sends it anything.
+fn is_member(view: &View, peer: &Introduction) -> bool {
+    view.peers.get(&peer.id).is_some_and(|known| known.member)
+}
+
 /// Ready when the follower may not have it any more.
 async fn fault(shared: &Shared, to: &Introduction, mut view: watch::Receiver<View>) -> Status {
     while view.changed().await.is_ok() {
         let (verdict, known) = {
             let view = view.borrow_and_update();
-            (view.judge(to), view.peers.contains_key(&to.id))
+            (view.judge(to), is_member(&view, to))
         };
         if let Err(refusal) = verdict {
             let status = refusal.to_status();

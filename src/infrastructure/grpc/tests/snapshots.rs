@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use graft_domain::{ClusterId, EntryId};
+use graft_domain::{ClusterId, EntryId, Incarnation};
 use graft_services::ports::SnapshotFiles;
 use graft_services::snapshot_meta::SnapshotMeta;
 use tokio::runtime::Runtime;
@@ -290,6 +290,12 @@ fn only_members_get_it() {
     let (n1, _, n2, _) = pair(&runtime, config(), 1000);
     let status = runtime.block_on(raw::Fetch::begin(n1.address(), "n9")).err().expect("a refusal");
     assert_eq!(status.code(), tonic::Code::PermissionDenied);
+    // It dialled this node, which knows no more of it.
+    let guest = Peer { address: "127.0.0.1:1".to_owned(), incarnation: Incarnation::UNKNOWN, member: false };
+    let known = Peer { address: n2.address().to_string(), member: true, ..guest.clone() };
+    n1.transport.set_peers(&BTreeMap::from([(id("n9"), guest), (id("n2"), known)]));
+    let status = runtime.block_on(raw::Fetch::begin(n1.address(), "n9")).err().expect("a refusal");
+    assert_eq!(status.code(), tonic::Code::PermissionDenied);
     n1.transport.set_removed(&[id("n2")].into());
     n2.transport.fetch(id("n1"), LAST);
     assert!(n2.wait_failed().1.starts_with("n2 was removed"));
@@ -369,7 +375,7 @@ fn one_transfer_at_a_time_and_the_next_one_where_it_stands_still() {
     let (server, n2, wants) = follower(&runtime, patient);
     let other = node(&runtime, "n3", config(), &Files::with(EntryId::new(4, 1000), b"of n3"));
     other.dial("n2", &n2.address().to_string());
-    let peer = |address: String| Peer { address, incarnation: super::Incarnation::UNKNOWN, member: true };
+    let peer = |address: String| Peer { address, incarnation: Incarnation::UNKNOWN, member: true };
     let peers = [("n1", server.address.to_string()), ("n3", other.address().to_string())];
     let peers: BTreeMap<_, _> = peers.map(|(name, address)| (id(name), peer(address))).into();
     n2.transport.set_peers(&peers);
