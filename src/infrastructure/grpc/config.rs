@@ -36,6 +36,10 @@ pub struct PeerConfig {
     pub stream_window_bytes: u32,
     /// Bytes of one connection that a peer may send ahead of being read. 16 MiB.
     pub connection_window_bytes: u32,
+    /// The same of one call of a client, where it is known who is no member. 1 MiB.
+    pub client_stream_window_bytes: u32,
+    /// The same of one connection of a client. 2 MiB.
+    pub client_connection_window_bytes: u32,
     /// Connections that members may hold to this node. 256.
     pub connections_max: usize,
     /// Connections that clients may hold to this node, or as many as the process may have files open, less what the node
@@ -76,6 +80,8 @@ impl Default for PeerConfig {
             keepalive_timeout: Duration::from_secs(4),
             stream_window_bytes: 8 << 20,
             connection_window_bytes: 16 << 20,
+            client_stream_window_bytes: 1 << 20,
+            client_connection_window_bytes: 2 << 20,
             connections_max: 256,
             clients_max: 4096,
             request_bytes_max: Self::request_bytes_max(8 << 20),
@@ -138,6 +144,8 @@ impl PeerConfig {
             backoff_max: self.backoff_max.max(backoff_first),
             stream_window_bytes: window(self.stream_window_bytes),
             connection_window_bytes: window(self.connection_window_bytes),
+            client_stream_window_bytes: window(self.client_stream_window_bytes),
+            client_connection_window_bytes: window(self.client_connection_window_bytes),
             connections_max: self.connections_max.clamp(1, CONNECTIONS_MAX),
             clients_max: self.clients_max.clamp(CLIENTS_MIN, CONNECTIONS_MAX),
             request_bytes_max: self.request_bytes_max.clamp(MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX),

@@ -143,13 +143,14 @@ async fn serve(
     if let Some(identity) = &identity {
         place.identify(identity);
     }
+    let windows = windows(config, identity.as_ref());
     let counted = (Arc::clone(&account), Arc::clone(&shares));
     let connection = Connection { remote, place: place.clone(), account: counted.0, shares: counted.1, identity };
     let service = service_fn(move |request| {
         let answer = served.clone().call(connection.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let mut http2 = pin!(speaking(config, tasks).serve_connection(TokioIo::new(stream), service));
+    let mut http2 = pin!(speaking(config, windows, tasks).serve_connection(TokioIo::new(stream), service));
     let mut expelled = pin!(expelled(shared.view.subscribe(), member, config.handshake_timeout));
     let mut stage = Stage::New;
     let mut timer = pin!(sleep(config.handshake_timeout));
@@ -198,12 +199,25 @@ async fn serve(
     }
 }
 
-fn speaking(config: &PeerConfig, tasks: Tasks) -> http2::Builder<Tasks> {
+/// Bytes of a call and of the connection that may come ahead of being read: they are here outside of every other limit. A client
+/// may have as many as fill most networks; a member sends bulk. Without certificates nobody knows who is there before HTTP/2 has
+/// begun, and windows are not made larger afterwards, so that everybody has those of a member: 16 MiB on each of `clients_max`
+/// connections is then the price of replication at full speed, on networks that are trusted.
+fn windows(config: &PeerConfig, identity: Option<&Identity>) -> (u32, u32) {
+    match identity {
+        Some(identity) if identity.member().is_none() => {
+            (config.client_stream_window_bytes, config.client_connection_window_bytes)
+        }
+        _ => (config.stream_window_bytes, config.connection_window_bytes),
+    }
+}
+
+fn speaking(config: &PeerConfig, (of_stream, of_connection): (u32, u32), tasks: Tasks) -> http2::Builder<Tasks> {
     let mut builder = http2::Builder::new(tasks);
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(config.stream_window_bytes)
-        .initial_connection_window_size(config.connection_window_bytes)
+        .initial_stream_window_size(of_stream)
+        .initial_connection_window_size(of_connection)
         .max_frame_size(HTTP2_FRAME_BYTES)
         .max_concurrent_streams(CALLS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)

@@ -1,5 +1,6 @@
 //! The transport over real connections on loopback. Nothing sleeps: what is waited for has a deadline.
 
+mod certificates;
 mod crowds;
 mod files;
 mod health;
