@@ -26,6 +26,8 @@ use crate::infrastructure::metrics::Metrics;
 const PART_BYTES: usize = 1 << 20;
 /// How long a look at the replica is waited for.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
+/// Looks of others that may wait for the engine.
+const LOOKS_MAX: usize = 1024;
 
 /// The driving port of a node in this process.
 #[derive(Debug)]
@@ -59,7 +61,18 @@ pub(crate) struct Standing {
     broken: Mutex<Option<String>>,
     /// The engine is gone.
     ended: AtomicBool,
+    /// Looks of others that wait.
+    looks: AtomicUsize,
     certified: Option<Arc<Certified>>,
+}
+
+/// A look that waits, or is taken.
+struct Looking(Arc<Standing>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.looks.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Front {
@@ -103,6 +116,23 @@ impl Front {
     fn look(&self, look: impl FnOnce(Option<&Replica>) + Send + 'static) {
         // One that cannot be handed over is dropped, and told so thereby.
         let _ = self.inbox.send(Message::Look(Look::new(look)));
+    }
+
+    /// A look for somebody elsewhere, of whom there may be any number, unless too many wait already.
+    fn look_for<T: Send + 'static>(
+        &self,
+        then: Then<T>,
+        look: impl FnOnce(Option<&Replica>, &Standing) -> Result<T, Refusal> + Send + 'static,
+    ) {
+        let waiting = self.standing.looks.fetch_add(1, Ordering::Relaxed);
+        let looking = Looking(Arc::clone(&self.standing));
+        if waiting >= LOOKS_MAX {
+            let why = format!(
+                "{waiting} others wait to see how this node is: ask again, ask less often, or ask another member"
+            );
+            return then(Err(Refusal::Busy(why)));
+        }
+        self.look(move |replica| then(look(replica, &looking.0)));
     }
 
     /// A look for a caller that waits for it a moment; none if the engine is gone or busy.
@@ -155,19 +185,19 @@ impl Api for Front {
     }
 
     fn view(&self, then: Then<View>) {
-        let standing = Arc::clone(&self.standing);
-        self.look(move |replica| {
+        self.look_for(then, |replica, standing| {
             if let Some(replica) = replica {
                 standing.note(replica.status());
             }
             let why = replica.map_or_else(|| vec![standing.gone().to_string()], Replica::why);
-            then(Ok(View { status: standing.status(), why }));
+            Ok(View { status: standing.status(), why })
         });
     }
 
     fn what_if(&self, change: Change, then: Then<WhatIf>) {
-        let standing = Arc::clone(&self.standing);
-        self.look(move |replica| then(replica.map(|replica| replica.what_if(&change)).ok_or_else(|| standing.gone())));
+        self.look_for(then, move |replica, standing| {
+            replica.map(|replica| replica.what_if(&change)).ok_or_else(|| standing.gone())
+        });
     }
 
     fn watch(&self, watch: Watch, wake: Wake) -> Box<dyn Reader<News>> {
@@ -210,7 +240,13 @@ fn part(files: &dyn SnapshotFiles, from: Option<(EntryId, u64)>) -> Result<Snaps
 
 impl Standing {
     pub(crate) fn new(status: Status, certified: Option<Arc<Certified>>) -> Self {
-        Self { last: Mutex::new(status), broken: Mutex::default(), ended: AtomicBool::new(false), certified }
+        Self {
+            last: Mutex::new(status),
+            broken: Mutex::default(),
+            ended: AtomicBool::new(false),
+            looks: AtomicUsize::new(0),
+            certified,
+        }
     }
 
     pub(crate) fn note(&self, status: Status) {
@@ -245,3 +281,7 @@ impl Standing {
         status
     }
 }
+
+#[cfg(test)]
+#[path = "tests/front.rs"]
+mod tests;

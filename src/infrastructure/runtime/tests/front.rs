@@ -1,0 +1,77 @@
+use std::sync::mpsc::channel;
+
+use graft_domain::{ClusterId, Index, NodeId, Term};
+
+use super::*;
+
+fn status() -> Status {
+    Status {
+        id: NodeId::new("n1").unwrap(),
+        role: "follower",
+        term: Term(1),
+        leader: None,
+        last: Index(1),
+        commit: Index(1),
+        applied: Index(1),
+        snapshot: Index::ZERO,
+        cluster: ClusterId(9),
+        members: Vec::new(),
+        has_quorum: false,
+        error: None,
+        error_code: None,
+        membership_index: Index(1),
+        former: Vec::new(),
+        change: None,
+        log_bytes: 0,
+        snapshot_bytes: None,
+        snapshot_phase: None,
+        snapshot_error: None,
+        certificate: None,
+    }
+}
+
+fn front(inbox: Sender<Message>) -> Front {
+    let metrics = Arc::<Metrics>::default();
+    let files: Weak<crate::infrastructure::store::Snapshots> = Weak::new();
+    Front {
+        inbox,
+        inflight: Arc::default(),
+        inbox_max: 1,
+        request_bytes: Arc::default(),
+        request_bytes_max: 1,
+        clock: Monotonic::start(),
+        session_ttl: Duration::from_secs(1),
+        standing: Arc::new(Standing::new(status(), None)),
+        events: Arc::new(Events::new(Arc::clone(&metrics))),
+        metrics,
+        hub: Arc::default(),
+        files,
+        ending: Weak::new(),
+    }
+}
+
+#[test]
+fn looks_that_wait_for_the_engine_have_a_limit() {
+    let (inbox, engine) = channel();
+    let front = front(inbox);
+    let (told, heard) = channel();
+    let view = || {
+        let told = told.clone();
+        front.view(Box::new(move |view| drop(told.send(view.map(|view| view.why)))));
+    };
+    (0..LOOKS_MAX).for_each(|_| view());
+    assert!(heard.try_recv().is_err(), "the engine has not got to any");
+    view();
+    assert!(matches!(heard.try_recv(), Ok(Err(Refusal::Busy(why))) if why.contains("1024")));
+    let (what_if, outlook) = channel();
+    front.what_if(Change::Cancel, Box::new(move |outlook| drop(what_if.send(outlook.is_err()))));
+    assert_eq!(outlook.try_recv(), Ok(true), "they are counted together");
+    // One is taken, and the node's own owner is not counted.
+    drop(engine.recv().unwrap());
+    assert!(matches!(heard.try_recv(), Ok(Ok(_))));
+    view();
+    assert!(heard.try_recv().is_err());
+    drop(engine);
+    assert_eq!(heard.try_iter().filter(Result::is_ok).count(), LOOKS_MAX);
+    assert_eq!(front.standing.looks.load(Ordering::Relaxed), 0);
+}
