@@ -77,6 +77,11 @@ impl Complaints {
         }
     }
 
+    /// Whether it may be said of yet another one that he was refused.
+    pub(super) fn may_tell(&self) -> bool {
+        self.may_say(Instant::now())
+    }
+
     fn may_say(&self, now: Instant) -> bool {
         // Nothing panics while it holds the lock.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,7 @@ use prost::Message;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 use super::event::{LocalHello, Peer, RefusedCode};
+use super::plain::has_odd;
 use super::refusal::Refusal;
 use super::wire;
 
@@ -171,7 +172,10 @@ impl View {
         let astray = self.founds() && theirs != ClusterId::UNKNOWN && !both_found && !self.peers.contains_key(&id);
         if astray {
             let why = format!(
-                "{me} at {} was started to found a cluster and does not know yet what became of it; {id} at {} belongs                  to the cluster {theirs}, and is none of the members that {me} founds with. If {me} is to be a member                  of that cluster, start it with an empty data directory and `join=` in place of `members=`. If it is                  one of those who founded that cluster, another of them has to be reachable from it.",
+                "{me} at {} was started to found a cluster and does not know yet what became of it; {id} at {} belongs to the \
+                 cluster {theirs}, and is none of the members that {me} founds with. If {me} is to be a member of that \
+                 cluster, start it with an empty data directory and `join=` in place of `members=`. If it is one of those \
+                 who founded that cluster, another of them has to be reachable from it.",
                 self.me.address, other.address
             );
             return Err(Refusal::new(RefusedCode::FoundingMismatch, why));
@@ -226,6 +230,9 @@ impl Introduction {
         let id = |what, text: &str| NodeId::new(text).map_err(|bad| malformed(format!("{what}: {bad}")));
         if hello.address.len() > ADDRESS_BYTES_MAX {
             return Err(malformed(format!("an address of {} bytes", hello.address.len())));
+        }
+        if has_odd(&hello.address) {
+            return Err(malformed(format!("the address {:?} has characters that none has", hello.address)));
         }
         let cluster = decode_cluster(&hello.cluster).ok_or_else(|| malformed("a cluster id is 16 bytes".to_owned()))?;
         Ok(Self {

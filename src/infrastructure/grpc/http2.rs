@@ -20,9 +20,13 @@ use tonic::codegen::{Service, http};
 
 use super::address::Connector;
 use super::config::PeerConfig;
+use super::plain::plain;
 use super::tasks::Tasks;
 use super::watched::Fault;
 use super::wire::peer_client::PeerClient;
+
+/// Bytes of a status's words that are kept.
+const WORDS_BYTES_MAX: usize = 4 << 10;
 
 /// A connection for one call. Dropped, it closes.
 pub(super) struct Single {
@@ -76,7 +80,7 @@ pub(super) fn words(status: &Status) -> String {
         why = format!("{why}: {error}");
         cause = error.source();
     }
-    why
+    plain(&why, WORDS_BYTES_MAX)
 }
 
 /// The `Peer` service at the other end of a connection; a single message of it has at most `answer_bytes_max`.

@@ -8,7 +8,7 @@ use graft_domain::{ClusterId, NodeId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::convert;
 use super::event::{PeerEvent, RefusedCode};
@@ -233,7 +233,7 @@ fn classify(status: Status) -> End {
     if !undecodable || status.source().is_some() {
         return End::Broken(status);
     }
-    warn!(%status, "a peer sent what cannot be decoded");
+    debug!(%status, "a peer sent what cannot be decoded");
     End::Refused(Refusal::new(
         RefusedCode::Malformed,
         format!(

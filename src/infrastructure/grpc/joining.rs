@@ -20,8 +20,8 @@ use super::http2::{self, NoConnection, Single};
 use super::refusal::{Refusal, Side};
 use super::transport::{Shared, Transport};
 use super::welcome::is_this_node;
-use super::wire;
 use super::wire::join_reply::{NotTaken, State};
+use super::{plain, wire};
 
 /// The waits between rounds: short at first, because nodes are often started together.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -230,7 +230,10 @@ fn judge(shared: &Arc<Shared>, address: &str, reply: wire::JoinReply) -> Answer 
         return trouble(refusal.why, refusal.code.is_lasting() && !waits, Some(refusal.code));
     }
     let members = match decode_members(reply.members) {
-        Ok(members) => members,
+        Ok(mut members) => {
+            members.retain(|_, address| !plain::has_odd(address));
+            members
+        }
         Err(bad) => return malformed(&bad.to_string()),
     };
     match reply.state {
@@ -240,7 +243,10 @@ fn judge(shared: &Arc<Shared>, address: &str, reply: wire::JoinReply) -> Answer 
             Answer::Trouble(members, JoinTrouble { why, fatal: false, code: None })
         }
         Some(State::NotTaken(NotTaken { why, fatal })) => match within("a reason", why, TEXT_BYTES_MAX) {
-            Ok(why) => Answer::Trouble(members, JoinTrouble { why, fatal, code: None }),
+            Ok(why) => {
+                let why = plain::plain(&why, TEXT_BYTES_MAX);
+                Answer::Trouble(members, JoinTrouble { why, fatal, code: None })
+            }
             Err(bad) => malformed(&bad.to_string()),
         },
         None => malformed("an answer of no known kind"),

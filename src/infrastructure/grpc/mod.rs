@@ -10,6 +10,7 @@
 //! - `handshake` decides who may talk to whom, `refusal` carries the reasons, `convert` and `convert_ask` the messages.
 //! - `joining` asks to be let into a cluster, `welcome` answers; `probing` finds out who is at an address.
 //! - `sending` gives this node's snapshot to followers, at the `pace` that is set, and `fetching` gets a leader's.
+//! - `plain` makes texts of others fit for logs.
 //! - `client` has the connections of a client, which is no member.
 //! - `server` accepts connections for every service on the port, `service` says who may call what, `http2` makes
 //!   connections, `address` sockets, `backoff` waits, and `tasks` ends what was started.
@@ -69,6 +70,7 @@ mod leading;
 mod outbox;
 mod owing;
 mod pace;
+mod plain;
 mod probing;
 mod reflection;
 mod refusal;

@@ -5,6 +5,7 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use super::event::RefusedCode;
+use super::plain::plain;
 use super::wire;
 use super::wire::goodbye::Code as Wire;
 
@@ -56,7 +57,7 @@ impl Refusal {
             Ok(Wire::TooMany) => RefusedCode::TooMany,
             Ok(Wire::Malformed | Wire::Unspecified) | Err(_) => RefusedCode::Malformed,
         };
-        Self { code, why: clip(&goodbye.why).to_owned() }
+        Self { code, why: plain(&goodbye.why, WHY_BYTES_MAX) }
     }
 
     pub(super) fn to_status(&self) -> Status {
@@ -71,14 +72,6 @@ impl Refusal {
         }
         wire::Goodbye::decode(status.details()).ok().map(|goodbye| Self::from_wire(&goodbye))
     }
-}
-
-fn clip(text: &str) -> &str {
-    let mut end = text.len().min(WHY_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 #[cfg(test)]
@@ -110,6 +103,13 @@ mod tests {
         assert_eq!(Refusal::from_status(&Status::failed_precondition("of another service")), None);
         let garbage = Status::with_details(Code::FailedPrecondition, "", Bytes::from_static(b"\xff\xff\xff"));
         assert_eq!(Refusal::from_status(&garbage), None);
+    }
+
+    #[test]
+    fn words_write_no_lines_of_their_own() {
+        let why = "stop\nERROR the disk is full\x1b[8m".to_owned();
+        let refusal = Refusal::from_wire(&wire::Goodbye { code: 99, why });
+        assert_eq!(refusal.why, "stop\\nERROR the disk is full\\u{1b}[8m");
     }
 
     #[test]

@@ -29,6 +29,7 @@ use super::failure::Failure;
 use super::handshake::View;
 use super::health_service::HealthService;
 use super::leading::Leading;
+use super::plain::plain;
 use super::reflection;
 use super::security::needed;
 use super::server::Connection;
@@ -44,6 +45,8 @@ const PEER_PREFIX: &str = "/graft.v1.Peer/";
 const LINK_PATH: &str = "/graft.v1.Peer/Link";
 /// Those who call these are let in even if clients leave no room: to see what is wrong, and to set it right.
 const OPERATORS_PREFIXES: [&str; 2] = ["/graft.v1.Admin/", "/grpc.health.v1.Health/"];
+/// Bytes of a path that are logged and said.
+const PATH_BYTES_MAX: usize = 256;
 /// A request that is not here so long after its deadline does not come any more.
 const REQUEST_GRACE: Duration = Duration::from_secs(5);
 
@@ -86,8 +89,10 @@ impl Served {
         if !path.starts_with(PEER_PREFIX) {
             if let Err(why) = self.authorise(connection.identity.as_ref(), path) {
                 connection.place.speak();
-                self.complaints
-                    .refuse(Refused::Call, || warn!(remote = %connection.remote, path, "call refused: {why}"));
+                self.complaints.refuse(
+                    Refused::Call,
+                    || warn!(remote = %connection.remote, path = shown(path), "call refused: {why}"),
+                );
                 return deny(why);
             }
             if let Some(identity) = &connection.identity {
@@ -100,8 +105,10 @@ impl Served {
             && identity.member().is_none()
         {
             let why = format!("{identity} is a client, and this is for members only");
-            self.complaints
-                .refuse(Refused::PeerCall, || warn!(remote = %connection.remote, path, "call refused: {why}"));
+            self.complaints.refuse(
+                Refused::PeerCall,
+                || warn!(remote = %connection.remote, path = shown(path), "call refused: {why}"),
+            );
             return deny(why);
         }
         let mut routes = if path == LINK_PATH { self.links } else { self.requests };
@@ -129,7 +136,8 @@ impl Served {
         let needed = needed(path);
         if identity.role() < needed {
             return Err(format!(
-                "{identity} may not call {path}: that takes the role {needed}. Use a certificate of that role"
+                "{identity} may not call {}: that takes the role {needed}. Use a certificate of that role",
+                shown(path)
             ));
         }
         Ok(())
@@ -227,11 +235,17 @@ fn too_many(full: Full, identity: Option<&Identity>) -> Refusal {
     ))
 }
 
+/// A path as it may be logged.
+fn shown(path: &str) -> String {
+    plain(path, PATH_BYTES_MAX)
+}
+
 /// A method that is not known is answered without a word by those who route calls.
 fn with_words(mut response: Response<Body>, path: &str) -> Response<Body> {
     let unknown = HeaderValue::from(Code::Unimplemented as i32);
     let headers = response.headers_mut();
     if headers.get(Status::GRPC_STATUS) == Some(&unknown) && !headers.contains_key(Status::GRPC_MESSAGE) {
+        let path = shown(path);
         let why = format!("this member has no method {path}: is the client of a newer version than the member?");
         return Status::unimplemented(why).into_http();
     }

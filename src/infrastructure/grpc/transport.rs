@@ -289,14 +289,18 @@ impl Shared {
         }
     }
 
-    /// Whether this was not the last thing that was said of the peer: who is refused tries again, about twice a second.
-    fn is_news(&self, peer: Option<NodeId>, code: RefusedCode) -> bool {
+    /// Whether this was not the last thing that was said of the peer: who is refused tries again, about twice a second. Of many
+    /// who are refused for the first time not all are news: strangers can call themselves anything.
+    pub(super) fn is_news(&self, peer: Option<NodeId>, code: RefusedCode) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(&peer) == Some(&code) || !self.complaints.may_tell() {
+            return false;
+        }
         if told.len() >= TOLD_MAX {
-            // Strangers can call themselves anything.
             told.clear();
         }
-        told.insert(peer, code) != Some(code)
+        told.insert(peer, code);
+        true
     }
 
     pub(super) fn refused(&self, peer: Option<NodeId>, address: &str, refusal: Refusal, side: Side) {

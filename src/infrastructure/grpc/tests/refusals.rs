@@ -184,3 +184,27 @@ fn one_connection_too_many() {
     drop(first);
     n1.wait_connected("n2");
 }
+
+#[test]
+fn strangers_of_ever_new_names_fill_no_log() {
+    let runtime = runtime();
+    let n1 = Node::start(&runtime, "n1");
+    let shared = &n1.transport.shared;
+    let news = (0..1000).filter(|n| shared.is_news(Some(id(&format!("s{n}"))), RefusedCode::NotMe)).count();
+    assert_eq!(news, 20);
+    // Whoever was not told of is still news when there is less to tell.
+    assert!(
+        !shared.is_news(Some(id("s0")), RefusedCode::NotMe) && !shared.is_news(Some(id("s999")), RefusedCode::NotMe)
+    );
+}
+
+#[test]
+fn an_address_that_is_none_is_refused() {
+    let runtime = runtime();
+    let n1 = Node::start(&runtime, "n1");
+    let hello = super::super::wire::Hello { address: "n2:7000\nERROR".to_owned(), ..raw::hello("n2", "n1") };
+    let status = runtime.block_on(Call::make(n1.address(), Some(&hello))).err().expect("a refusal");
+    let refusal = refusal(&status);
+    assert_eq!(refusal.code, RefusedCode::Malformed);
+    assert!(refusal.why.contains(r#""n2:7000\nERROR""#), "{}", refusal.why);
+}
