@@ -4,11 +4,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use graft_services::error::Refusal;
 use graft_services::identity::Identity;
 
+use super::super::failure::Failure;
 use super::super::security::{Guard, Secured, Securing, Security};
+use super::super::wire;
 use super::toy::Toy;
-use super::visit::{Visit, execute, soon};
+use super::visit::{Visit, execute, soon, told};
 use super::{DEADLINE, Node, PeerConfig, runtime};
 
 /// Takes whoever comes for this one.
@@ -86,4 +89,22 @@ fn the_largest_commands_go_through_small_ones() {
             soon(client.execute(execute(&largest))).await.unwrap();
         }
     });
+}
+
+#[test]
+fn what_is_kept_for_operators_is_for_their_certificates() {
+    let (runtime, toy) = (runtime(), Toy::new());
+    let status_beside_a_busy_one = |uri| {
+        let n1 = Node::open(&runtime, &toy, PeerConfig { clients_max: 2, ..config(uri) });
+        runtime.block_on(async {
+            let mut busy = Visit::to(n1.address()).await;
+            let _watched = soon(busy.client.watch(wire::WatchRequest::default())).await.unwrap();
+            let mut second = Visit::to(n1.address()).await;
+            soon(second.admin.status(wire::StatusRequest {})).await
+        })
+    };
+    let refused = status_beside_a_busy_one("spiffe://bank/client/web?role=reader").unwrap_err();
+    let Failure::Refused(Refusal::Busy(why)) = told(&refused).failure else { panic!("{refused:?}") };
+    assert!(why.contains("one certificate") && why.contains("spiffe://bank/client/web"), "{why}");
+    assert!(status_beside_a_busy_one("spiffe://bank/client/ops?role=operator").is_ok());
 }
