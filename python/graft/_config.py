@@ -67,7 +67,8 @@ class Config:
     clients_max: int = 4096
     """Connections; default 4096, or as many as the limit on open files (`ulimit -n`) leaves if that is fewer. How many
     clients may be connected to this node. One that is idle is told to go when another one comes; only if all of them
-    have calls open is the next one refused with `Busy`. Members and operators are not counted among them."""
+    have calls open is the next one refused with `Busy`. Members and operators are not counted among them, and one
+    certificate has half of these places at most."""
 
     log_bytes_max: int = 1 << 30
     """Bytes; default 1 GiB. Log kept since the last snapshot; at this size commands are refused with `Busy`, for a
