@@ -1,13 +1,13 @@
 //! Who may hold a connection. Newcomers, members and clients are counted apart, so that none keeps another kind out.
 //!
-//! A connection is a newcomer until it makes a call that says what it is for. Newcomers are many or few as it happens, and
-//! nothing is known of them: when there are too many, the one that has been silent for the longest goes. When there are too
-//! many clients, the one that has been idle for the longest goes; only if all of them have calls open is another one refused.
-//! One machine has at most half of the newcomers' places, and one certificate half of the clients': whoever takes them all does
-//! it at his own cost.
+//! A connection is a newcomer until it makes a call that says what it is for. Newcomers are many or few as it happens,
+//! and nothing is known of them: when there are too many, the one that has been silent for the longest goes. When there
+//! are too many clients, the one that has been idle for the longest goes; only if all of them have calls open is
+//! another one refused. One machine has at most half of the newcomers' places, and one certificate half of the
+//! clients': whoever takes them all does it at his own cost.
 //!
-//! A client that is told to go counts no longer, but has its file for as long as it takes to hear that. Of these there may be
-//! few: those beyond are not waited for.
+//! A client that is told to go counts no longer, but has its file for as long as it takes to hear that. Of these there
+//! may be few: those beyond are not waited for.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

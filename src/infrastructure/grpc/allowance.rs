@@ -1,5 +1,6 @@
-//! How large the requests of those may be who are no members: as large as the method needs, and no larger. What is over that is
-//! refused by its length alone: a few bytes on the wire may be many in memory, and what is decoded is held by its method.
+//! How large the requests of those may be who are no members: as large as the method needs, and no larger. What is over
+//! that is refused by its length alone: a few bytes on the wire may be many in memory, and what is decoded is held by
+//! its method.
 
 use super::config::PeerConfig;
 use super::convert::MEMBERS_MAX;

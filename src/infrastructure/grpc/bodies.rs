@@ -23,8 +23,9 @@ pub(super) struct Metered<B = Incoming> {
     scan: Scan,
     /// What has come of a message that is not whole; none if that is too small to be counted.
     half: Option<Half>,
-    /// The beginning of a large message, as long as little of it is here. Whoever decodes it makes room for all of it as soon as
-    /// he has read its length: five bytes would take 64 MiB of addresses, which not every system has for the asking.
+    /// The beginning of a large message, as long as little of it is here. Whoever decodes it makes room for all of it
+    /// as soon as he has read its length: five bytes would take 64 MiB of addresses, which not every system has for the
+    /// asking.
     kept_back: BytesMut,
 }
 

@@ -1,9 +1,9 @@
-//! Requests that have begun to come in and are not whole yet: all together have a limit in bytes, and each connection a share
-//! of it.
+//! Requests that have begun to come in and are not whole yet: all together have a limit in bytes, and each connection a
+//! share of it.
 //!
-//! Whoever sends a part and no more for a while is not waited for. At the limit nothing more is taken in, and of those whose
-//! requests hardly come on the one who holds most loses his connection: else a few halves would keep everybody out for ever.
-//! What operates the cluster is counted apart from what clients send.
+//! Whoever sends a part and no more for a while is not waited for. At the limit nothing more is taken in, and of those
+//! whose requests hardly come on the one who holds most loses his connection: else a few halves would keep everybody
+//! out for ever. What operates the cluster is counted apart from what clients send.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Texts of others, as they may be logged and shown: whoever is not known yet must not write lines of a log, or move the cursor
-//! of whoever reads it.
+//! Texts of others, as they may be logged and shown: whoever is not known yet must not write lines of a log, or move
+//! the cursor of whoever reads it.
 
 /// The text with what is not to be seen spelled out, and no more than so many bytes of it.
 pub(super) fn plain(text: &str, bytes_max: usize) -> String {

@@ -201,8 +201,8 @@ impl Transfer {
     }
 }
 
-/// All of the state is for members only, learners among them. Those who merely dialled this node have links, to be asked what
-/// they know; whoever leads a newcomer has it in its membership before it sends it anything.
+/// All of the state is for members only, learners among them. Those who merely dialled this node have links, to be
+/// asked what they know; whoever leads a newcomer has it in its membership before it sends it anything.
 fn is_member(view: &View, peer: &Introduction) -> bool {
     view.peers.get(&peer.id).is_some_and(|known| known.member)
 }

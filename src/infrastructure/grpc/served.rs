@@ -144,7 +144,7 @@ impl Served {
     }
 
     async fn client_call(self, connection: &Connection, mut request: Request<Incoming>) -> Response<Body> {
-        let Connection { place, account, shares, identity, .. } = connection;
+        let Connection { place, account, coming, identity, .. } = connection;
         let path = request.uri().path().to_owned();
         let operates = OPERATORS_PREFIXES.iter().any(|prefix| path.starts_with(prefix));
         // Where nobody proves who he is, what is called has to do.
@@ -171,8 +171,8 @@ impl Served {
         let Allowance { bytes_max, counted } = Allowance::of(&path, &config);
         let share = match counted {
             Counted::Not => None,
-            Counted::WithClients => Some(&shares.clients),
-            Counted::WithOperators => Some(&shares.operators),
+            Counted::WithClients => Some(&coming.clients),
+            Counted::WithOperators => Some(&coming.operators),
         };
         let metered = request.map(|body| Body::new(Metered::new(body, share, bytes_max)));
         // All but the reading of the request keeps its deadline by itself.

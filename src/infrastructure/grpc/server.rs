@@ -39,7 +39,7 @@ pub(super) struct Connection {
     /// What its client has not taken.
     pub(super) account: Arc<Account>,
     /// What is half here of its client's requests.
-    pub(super) shares: Arc<Shares>,
+    pub(super) coming: Arc<Shares>,
     /// Who has proved to be there; none if connections are not secured.
     pub(super) identity: Option<Identity>,
 }
@@ -131,7 +131,7 @@ async fn serve(
     stream: TcpStream,
     remote: SocketAddr,
     seat: Seated,
-    (account, shares): (Arc<Account>, Arc<Shares>),
+    (account, coming): (Arc<Account>, Arc<Shares>),
     served: Served,
     shared: Arc<Shared>,
 ) {
@@ -144,8 +144,8 @@ async fn serve(
         place.identify(identity);
     }
     let windows = windows(config, identity.as_ref());
-    let counted = (Arc::clone(&account), Arc::clone(&shares));
-    let connection = Connection { remote, place: place.clone(), account: counted.0, shares: counted.1, identity };
+    let counted = (Arc::clone(&account), Arc::clone(&coming));
+    let connection = Connection { remote, place: place.clone(), account: counted.0, coming: counted.1, identity };
     let service = service_fn(move |request| {
         let answer = served.clone().call(connection.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -163,7 +163,7 @@ async fn serve(
                 }
                 return;
             }
-            why = unwanted(&place, &account, &shares, &shared.complaints) => {
+            why = unwanted(&place, &account, &coming, &shared.complaints) => {
                 debug!(%remote, "connection closed: {why}");
                 return;
             }
@@ -199,10 +199,10 @@ async fn serve(
     }
 }
 
-/// Bytes of a call and of the connection that may come ahead of being read: they are here outside of every other limit. A client
-/// may have as many as fill most networks; a member sends bulk. Without certificates nobody knows who is there before HTTP/2 has
-/// begun, and windows are not made larger afterwards, so that everybody has those of a member: 16 MiB on each of `clients_max`
-/// connections is then the price of replication at full speed, on networks that are trusted.
+/// Bytes of a call and of the connection that may come ahead of being read: they are here outside of every other limit.
+/// A client may have as many as fill most networks; a member sends bulk. Without certificates nobody knows who is there
+/// before HTTP/2 has begun, and windows are not made larger afterwards, so that everybody has those of a member: 16 MiB
+/// on each of `clients_max` connections is then the price of replication at full speed, on networks that are trusted.
 fn windows(config: &PeerConfig, identity: Option<&Identity>) -> (u32, u32) {
     match identity {
         Some(identity) if identity.member().is_none() => {
@@ -248,7 +248,7 @@ fn why_failed(shared: &Shared, remote: SocketAddr, error: &hyper::Error, fault: 
 }
 
 /// Waits until there is a reason to close the connection at once.
-async fn unwanted(place: &Place, account: &Account, shares: &Shares, complaints: &Complaints) -> &'static str {
+async fn unwanted(place: &Place, account: &Account, coming: &Shares, complaints: &Complaints) -> &'static str {
     tokio::select! {
         () = place.end.cancelled() => {
             if place.leave.is_cancelled() {
@@ -258,7 +258,7 @@ async fn unwanted(place: &Place, account: &Account, shares: &Shares, complaints:
             "newer ones came before it said what it is for"
         }
         () = account.end.cancelled() => "its client does not take what it is owed",
-        () = shares.ended() => "its client does not send what it has begun",
+        () = coming.ended() => "its client does not send what it has begun",
     }
 }
 

@@ -289,8 +289,8 @@ impl Shared {
         }
     }
 
-    /// Whether this was not the last thing that was said of the peer: who is refused tries again, about twice a second. Of many
-    /// who are refused for the first time not all are news: strangers can call themselves anything.
+    /// Whether this was not the last thing that was said of the peer: who is refused tries again, about twice a second.
+    /// Of many who are refused for the first time not all are news: strangers can call themselves anything.
     pub(super) fn is_news(&self, peer: Option<NodeId>, code: RefusedCode) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.get(&peer) == Some(&code) || !self.complaints.may_tell() {

@@ -254,7 +254,8 @@ fn halves_that_do_not_come_on_keep_nobody_out() {
         while visit.execute("a command").await.is_ok() {
             assert!(Instant::now() < deadline, "the limit was not reached");
         }
-        let change = wire::Change { guard: None, change: Some(wire::change::Change::Promote("a-new-member".to_owned())) };
+        let change =
+            wire::Change { guard: None, change: Some(wire::change::Change::Promote("a-new-member".to_owned())) };
         soon(visit.admin.change_membership(change)).await.expect("operators are counted apart");
         while visit.execute("a command").await.is_err() {
             assert!(Instant::now() < deadline, "no room became free");
