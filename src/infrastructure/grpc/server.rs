@@ -75,9 +75,10 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         };
         match accepted.and_then(|(stream, remote)| Ok((address::ready(stream)?, remote))) {
             Ok((stream, remote)) => {
-                let counted = (ledger.open(), intakes.open());
                 let seat = admission.enter(remote.ip());
-                let serve = serve(stream, remote, seat, counted, served.clone(), Arc::clone(&shared));
+                let (place, account, coming) = (seat.0.clone(), ledger.open(), intakes.open());
+                let connection = Connection { remote, place, account, coming, identity: None };
+                let serve = serve(stream, connection, seat, served.clone(), Arc::clone(&shared));
                 shared.tasks.spawn(serve);
             }
             Err(error) => {
@@ -123,29 +124,22 @@ async fn secure(
     };
     let refused =
         |why: &_| shared.complaints.refuse(Refused::Connection, || warn!(%remote, "connection refused: {why}"));
-    secured.inspect_err(refused).ok()
-}
-
-/// Serves one connection until it ends, says nothing for too long, its place is needed, or the transport stops.
-async fn serve(
-    stream: TcpStream,
-    remote: SocketAddr,
-    seat: Seated,
-    (account, coming): (Arc<Account>, Arc<Shares>),
-    served: Served,
-    shared: Arc<Shared>,
-) {
-    let config = &shared.config;
-    let (tasks, _ended_with_this) = shared.tasks.subgroup();
-    let place = seat.0.clone();
-    let Some((stream, identity, fault)) = secure(stream, remote, &place, &shared).await else { return };
-    let member = identity.as_ref().and_then(Identity::member);
+    let (stream, identity, fault) = secured.inspect_err(refused).ok()?;
     if let Some(identity) = &identity {
         place.identify(identity);
     }
+    Some((stream, identity, fault))
+}
+
+/// Serves one connection until it ends, says nothing for too long, its place is needed, or the transport stops.
+async fn serve(stream: TcpStream, mut connection: Connection, _seat: Seated, served: Served, shared: Arc<Shared>) {
+    let config = &shared.config;
+    let (tasks, _ended_with_this) = shared.tasks.subgroup();
+    let Connection { remote, place, account, coming, .. } = connection.clone();
+    let Some((stream, identity, fault)) = secure(stream, remote, &place, &shared).await else { return };
+    let member = identity.as_ref().and_then(Identity::member);
     let windows = windows(config, identity.as_ref());
-    let counted = (Arc::clone(&account), Arc::clone(&coming));
-    let connection = Connection { remote, place: place.clone(), account: counted.0, coming: counted.1, identity };
+    connection.identity = identity;
     let service = service_fn(move |request| {
         let answer = served.clone().call(connection.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }

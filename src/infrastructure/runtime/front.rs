@@ -28,6 +28,8 @@ const PART_BYTES: usize = 1 << 20;
 const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
 /// Looks of others that may wait for the engine.
 const LOOKS_MAX: usize = 1024;
+/// A look that brings so many members with it counts as one more.
+const LOOK_MEMBERS: usize = 16;
 
 /// The driving port of a node in this process.
 #[derive(Debug)]
@@ -67,11 +69,14 @@ pub(crate) struct Standing {
 }
 
 /// A look that waits, or is taken.
-struct Looking(Arc<Standing>);
+struct Looking {
+    standing: Arc<Standing>,
+    cost: usize,
+}
 
 impl Drop for Looking {
     fn drop(&mut self) {
-        self.0.looks.fetch_sub(1, Ordering::Relaxed);
+        self.standing.looks.fetch_sub(self.cost, Ordering::Relaxed);
     }
 }
 
@@ -121,18 +126,18 @@ impl Front {
     /// A look for somebody elsewhere, of whom there may be any number, unless too many wait already.
     fn look_for<T: Send + 'static>(
         &self,
+        cost: usize,
         then: Then<T>,
         look: impl FnOnce(Option<&Replica>, &Standing) -> Result<T, Refusal> + Send + 'static,
     ) {
-        let waiting = self.standing.looks.fetch_add(1, Ordering::Relaxed);
-        let looking = Looking(Arc::clone(&self.standing));
+        let waiting = self.standing.looks.fetch_add(cost, Ordering::Relaxed);
+        let looking = Looking { standing: Arc::clone(&self.standing), cost };
         if waiting >= LOOKS_MAX {
-            let why = format!(
-                "{waiting} others wait to see how this node is: ask again, ask less often, or ask another member"
-            );
-            return then(Err(Refusal::Busy(why)));
+            let why = "as many wait to see how this node is as may, for it is busy: ask again, ask less often, or ask \
+                       another member";
+            return then(Err(Refusal::Busy(why.to_owned())));
         }
-        self.look(move |replica| then(look(replica, &looking.0)));
+        self.look(move |replica| then(look(replica, &looking.standing)));
     }
 
     /// A look for a caller that waits for it a moment; none if the engine is gone or busy.
@@ -185,7 +190,7 @@ impl Api for Front {
     }
 
     fn view(&self, then: Then<View>) {
-        self.look_for(then, |replica, standing| {
+        self.look_for(1, then, |replica, standing| {
             if let Some(replica) = replica {
                 standing.note(replica.status());
             }
@@ -195,7 +200,11 @@ impl Api for Front {
     }
 
     fn what_if(&self, change: Change, then: Then<WhatIf>) {
-        self.look_for(then, move |replica, standing| {
+        let cost = match &change {
+            Change::Apply { members } => 1 + members.len() / LOOK_MEMBERS,
+            _ => 1,
+        };
+        self.look_for(cost, then, move |replica, standing| {
             replica.map(|replica| replica.what_if(&change)).ok_or_else(|| standing.gone())
         });
     }

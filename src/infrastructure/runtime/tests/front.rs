@@ -62,7 +62,7 @@ fn looks_that_wait_for_the_engine_have_a_limit() {
     (0..LOOKS_MAX).for_each(|_| view());
     assert!(heard.try_recv().is_err(), "the engine has not got to any");
     view();
-    assert!(matches!(heard.try_recv(), Ok(Err(Refusal::Busy(why))) if why.contains("1024")));
+    assert!(matches!(heard.try_recv(), Ok(Err(Refusal::Busy(why))) if why.contains("ask again")));
     let (what_if, outlook) = channel();
     front.what_if(Change::Cancel, Box::new(move |outlook| what_if.send(outlook.is_err()).unwrap_or_default()));
     assert_eq!(outlook.try_recv(), Ok(true), "they are counted together");
@@ -71,6 +71,11 @@ fn looks_that_wait_for_the_engine_have_a_limit() {
     assert!(matches!(heard.try_recv(), Ok(Ok(_))));
     view();
     assert!(heard.try_recv().is_err());
+    assert_eq!(front.standing.looks.load(Ordering::Relaxed), LOOKS_MAX);
+    let members = (0..1000).map(|n| (NodeId::new(&format!("n{n}")).unwrap(), "10.0.0.1:7000".to_owned())).collect();
+    drop(engine.recv().unwrap());
+    front.what_if(Change::Apply { members }, Box::new(|_| {}));
+    assert_eq!(front.standing.looks.load(Ordering::Relaxed), LOOKS_MAX + 62, "it brings more with it");
     drop(engine);
     assert_eq!(heard.try_iter().flatten().count(), LOOKS_MAX);
     assert_eq!(front.standing.looks.load(Ordering::Relaxed), 0);
