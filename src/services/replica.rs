@@ -198,6 +198,13 @@ pub enum Event {
         code: &'static str,
         why: String,
     },
+    /// Who was dialled, a member or whoever is at an address to join by, is of another cluster than this node.
+    Estranged {
+        peer: Option<NodeId>,
+        why: String,
+    },
+    /// This node has founded a cluster, and should not have: what others say, and what to do.
+    Contradicted(String),
     /// What keeps this node from being let into a cluster, for now.
     JoinTrouble(String),
     Persisted {
@@ -309,6 +316,10 @@ pub struct Replica {
     /// This node is no member any more.
     pub(crate) removed: bool,
     pub(crate) outcast: Option<(&'static str, String)>,
+    /// Members at whose addresses there are nodes of other clusters.
+    pub(crate) strangers: BTreeSet<NodeId>,
+    /// Others have shown that this node should not have founded its cluster.
+    pub(crate) contradicted: Option<String>,
     pub(crate) join_trouble: Option<String>,
     /// What was last told of role and leader.
     pub(crate) told: (&'static str, Option<NodeId>, Term),
@@ -350,6 +361,8 @@ impl Replica {
             identities,
             removed: false,
             outcast: None,
+            strangers: BTreeSet::new(),
+            contradicted: None,
             join_trouble: None,
             told: ("", None, Term(0)),
             route_at: Instant(0),
@@ -446,6 +459,8 @@ impl Replica {
             Event::Probed { id, address, found } => self.on_probed(id, &address, &found),
             Event::Removed => self.on_removed(),
             Event::Outcast { code, why } => self.outcast = Some((code, why)),
+            Event::Estranged { peer, why } => self.on_estranged(peer, why),
+            Event::Contradicted(why) => self.on_contradicted(why),
             Event::JoinTrouble(why) => self.join_trouble = Some(why),
             event => self.handle_snapshot(event),
         }
@@ -548,6 +563,7 @@ impl Replica {
 
     fn on_transition(&mut self, transition: &Transition) {
         match transition {
+            Transition::Leader { .. } => self.outcast = None,
             Transition::Follower { leader: Some(_), .. } => {
                 self.route_at = self.clock.now;
                 (self.outcast, self.join_trouble) = (None, None);

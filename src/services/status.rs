@@ -135,6 +135,7 @@ impl Replica {
     fn error(&self) -> Option<(&'static str, String)> {
         let failed = || self.failure.clone().map(|why| ("HALTED", why));
         let removed = || self.removed.then(|| ("REMOVED", format!("{} was removed from the cluster", self.core.id())));
-        removed().or_else(failed).or_else(|| self.outcast.clone())
+        let contradicted = || self.contradicted.clone().map(|why| ("CLUSTER_MISMATCH", why));
+        removed().or_else(contradicted).or_else(failed).or_else(|| self.outcast.clone())
     }
 }

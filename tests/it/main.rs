@@ -7,6 +7,7 @@ mod calls;
 mod client;
 mod cluster;
 mod door;
+mod impostors;
 mod membership;
 mod outsiders;
 mod proxy;

@@ -82,6 +82,8 @@ pub enum PeerEvent {
         /// The other side refused this node; if not, this node refused the other.
         by_peer: bool,
     },
+    /// A member of another cluster dialled this node and takes it for its own member of this name.
+    Claimed { by: NodeId, address: String },
     /// A member said where it is, without a link.
     Heard { peer: NodeId, address: String, incarnation: Incarnation },
     /// A node that is no member here asks to be let in. Whoever is done with it says so to `reply`; without, the node

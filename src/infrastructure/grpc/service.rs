@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::admission::Full;
 use super::complaints::Refused;
-use super::event::RefusedCode;
+use super::event::{PeerEvent, RefusedCode};
 use super::handshake::{self, Introduction, View};
 use super::inbound::{self, Standing};
 use super::refusal::{Refusal, Side};
@@ -89,7 +89,12 @@ impl Service {
             view.judge(&peer).map(|()| view.hello(&peer.id))
         };
         let placed = judged.and_then(|hello| placed(request, &peer).map(|()| hello));
-        let hello = placed.map_err(|refusal| self.refuse(Some(peer.id), &peer.address, refusal))?;
+        let hello = placed.map_err(|refusal| {
+            if refusal.code == RefusedCode::ClusterMismatch {
+                (self.shared.sink)(PeerEvent::Claimed { by: peer.id, address: peer.address.clone() });
+            }
+            self.refuse(Some(peer.id), &peer.address, refusal)
+        })?;
         Ok(Accepted { peer, hello, view })
     }
 

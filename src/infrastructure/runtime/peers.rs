@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use graft_domain::{Incarnation, NodeId};
+use graft_domain::{Incarnation, Instant, NodeId};
 use graft_services::change::{Ask, Change};
 use graft_services::error::{Outcome, Refusal};
 use graft_services::{Clock, Event};
@@ -32,12 +32,18 @@ pub(crate) struct Peers {
     lingering: BTreeSet<NodeId>,
     /// The transport still looks for a cluster, or announces this node to it.
     pub(crate) joining: bool,
+    /// Until then whoever expects this node in another cluster is believed: it founded this one at its start, alone. Members
+    /// call for one another about twice a second, and seldom less often than once in ten.
+    pub(crate) doubtful_until: Instant,
     /// How long a joiner waits for an answer before it asks again: a longer wait here would be for nobody.
     join_wait: Duration,
 }
 
+/// How long a cluster of one is so young that others who miss this node are believed.
+const DOUBT: Duration = Duration::from_secs(30);
+
 impl Peers {
-    pub(crate) fn new(config: &NodeConfig, join_wait: Duration) -> Self {
+    pub(crate) fn new(config: &NodeConfig, join_wait: Duration, has_founded: bool) -> Self {
         Self {
             addresses: config.members.clone().unwrap_or_default(),
             guests: BTreeMap::new(),
@@ -45,6 +51,7 @@ impl Peers {
             lingering: BTreeSet::new(),
             joining: !config.join.is_empty(),
             join_wait,
+            doubtful_until: if has_founded { Instant(0) + DOUBT } else { Instant(0) },
         }
     }
 }
@@ -77,6 +84,7 @@ impl Engine {
             PeerEvent::Refused { peer: None, code: RefusedCode::Removed, by_peer: true, .. } => {
                 self.replica.handle(clock, Event::Removed);
             }
+            PeerEvent::Claimed { by, address } => self.claimed(clock, by, &address),
             // The transport has logged the refusal of a stranger.
             PeerEvent::Refused { peer: None, .. } => {}
             PeerEvent::Refused { peer: Some(peer), code, why, by_peer, .. } => {
@@ -185,12 +193,29 @@ impl Engine {
         }
     }
 
+    /// Members of a cluster that lives expect this node among them, and it has just founded another one, alone: what it is
+    /// given would be lost to those who mean that cluster, and whatever asks it finds an empty state.
+    fn claimed(&mut self, clock: Clock, by: NodeId, address: &str) {
+        if clock.now >= self.peers.doubtful_until {
+            return;
+        }
+        let own = self.replica.core().id();
+        let why = format!(
+            "{by} at {address} belongs to another cluster and takes this node for its member {own}, but this data directory is \
+             a new one, with which {own} has founded a cluster of its own. If {own} is that member, start it with the data \
+             directory that it had; if that is lost, start another node with a new id and join={address}, and remove {own}. If \
+             this is meant to be a new cluster, take another address for it, or remove {own} from the other one first"
+        );
+        self.replica.handle(clock, Event::Contradicted(why));
+    }
+
     fn refused(&mut self, clock: Clock, peer: NodeId, code: RefusedCode, why: String, by_peer: bool) {
         let event = match code {
             RefusedCode::Removed if by_peer => Some(Event::Removed),
-            RefusedCode::IdentityMismatch | RefusedCode::ClusterMismatch if by_peer => {
+            RefusedCode::IdentityMismatch if by_peer => {
                 Some(Event::Outcast { code: outcast_code(Some(code)), why: why.clone() })
             }
+            RefusedCode::ClusterMismatch if by_peer => Some(Event::Estranged { peer: Some(peer), why: why.clone() }),
             _ => None,
         };
         let event_is_lasting = event.is_some();
@@ -241,6 +266,9 @@ impl Engine {
         let event = match answer {
             Ok(()) => return,
             Err(JoinTrouble { code: Some(RefusedCode::Removed), .. }) => Event::Removed,
+            Err(JoinTrouble { why, code: Some(RefusedCode::ClusterMismatch), .. }) => {
+                Event::Estranged { peer: None, why }
+            }
             Err(JoinTrouble { why, fatal: true, code }) => Event::Outcast { code: outcast_code(code), why },
             Err(JoinTrouble { why, .. }) => Event::JoinTrouble(format!("{address}: {why}")),
         };

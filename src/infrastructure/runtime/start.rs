@@ -146,6 +146,7 @@ impl Build<'_> {
         let inbox_bytes = Arc::new(AtomicUsize::new(0));
         let clock = Monotonic::start();
         let replica = self.replica()?;
+        let has_founded = self.has_founded_alone();
         let killed = Arc::new(AtomicBool::new(false));
         let ending = Arc::new(Ending::new(config.id, engine.clone(), clock, Arc::clone(&killed)));
         let front = Arc::new(self.front(engine.clone(), clock, &replica, &ending));
@@ -179,7 +180,7 @@ impl Build<'_> {
             store,
             machine: self.machine_jobs,
             transport: Arc::clone(&transport),
-            peers: Peers::new(config, peers.join_wait),
+            peers: Peers::new(config, peers.join_wait, has_founded),
             events: Arc::clone(&front.events),
             hub: self.hub,
             door: Arc::clone(&queue),
@@ -313,6 +314,12 @@ impl Build<'_> {
         Transport::start(runtime.handle().clone(), listener, hello, config, offers, sink)
             .map(Arc::new)
             .map_err(io("starting the transport"))
+    }
+
+    /// Whether this start founds a cluster, of this node and nobody else.
+    fn has_founded_alone(&self) -> bool {
+        let is_new = self.opened.recovered.entries.is_empty() && self.opened.snapshot.is_none();
+        is_new && self.membership.members.len() == 1
     }
 
     /// What founders compare; 0 for a node that joins, and for one that has come past its founding.
