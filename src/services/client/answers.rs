@@ -86,6 +86,9 @@ impl Clerk {
             }
             Answer::Outcome(Outcome::Refused(refusal)) => {
                 self.judge(id, refusal);
+                if Again::after(refusal) == Again::Never {
+                    self.refuse_unplaced(refusal);
+                }
                 Some(refusal.clone())
             }
             // The member ran out of time a moment before this client did.
@@ -97,6 +100,13 @@ impl Clerk {
         };
         let rests_until = self.now + self.pause(self.session.failures);
         self.session.failed(trouble, rests_until);
+    }
+
+    /// There is no session for those who wait for one, and asking again would not change that. Whoever asks later tries anew.
+    fn refuse_unplaced(&mut self, refusal: &Refusal) {
+        while let Some(call) = self.calls.first_unplaced() {
+            self.end(call, Answer::Outcome(Outcome::Refused(refusal.clone())));
+        }
     }
 
     fn call_answered(&mut self, link: LinkId, id: u64, answer: Answer) {

@@ -284,6 +284,22 @@ fn a_cluster_that_takes_its_time_opens_a_session_in_the_end() {
 }
 
 #[test]
+fn whoever_may_not_have_a_session_hears_so_at_once() {
+    let mut story = Story::begins(|_| {});
+    story.connects(1, leads(0));
+    story.hears_view(1, 1, 0, Some(0));
+    story.asks(1, 8_000);
+    story.asks(2, 8_000);
+    story.told.clear();
+    story.hears(1, 2, Outcome::Refused(Refusal::Denied("that takes the role writer".to_owned())));
+    story.is("
+            0 < 1 answers #2 refused: that takes the role writer
+            0 > answer 1 refused: that takes the role writer
+            0 > answer 2 refused: that takes the role writer
+    ");
+}
+
+#[test]
 fn a_session_expires() {
     let mut story = Story::begins(|_| {});
     story.goes_well();
