@@ -131,6 +131,11 @@ class Config:
                 f"election_timeout={self.election_timeout:g}s is below {_ELECTION_TIMEOUT_MIN:g}s: "
                 "any pause of the machine would cost an election"
             )
+        if self.election_timeout > _ELECTION_TIMEOUT_MAX:
+            raise ConfigError(
+                f"election_timeout={self.election_timeout:g}s is above {_ELECTION_TIMEOUT_MAX:g}s: a cluster whose "
+                "leader is gone would stand still for longer than that"
+            )
         if self.session_ttl < _SESSION_TTL_MIN:
             raise ConfigError(
                 f"session_ttl={self.session_ttl:g}s is below {_SESSION_TTL_MIN:g}s: a session would end between two "
@@ -153,6 +158,7 @@ class Config:
 
 
 _ELECTION_TIMEOUT_MIN = 0.01
+_ELECTION_TIMEOUT_MAX = 600.0
 _SESSION_TTL_MIN = 1.0
 
 _PARSERS: dict[str, Callable[[str, object], float | int]] = {

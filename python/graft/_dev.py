@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
@@ -46,7 +47,17 @@ def _kind(machine: str | None) -> type[StateMachine]:
     return KeyValue
 
 
+def _refuse_another_number(nodes: int, data_dir: os.PathLike[str] | None) -> None:
+    """What a cluster of so many left there cannot go on with more or fewer by itself."""
+    if data_dir is None or not Path(data_dir).is_dir():
+        return
+    kept = {path.name for path in Path(data_dir).iterdir() if re.fullmatch(r"n\d+", path.name)}
+    if kept and kept != {f"n{number}" for number in range(1, nodes + 1)}:
+        raise UsageError(f"{data_dir} has a cluster of {len(kept)}: say --nodes {len(kept)}, or another --data-dir")
+
+
 def _run(kind: type[StateMachine], nodes: int, data_dir: os.PathLike[str] | None) -> int:
+    _refuse_another_number(nodes, data_dir)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with (

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft import _engine
 from graft._config import Config
-from graft._errors import ConfigError, GraftError, Removed
+from graft._errors import ConfigError, GraftError, Removed, Timeout
 from graft._machine import StateMachine
 from graft._node import Node
+from graft._readiness import readiness
 from graft.tls import TLS
 
 if TYPE_CHECKING:
     import os
 
 USAGE = 2
+_LOOK_SECONDS = 0.1
+# How long a start takes that goes well, and how often it is said what is missing.
+_PATIENCE_SECONDS = 3.0
 
 
 class UsageError(Exception):
@@ -40,17 +48,19 @@ def start(
 ) -> int:
     """Runs a node until it is told to end, or removed. Gives the status to exit with."""
     try:
-        made = machine_of(machine)()
+        made = _made(machine)
         join = None if cluster == [address] else cluster
         if join == []:
             raise UsageError(
                 "which cluster? `--cluster` with the node's own address founds one, with a member's address joins it"
             )
+        directory = Path(data_dir or f"graft-{id}")
+        has_been = _has_something(directory)
         node = Node(
             made,
             id=id,
             address=address,
-            data_dir=data_dir or f"graft-{id}",
+            data_dir=directory,
             bind=bind,
             metrics=metrics,
             join=join,
@@ -58,13 +68,27 @@ def start(
             insecure=insecure,
             **settings,
         ).start()
-        _say(f"node {id} at {address}, {'founds a cluster' if join is None else 'joins ' + ', '.join(cluster)}")
+        if has_been:
+            words = f"goes on with what is in {directory}"
+        else:
+            words = "founds a cluster" if join is None else f"joins {', '.join(cluster)}"
+        _say(f"node {id} at {node.address}, {words}")
         return _serve(node)
-    except UsageError as error:
+    except (UsageError, TypeError) as error:  # a TypeError says that the machine cannot be replicated
         _say(f"error[USAGE]: {error}")
         return USAGE
     except GraftError as error:
         return failed(error)
+
+
+def _made(where: str) -> StateMachine:
+    """A machine of this class. What its own code raises is told in one line: nobody wants to read our frames for it."""
+    kind = machine_of(where)
+    try:
+        return kind()
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{where} cannot be made: it takes no arguments, and raised {what}") from error
 
 
 def check(*, settings: dict[str, Any]) -> int:
@@ -84,8 +108,34 @@ def failed(error: GraftError) -> int:
     return status
 
 
+def _has_something(directory: Path) -> bool:
+    try:
+        return any(directory.iterdir())
+    except OSError:  # the start says what is wrong with it
+        return False
+
+
+def _tell(node: Node[Any], ended: threading.Event) -> None:
+    """Says when the node is ready, and until then, now and then, what it waits for."""
+    ready, told, since = readiness(node), "", time.monotonic()
+    with suppress(GraftError):  # whoever serves tells of it
+        while not ended.wait(_LOOK_SECONDS):
+            with suppress(Timeout):
+                if ready(math.inf, 0.0):
+                    _say(f"ready: {node.status().leader} leads")
+                    return
+            if time.monotonic() - since >= _PATIENCE_SECONDS:
+                since, words = time.monotonic(), node.why()
+                if words != told:
+                    _say(f"not ready yet: {words}")
+                told = words
+
+
 def _serve(node: Node[Any]) -> int:
     happened = node.events(since=0, timeout=0)
+    ended = threading.Event()
+    teller = threading.Thread(target=_tell, args=(node, ended), name="graft-teller", daemon=True)
+    teller.start()
     try:
         node.serve_forever()
     except Removed:
@@ -94,6 +144,9 @@ def _serve(node: Node[Any]) -> int:
         if not any(event.kind == "gap" or event.data.get("leader") is not None for event in happened):
             raise
         _say(f"node {node.id} was removed from the cluster, and ends")
+    finally:
+        ended.set()
+        teller.join()
     return 0
 
 

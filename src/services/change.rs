@@ -198,7 +198,8 @@ impl Change {
             return refuse(unknown(settled, old));
         }
         let mut planned = match newcomer {
-            Some(member) if member.voter => return refuse(format!("{new} is a voter already; remove {old} instead")),
+            // It has let itself in, and all that is left to do is the other half.
+            Some(member) if member.voter => settled.clone(),
             Some(_) => Self::retarget(settled, new, Target::Voter)?,
             None => Self::admit(settled, new, address, Target::Voter, Incarnation::UNKNOWN)?,
         };

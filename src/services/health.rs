@@ -65,7 +65,8 @@ fn missing(member: &MemberStatus) -> Trouble {
     Trouble {
         what: format!("{id} at {address} is not reachable: {why}"),
         fix: format!(
-            "Start it again with the same line as ever, or, if its disk is lost: graft member replace {id} NEW-ID ADDR"
+            "Start it again with the same line as ever, or, if its disk is lost, start another one with a new id and --cluster, \
+             and then: graft member replace {id} NEW-ID ADDR"
         ),
     }
 }

@@ -77,7 +77,8 @@ def test_what_is_said_with_grpcurl_is_understood(node: graft.Node[Bank], command
 
 def test_every_reason_is_explained() -> None:
     kinds = (ROOT / "src" / "infrastructure" / "grpc" / "failure_kinds.rs").read_text()
-    reasons = set(re.findall(r'"([A-Z_]+)",\s+Code::', kinds))
+    codes = (ROOT / "src" / "services" / "error.rs").read_text()
+    reasons = {*re.findall(r'"([A-Z_]+)",\s+Code::', kinds), *re.findall(r'=> "([A-Z_]+)",', codes)}
     assert len(reasons) >= 15
     assert reasons == set(re.findall(r"^### (.*)$", TEXT, re.MULTILINE))
     table = (ROOT / "proto" / "graft" / "v1" / "client.proto").read_text()

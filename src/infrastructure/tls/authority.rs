@@ -132,6 +132,11 @@ impl Authority {
         is_signed(cert, &self.trusted())
     }
 
+    /// Whether the one before it is still believed.
+    pub(super) fn replaces_another(&self) -> bool {
+        !self.before.is_empty()
+    }
+
     /// The name of its cluster.
     pub fn cluster(&self) -> &str {
         &self.cluster

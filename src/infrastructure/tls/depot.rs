@@ -193,6 +193,12 @@ impl Depot {
                 )));
             }
         }
+        if !self.authority.replaces_another() {
+            return Err(TlsError::new(
+                "no authority is being replaced: `graft tls rotate-ca` begins it, and `--finish` ends it once everybody has the new \
+                 certificates",
+            ));
+        }
         self.authority.stand_alone();
         replace(&self.ca(), self.authority.trusted().as_bytes(), Access::Public)
     }

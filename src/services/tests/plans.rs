@@ -202,7 +202,7 @@ fn to_replace() {
             ("1 2- 3 4+", "UnderWay"),
             ("1* 2-* 3* 4", "UnderWay"),
             ("1 3 4 x2", "Done"),
-            ("1 2 4", "n4 is a voter already; remove n2 instead"),
+            ("1 2 4", "1 2- 4"),
             ("1 3", "there is no member n2; there are n1, n3"),
             ("1 3 x2", "n2 was removed from the cluster"),
             ("1 2 x4", "the id n4 belonged to a member that was removed…"),
