@@ -217,6 +217,10 @@ impl RaftCore {
 
     /// A leader of this term was heard. False if that cannot be.
     pub(crate) fn hear(&mut self, from: NodeId) -> bool {
+        if self.term == Term::ZERO {
+            // Nobody was elected yet, and an entry of no term has no place in a log.
+            return false;
+        }
         let other = match &self.role {
             Role::Leader(_) => true,
             Role::Follower { leader: Some(leader) } => *leader != from,
