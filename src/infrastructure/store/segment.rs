@@ -109,7 +109,14 @@ impl SegmentHeader {
             hard,
             recycled: flags & RECYCLED != 0,
         };
-        (number > 0 && first_batch > 0 && flags & !RECYCLED == 0).then_some(header)
+        let is_written = number > 0 && first_batch > 0 && flags & !RECYCLED == 0;
+        (is_written && header.is_of_a_log()).then_some(header)
+    }
+
+    /// Whether a log can have come so far: the place before the first entry is of no term, and no log ends before it begins.
+    fn is_of_a_log(&self) -> bool {
+        let is_place = |id: EntryId| id.index > Index::ZERO || id == EntryId::ZERO;
+        is_place(self.prev) && is_place(self.base) && self.base.index <= self.prev.index
     }
 
     /// The header of the first segment of all.

@@ -1,7 +1,7 @@
 //! What is refused: directories of others, logs that no crash leaves behind, writes that no log can hold.
 
 use super::super::record::{self, Base, put_base, put_entry, put_hard_state};
-use super::super::segment::HEADER_BYTES;
+use super::super::segment::{HEADER_BYTES, SegmentHeader};
 use super::super::segments::Leave;
 use super::super::state::HardState;
 use super::super::{batch, preamble};
@@ -67,6 +67,23 @@ fn a_missing_file() {
         disk.put(name, None);
     }
     refused(&disk, "data", "no log");
+}
+
+/// Its checksum is good, and no log leads up to it.
+#[test]
+fn a_header_that_was_never_written() {
+    let first = SegmentHeader::first(founding().mint);
+    let forged = [
+        SegmentHeader { prev: EntryId::new(3, 0), ..first },
+        SegmentHeader { base: EntryId::new(3, 0), ..first },
+        SegmentHeader { prev: EntryId::new(3, 4), base: EntryId::new(3, 5), ..first },
+    ];
+    for header in forged {
+        let disk = Disk::new();
+        drop(open_well(&disk));
+        disk.edit(FIRST, |bytes| bytes[..HEADER_BYTES].copy_from_slice(&header.encode().0));
+        refused(&disk, FIRST, "its header holds what no version writes");
+    }
 }
 
 #[test]
