@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
-.PHONY: help demo test test-rust test-python test-pythons simulate mutants chaos increments sabotage bench build wheel \
+.PHONY: help demo test test-rust test-python test-pythons simulate mutants fuzz corpus chaos increments sabotage bench build wheel \
 	scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
 	check-dependencies fix clean rust
 
@@ -49,8 +49,29 @@ simulate: | rust ## Try SEEDS=2000 simulated worlds on all cores, every check af
 mutants: $(VENV)/.tools | rust ## Put small bugs into a copy of the tree, see simulated worlds find each; write docs/mutants.md.
 	$(PY) tools/mutants.py --report docs/mutants.md $(MUTANTS)
 
+# Each target for so long: make fuzz SECONDS=600 TARGETS="log peer". What it finds that is new stays in target/fuzz/corpus, and
+# an input that breaks something in target/fuzz/artifacts.
+FUZZ := RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/target/fuzz PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo fuzz
+TARGETS ?= $(notdir $(wildcard fuzz/corpus/*))
+fuzz: SECONDS ?= 60
+fuzz: target/tools/bin/cargo-fuzz | rust ## Let a fuzzer look for bytes that break a parser, SECONDS=60 for each.
+	$(FUZZ) build --fuzz-dir fuzz --sanitizer none
+	@for target in $(TARGETS); do \
+		mkdir -p target/fuzz/corpus/$$target target/fuzz/artifacts/$$target && \
+		$(FUZZ) run --fuzz-dir fuzz --sanitizer none $$target target/fuzz/corpus/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+			-artifact_prefix=target/fuzz/artifacts/$$target/ || exit 1; \
+	done
+
+# Stable Rust builds what it runs, by the one variable above.
+target/tools/bin/cargo-fuzz: | rust
+	CARGO_TARGET_DIR=target/tools/build cargo install --root target/tools --locked --version 0.13.1 cargo-fuzz
+
+corpus: | rust ## Write the examples in fuzz/corpus anew, from the code.
+	UPDATE_CORPUS=1 cargo test --package graft-fuzzing --locked the_corpus_begins_with_real_examples
+
 # More arguments, such as --seed 7 or --network namespaces: make chaos CHAOS="--seed 7".
-SECONDS ?= 600
+chaos: SECONDS ?= 600
 chaos: $(VENV)/.wheel ## Break five processes for SECONDS=600, check what clients saw.
 	PYTHONPATH=tests/python $(PY) -m chaos faults --members 5 --seconds $(SECONDS) $(CHAOS)
 

@@ -98,6 +98,11 @@ fn the_simulator_has_no_luck_of_its_own() {
 }
 
 #[test]
+fn inputs_that_are_tried_repeat_themselves() {
+    none(Tree::read().rust_under("src/fuzzing/").flat_map(layers::is_deterministic));
+}
+
+#[test]
 fn adapters_do_not_know_one_another() {
     let tree = Tree::read();
     let rooms = layers::rooms(tree.rust_under("src/infrastructure/").map(|s| s.path.as_str()));
@@ -111,7 +116,9 @@ fn a_foreign_crate_stays_in_its_room() {
 
 #[test]
 fn every_dependency_comes_from_crates_io() {
-    none(layers::locked_to_crates_io("Cargo.lock", &Tree::file("Cargo.lock")));
+    for path in ["Cargo.lock", "fuzz/Cargo.lock"] {
+        none(layers::locked_to_crates_io(path, &Tree::file(path)));
+    }
 }
 
 #[test]

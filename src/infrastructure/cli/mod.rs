@@ -34,6 +34,8 @@ use talk::Talk;
 pub use args::{Dev, Start};
 pub use failure::exit_status;
 pub use settings::Setting;
+#[cfg(feature = "fuzzing")]
+pub use settings::{setting_of_text, settings_of_file};
 
 /// What remains to be done after [`run`].
 #[derive(Debug)]

@@ -127,10 +127,15 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.is_none() => return Ok(()),
             Err(error) => return Err(Failure::usage(format!("{name} cannot be read: {error}"))),
         };
+        self.take_text(&text, &name)
+    }
+
+    /// Takes what a file of this name says.
+    fn take_text(&mut self, text: &str, name: &str) -> Result<(), Failure> {
         let table: toml::Table = text.parse().map_err(|error| Failure::usage(format!("{name}: {error}")))?;
         for (key, value) in table {
-            let key = known(&key, &name)?;
-            self.0.insert(key, (of_toml(key, value, &name)?, name.clone()));
+            let key = known(&key, name)?;
+            self.0.insert(key, (of_toml(key, value, name)?, name.to_owned()));
         }
         Ok(())
     }
@@ -336,6 +341,21 @@ fn of_toml(key: &str, value: toml::Value, place: &str) -> Result<Json, Failure> 
     };
     let wanted = if key == "insecure" { "true or false" } else { "text in quotes" };
     if is_right { Ok(value) } else { Err(Failure::usage(format!("{place}: {key}={value} must be {wanted}"))) }
+}
+
+/// What a file with this text sets, addresses of members among it, and in words why it sets nothing.
+#[cfg(feature = "fuzzing")]
+pub fn settings_of_file(text: &str) -> Result<(Vec<String>, BTreeMap<String, Setting>), String> {
+    let mut settings = Settings::default();
+    settings.take_text(text, FILE).map_err(|failure| failure.what)?;
+    Ok((settings.cluster(), settings.tunables()))
+}
+
+/// A setting as the environment or the command line has it.
+#[cfg(feature = "fuzzing")]
+pub fn setting_of_text(key: &str, text: &str) -> Result<Setting, String> {
+    let key = known(key, "--set").map_err(|failure| failure.what)?;
+    Ok(Setting::of(&of_text(key, text)))
 }
 
 #[cfg(test)]

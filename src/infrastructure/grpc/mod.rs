@@ -59,6 +59,10 @@ mod failure_kinds;
 mod faults;
 mod feeding;
 mod fetching;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+#[cfg(feature = "fuzzing")]
+mod fuzzing_samples;
 mod handshake;
 mod health_service;
 mod http2;
@@ -91,6 +95,8 @@ pub use complaints::Complaints;
 pub use config::PeerConfig;
 pub use event::{Health, JoinTrouble, LinkStatus, LocalHello, Offers, Peer, PeerEvent, PeerSink, RefusedCode};
 pub use faults::{LinkFault, LinkFaults};
+#[cfg(feature = "fuzzing")]
+pub use fuzzing_samples::samples as said_samples;
 pub use handshake::{founded, is_restored, restored};
 pub use join_reply::JoinReply;
 pub use security::{Guard, Io, Secured, Securing, Security};

@@ -106,8 +106,13 @@ impl Drop for Backup {
 /// # Errors
 /// [`StoreError::Corrupt`], [`StoreError::NewerFormat`] and [`StoreError::Io`].
 pub fn verify(path: &Path) -> Result<(SnapshotMeta, u64), StoreError> {
+    verify_in(&OsFiles, path)
+}
+
+/// [`verify`] on other files than the operating system's.
+pub fn verify_in<F: Files>(files: &F, path: &Path) -> Result<(SnapshotMeta, u64), StoreError> {
     let unfit = |bad: Unreadable| bad.into_error(path, UNFIT);
-    let reader = SnapshotReader::open(&OsFiles, path).map_err(unfit)?;
+    let reader = SnapshotReader::open(files, path).map_err(unfit)?;
     let bytes = reader.file_bytes();
     Ok((reader.verify().map_err(unfit)?, bytes))
 }

@@ -47,7 +47,8 @@ pub fn inspect(directory: &Path) -> Result<Inspection, StoreError> {
     inspect_in(&OsFiles, directory)
 }
 
-pub(super) fn inspect_in<F: Files>(files: &F, directory: &Path) -> Result<Inspection, StoreError> {
+/// [`inspect`] on other files than the operating system's.
+pub fn inspect_in<F: Files>(files: &F, directory: &Path) -> Result<Inspection, StoreError> {
     let inside = directory.join(snapshots::DIRECTORY);
     let listing = || files.list(directory).map_err(|e| io_error(directory, &e));
     if !listing()?.iter().any(|name| name == identity::NAME) {

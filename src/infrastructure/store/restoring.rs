@@ -39,7 +39,8 @@ pub fn restore(backup: &Path, directory: &Path) -> Result<SnapshotMeta, StoreErr
     restore_in(&OsFiles, backup, directory)
 }
 
-pub(super) fn restore_in<F: Files>(files: &F, backup: &Path, directory: &Path) -> Result<SnapshotMeta, StoreError> {
+/// [`restore`] on other files than the operating system's.
+pub fn restore_in<F: Files>(files: &F, backup: &Path, directory: &Path) -> Result<SnapshotMeta, StoreError> {
     let reader = SnapshotReader::open(files, backup).map_err(|bad| bad.into_error(backup, UNFIT))?;
     let meta = reader.meta().clone();
     let _lock = empty(files, directory)?;

@@ -12,6 +12,8 @@ mod authority;
 mod certificate;
 mod depot;
 mod endpoint;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod material;
 mod stream;
 mod verify;
