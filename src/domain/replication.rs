@@ -264,14 +264,41 @@ impl RaftCore {
     }
 }
 
-/// Whether the entries follow on `prev` one by one, with terms that never go back and are not beyond the leader's. Behind the
-/// last index that there is nothing follows.
+/// Whether the entries follow on `prev` one by one, with terms that never go back and are not beyond the leader's, none of term
+/// 0, in which nobody leads. Behind the last index that there is nothing follows.
 fn is_contiguous(prev: EntryId, entries: &[Entry], term: Term) -> bool {
     let mut before = prev;
     entries.iter().all(|entry| {
         let is_next = entry.index == before.index.next() && entry.index > before.index;
-        let follows = is_next && entry.term >= before.term && entry.term <= term;
+        let follows = is_next && entry.term >= before.term.max(Term(1)) && entry.term <= term;
         before = entry.id();
         follows
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Payload;
+
+    #[test]
+    fn entries_follow_one_by_one_in_terms_that_have_a_leader() {
+        let follow = |prev: (u64, u64), entries: &[(u64, u64)]| {
+            let entry =
+                |(term, index): &(u64, u64)| Entry { index: Index(*index), term: Term(*term), payload: Payload::Noop };
+            let entries: Vec<Entry> = entries.iter().map(entry).collect();
+            is_contiguous(EntryId::new(prev.0, prev.1), &entries, Term(3))
+        };
+        assert!(follow((0, 0), &[(1, 1), (1, 2), (3, 3)]) && follow((2, 4), &[]));
+        for (prev, entries) in [
+            ((0, 0), &[(0, 1)][..]),
+            ((0, 0), &[(1, 2)]),
+            ((2, 4), &[(1, 5)]),
+            ((2, 4), &[(4, 5)]),
+            ((2, 4), &[(2, 5), (2, 5)]),
+            ((2, u64::MAX), &[(2, u64::MAX)]),
+        ] {
+            assert!(!follow(prev, entries), "{entries:?} after {prev:?}");
+        }
+    }
 }

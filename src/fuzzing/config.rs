@@ -71,6 +71,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         of("address-v6", ADDRESS, "[fe80::1]:7001"),
         of("id", ID, "node-1_a.b:c"),
         of("node", IDENTITY, "spiffe://prod.eu/node/n1"),
+        of("no-node", IDENTITY, "spiffe://Prod/node/n1"),
         of("client", IDENTITY, "spiffe://prod.eu/client/shop@x?role=writer"),
         Sample::new("date", [&[DATE][..], &1_790_000_000_i64.to_le_bytes()].concat()),
     ]

@@ -23,9 +23,13 @@ const BARE: u8 = 1;
 
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let file = match input.u8() {
-        BARE => bytes.get(1..).unwrap_or_default().to_vec(),
-        broken => script::snapshot(input.block(), input.block(), broken >> 1),
+    let (file, is_broken) = match input.u8() {
+        BARE => (bytes.get(1..).unwrap_or_default().to_vec(), false),
+        broken => {
+            let (meta, state, broken) = (input.block(), input.block(), broken >> 1 & 15);
+            // Of a state of no bytes there is no frame.
+            (script::snapshot(meta, state, broken), broken & !2 > 0 || broken > 0 && !state.is_empty())
+        }
     };
     let files = Memory::default();
     let backup = PathBuf::from("elsewhere").join("backup");
@@ -38,6 +42,7 @@ pub(crate) fn run(bytes: &[u8]) {
     }
     let (meta, length) = verified.clone().unwrap_or((nobodys(EntryId::new(1, 1)), file.len() as u64));
     if verified.is_ok() {
+        assert!(!is_broken, "a broken seal is taken for a good one");
         assert_eq!(length, file.len() as u64);
     }
     taken_in(&file, meta.last, verified.ok().map(|(meta, _)| meta).as_ref());
