@@ -57,10 +57,12 @@ fuzz: SECONDS ?= 60
 fuzz: target/tools/bin/cargo-fuzz | rust ## Let a fuzzer look for bytes that break a parser, SECONDS=60 for each.
 	$(FUZZ) build --fuzz-dir fuzz --sanitizer none
 	@for target in $(TARGETS); do \
+		printf '%-14s%s s  ' $$target $(SECONDS); log=target/fuzz/$$target.log; \
 		mkdir -p target/fuzz/corpus/$$target target/fuzz/artifacts/$$target && \
 		$(FUZZ) run --fuzz-dir fuzz --sanitizer none $$target target/fuzz/corpus/$$target fuzz/corpus/$$target -- \
-			-max_total_time=$(SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
-			-artifact_prefix=target/fuzz/artifacts/$$target/ || exit 1; \
+			-max_total_time=$(SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
+			-artifact_prefix=target/fuzz/artifacts/$$target/ > $$log 2>&1 || { echo; tail -40 $$log; exit 1; }; \
+		grep cov: $$log | tail -1; \
 	done
 
 # Stable Rust builds what it runs, by the one variable above.
