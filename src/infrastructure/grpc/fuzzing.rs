@@ -16,10 +16,11 @@ use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic_types::pb;
 
-use super::bodies::{Intake, Metered};
+use super::bodies::Metered;
 use super::convert_call::{Asked, Kind, Numbered};
 use super::failure::{Failure, LeaderHint, Told};
 use super::handshake::{self, Introduction};
+use super::intake::Intake;
 use super::refusal::Refusal;
 use super::{convert, convert_answer, convert_ask, convert_events, convert_status, wire};
 
@@ -196,9 +197,9 @@ impl Body for Pieces {
 /// Lets a request in, in pieces, of which a message may have `message_bytes_max` and all that is half here `intake_max`. How many
 /// pieces came through, and the bytes that are still counted when it is dropped.
 pub fn metered(pieces: &[&[u8]], message_bytes_max: usize, intake_max: usize) -> (usize, usize) {
-    let intake = Intake::new(intake_max);
+    let intake = Intake::new(intake_max, message_bytes_max);
     let body = Pieces(pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect());
-    let mut metered = Metered::new(body, std::sync::Arc::clone(&intake), message_bytes_max);
+    let mut metered = Metered::new(body, Some(&intake.open()), message_bytes_max);
     let mut through = 0;
     while let Poll::Ready(Some(Ok(_))) = Pin::new(&mut metered).poll_frame(&mut Context::from_waker(Waker::noop())) {
         through += 1;

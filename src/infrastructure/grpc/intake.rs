@@ -139,6 +139,12 @@ impl Intake {
         })
     }
 
+    /// What is counted now.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// For a new connection.
     pub(super) fn open(self: &Arc<Self>) -> Arc<Share> {
         Arc::new(Share {
