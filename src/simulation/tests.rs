@@ -31,7 +31,7 @@ fn the_same_seed_is_the_same_world() {
 /// The same with and without optimisation, and on every machine. They change with whatever changes what a node does: see
 /// that the other tests hold, and write down what this one says.
 const KNOWN: [(u64, u64); 3] =
-    [(1, 16_632_021_736_139_898_492), (2, 807_090_490_680_027_662), (3, 15_870_051_385_856_932_558)];
+    [(1, 16_632_021_736_139_898_492), (2, 807_090_490_680_027_662), (3, 14_322_738_465_533_306_944)];
 
 #[test]
 fn what_seeds_come_to_is_known() {

@@ -1,8 +1,12 @@
 //! What the log needs of a file system, and nothing more, so that a test or a simulator can put a failing one below it.
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
+
+use graft_services::ports::StoreError;
+
+use super::errors::io_error;
 
 /// A file system. Errors are the operating system's own; "no space" is [`io::ErrorKind::StorageFull`] or
 /// [`io::ErrorKind::QuotaExceeded`]. Clones are the same file system: the log's thread has one and snapshots have one.
@@ -65,6 +69,28 @@ pub enum Locking<L> {
     Taken {
         pid: Option<u32>,
     },
+}
+
+/// Makes the names that lead to a directory durable. One that is there already may have been made by a process that was
+/// killed before it could do that.
+pub(super) fn sync_above(files: &impl Files, directory: &Path) -> Result<(), StoreError> {
+    for above in directory.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match files.sync_directory(above) {
+            Ok(()) => {}
+            // Who cannot look into it did not make what is in it; and some file systems, above the one with the data, cannot.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported
+                ) =>
+            {
+                break;
+            }
+            Err(error) => return Err(io_error(above, &error)),
+        }
+    }
+    Ok(())
 }
 
 /// Fills `into` from `offset` on as far as the file goes, and answers how much that was.

@@ -48,6 +48,9 @@ pub fn inspect(directory: &Path) -> Result<Inspection, StoreError> {
 }
 
 /// [`inspect`] on other files than the operating system's.
+///
+/// # Errors
+/// Those of [`inspect`].
 pub fn inspect_in<F: Files>(files: &F, directory: &Path) -> Result<Inspection, StoreError> {
     let inside = directory.join(snapshots::DIRECTORY);
     let listing = || files.list(directory).map_err(|e| io_error(directory, &e));

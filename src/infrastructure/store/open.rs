@@ -12,7 +12,7 @@ use graft_services::snapshot_meta::SnapshotMeta;
 
 use super::batch::BASE_BATCH_BYTES;
 use super::errors::{corrupt, full_or_io, io_error};
-use super::files::{Files, Locking, StoreFile};
+use super::files::{Files, Locking, StoreFile, sync_above};
 use super::recovery::{self, LastSegment, Replayed, Tail};
 use super::segment::{self, SegmentHeader};
 use super::segments::{self, Active, Segments, Spare};
@@ -50,6 +50,8 @@ pub(super) fn open<F: Files>(
         identity
     } else {
         refuse_unowned(&files, directory, &listing.segments)?;
+        // Before there is anything in it that must not be gone.
+        sync_above(&files, directory)?;
         if survey.is_there {
             survey = restoring::adopt(&files, directory, survey, founding)?;
         }

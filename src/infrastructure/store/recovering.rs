@@ -47,7 +47,11 @@ pub fn recover(source: &Path, found: &Inspection, target: &Path, successor: &Suc
     recover_in(&OsFiles, source, found, target, successor)
 }
 
-pub(super) fn recover_in<F: Files>(
+/// [`recover`] on other files than the operating system's.
+///
+/// # Errors
+/// Those of [`recover`].
+pub fn recover_in<F: Files>(
     files: &F,
     source: &Path,
     found: &Inspection,

@@ -13,7 +13,7 @@ use graft_services::ports::StoreError;
 use graft_services::snapshot_meta::SnapshotMeta;
 
 use super::errors::{corrupt, full_or_io, io_error, refused};
-use super::files::{Files, Locking};
+use super::files::{Files, Locking, sync_above};
 use super::os::OsFiles;
 use super::snapshot_reader::SnapshotReader;
 use super::snapshot_writer::SnapshotWriter;
@@ -40,12 +40,17 @@ pub fn restore(backup: &Path, directory: &Path) -> Result<SnapshotMeta, StoreErr
 }
 
 /// [`restore`] on other files than the operating system's.
+///
+/// # Errors
+/// Those of [`restore`].
 pub fn restore_in<F: Files>(files: &F, backup: &Path, directory: &Path) -> Result<SnapshotMeta, StoreError> {
     let reader = SnapshotReader::open(files, backup).map_err(|bad| bad.into_error(backup, UNFIT))?;
     let meta = reader.meta().clone();
     let _lock = empty(files, directory)?;
     let inside = directory.join(snapshots::DIRECTORY);
     files.make_directory(&inside).map_err(|e| full_or_io(&inside, &e))?;
+    // It may have been there, in memory only.
+    files.sync_directory(directory).map_err(|e| io_error(directory, &e))?;
     let nobodys = SnapshotMeta { membership: Arc::new(Membership::default()), ..meta.clone() };
     rewrite(files, reader, backup, &inside, &nobodys, UNFIT)?;
     Ok(meta)
@@ -55,6 +60,7 @@ pub fn restore_in<F: Files>(files: &F, backup: &Path, directory: &Path) -> Resul
 pub(super) fn empty<F: Files>(files: &F, directory: &Path) -> Result<F::Lock, StoreError> {
     files.make_directory(directory).map_err(|e| full_or_io(directory, &e))?;
     refuse_filled(files, directory)?;
+    sync_above(files, directory)?;
     let path = directory.join(super::open::LOCK_NAME);
     match files.lock(&path).map_err(|e| full_or_io(&path, &e))? {
         Locking::Held(lock) => {

@@ -179,3 +179,24 @@ fn torn_bytes_never_come_back() {
         assert_eq!(Model::of(&open_well(&disk).1), model.shown());
     }
 }
+
+/// The process is killed amid the founding; the next one finds the directory there, and must not believe that it will stay.
+#[test]
+fn a_directory_that_is_there_may_not_be_durable() {
+    let place = Path::new("data/of/n1");
+    let open_there = |disk: &Disk| open_in(disk.clone(), place, &founding(), SMALL).map(Store::new);
+    let whole = Disk::new();
+    drop(open_there(&whole).expect("it opens"));
+    for at in 0..=whole.changes() {
+        let disk = Disk::new();
+        disk.set_faults(Faults { power_off_at: Some(at), ..Faults::default() });
+        let _ = open_there(&disk);
+        disk.set_faults(Faults::default());
+        let (mut store, _) = open_there(&disk).unwrap_or_else(|error| panic!("killed at change {at}: {error}"));
+        let model = run_all(&mut store, &[Step::Persist(vec![write(1, Some("n1"), commands(1, 1, 2), 0)])]);
+        drop(store);
+        disk.crash(Crash::Drop);
+        let (_, opened) = open_there(&disk).unwrap_or_else(|error| panic!("killed at change {at}: {error}"));
+        assert_eq!(Model::of(&opened), model.shown(), "killed at change {at} of the founding, then a power failure");
+    }
+}

@@ -155,8 +155,12 @@ impl Disk {
                 state.persist_name(&change);
             }
         }
+        let durable = &state.durable_directories;
+        state.directories = durable.iter().filter(|name| State::is_reachable(name, durable)).cloned().collect();
+        state.durable_directories = state.directories.clone();
+        let there = state.durable_names.iter().filter(|(name, _)| State::is_reachable(name, &state.directories));
+        state.durable_names = there.map(|(name, inode)| (name.clone(), *inode)).collect();
         state.names = state.durable_names.clone();
-        state.directories = state.durable_directories.clone();
         for inode in &mut state.inodes {
             for change in std::mem::take(&mut inode.pending) {
                 inode.persist(&change, &mut survives);
@@ -203,6 +207,11 @@ impl State {
 
     fn used(&self) -> usize {
         self.names.values().map(|inode| self.inodes[*inode].cached.len()).sum()
+    }
+
+    /// Whether all directories above it are there.
+    fn is_reachable(name: &str, directories: &BTreeSet<String>) -> bool {
+        name.match_indices('/').all(|(at, _)| directories.contains(&name[..at]))
     }
 
     fn rename_all(&mut self, change: NameChange) {
@@ -320,16 +329,18 @@ impl Files for Disk {
     type Lock = DiskLock;
 
     fn make_directory(&self, path: &Path) -> io::Result<bool> {
-        let name = name(path);
-        if name.is_empty() || self.state().directories.contains(&name) {
-            return Ok(false);
+        let is_there = |path: &Path| name(path).is_empty() || self.state().directories.contains(&name(path));
+        let missing: Vec<&Path> = path.ancestors().take_while(|path| !is_there(path)).collect();
+        for path in missing.iter().rev() {
+            self.last_change(|state| {
+                state.rename_all(NameChange::Directory(name(path)));
+                Ok(())
+            })?;
         }
-        self.last_change(|state| {
-            state.rename_all(NameChange::Directory(name.clone()));
-            Ok(())
-        })?;
-        self.sync_directory(path.parent().expect("it is in the one directory"))?;
-        Ok(true)
+        for path in missing.iter().rev() {
+            self.sync_directory(path.parent().expect("it is in the one directory"))?;
+        }
+        Ok(!missing.is_empty())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Locking<DiskLock>> {

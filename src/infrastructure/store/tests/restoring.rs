@@ -5,7 +5,7 @@ use super::super::inspection::inspect_in;
 use super::super::recovering::{Successor, recover_in};
 use super::super::restoring::restore_in;
 use super::crash::CRASHES;
-use super::disk::Faults;
+use super::disk::{Crash, Faults};
 use super::*;
 
 const LAST: EntryId = EntryId { term: Term(3), index: Index(40) };
@@ -145,4 +145,32 @@ fn a_recovery_is_done_or_refused_wherever_it_stops() {
         }
         assert!(done >= CRASHES.len(), "{done} done");
     }
+}
+
+/// The process is killed amid a restore, which is done again, and then the power goes.
+#[test]
+fn a_restore_that_was_done_again_is_durable() {
+    let whole = with_backup();
+    let before = whole.changes();
+    restore_into(&whole).expect("it is restored");
+    let mut refused = 0;
+    for at in before..whole.changes() {
+        let disk = with_backup();
+        disk.set_faults(Faults { power_off_at: Some(at), ..Faults::default() });
+        assert!(restore_into(&disk).is_err(), "killed at change {at}");
+        disk.set_faults(Faults::default());
+        if restore_into(&disk).is_err() {
+            // The snapshot has its name already.
+            refused += 1;
+            continue;
+        }
+        disk.crash(Crash::Drop);
+        let place = format!("new/{}", snapshot_name(LAST));
+        assert!(disk.names().contains(&place), "killed at change {at}: {:?}", disk.names());
+    }
+    assert!(refused <= 2, "{refused} were not done again");
+}
+
+fn restore_into(disk: &Disk) -> Result<SnapshotMeta, StoreError> {
+    restore_in(disk, Path::new("data/elsewhere/backup"), Path::new("data/new"))
 }
