@@ -16,6 +16,7 @@ mod history;
 mod ledger;
 mod liveness;
 mod machine;
+pub mod matrix;
 mod mix;
 mod network;
 mod node;
