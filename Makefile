@@ -19,8 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
-.PHONY: help demo test test-rust test-python test-pythons simulate mutants fuzz corpus chaos increments sabotage bench build wheel \
-	scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
+.PHONY: help demo test test-rust test-python test-pythons simulate matrix mutants fuzz corpus chaos increments sabotage bench \
+	build wheel scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
 	check-dependencies fix clean rust
 
 help: ## Say what there is to make.
@@ -44,9 +44,14 @@ test-pythons: $(VENV)/.wheel
 SEEDS ?= 2000
 export SEEDS SEED FIRST LYING HORIZON
 simulate: | rust ## Try SEEDS=2000 simulated worlds on all cores, every check after every step.
-	cargo run --quiet --profile fast --locked -p graft-simulation
+	cargo run --quiet --profile fast --locked -p graft-simulation --bin simulate
 
-mutants: $(VENV)/.tools | rust ## Put small bugs into a copy of the tree, see simulated worlds find each; write docs/mutants.md.
+# EVERY=8 tries one case of eight.
+export EVERY
+matrix: | rust ## Damage a small store in every way, cut its power everywhere: two million cases.
+	cargo run --quiet --profile fast --locked -p graft-simulation --bin matrix
+
+mutants: $(VENV)/.tools | rust ## Put small bugs into a copy of the tree, see simulated worlds or the matrix find each; write docs/mutants.md.
 	$(PY) tools/mutants.py --report docs/mutants.md $(MUTANTS)
 
 # Each target for so long: make fuzz SECONDS=600 TARGETS="log peer". What it finds that is new stays in target/fuzz/corpus, and

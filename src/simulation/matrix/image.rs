@@ -29,6 +29,8 @@ pub(super) struct Image {
 struct File {
     cached: Arc<Vec<u8>>,
     durable: Arc<Vec<u8>>,
+    /// Something in the cache counts as clean, and is not durable.
+    lost: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -103,7 +105,7 @@ impl Image {
     pub(super) fn with(&self, file: usize, bytes: Vec<u8>) -> Self {
         let mut image = self.clone();
         let bytes = Arc::new(bytes);
-        image.files[file] = File { cached: Arc::clone(&bytes), durable: bytes };
+        image.files[file] = File { cached: Arc::clone(&bytes), durable: bytes, lost: false };
         image
     }
 
@@ -159,16 +161,26 @@ impl Image {
     }
 
     pub(super) fn sync_file(&mut self, file: usize) {
-        self.forget_unsynced(file);
-        self.files[file].durable = Arc::clone(&self.files[file].cached);
+        let synced = &mut self.files[file];
+        if synced.lost {
+            let durable = Arc::make_mut(&mut synced.durable);
+            for change in &self.pending {
+                match change {
+                    Change::Write { file: of, offset, bytes } if *of == file => put(durable, *offset, bytes),
+                    Change::Truncate { file: of, length } if *of == file => durable.truncate(*length),
+                    _ => {}
+                }
+            }
+        } else {
+            synced.durable = Arc::clone(&synced.cached);
+        }
+        self.pending.retain(|change| !change.is_of(file));
     }
 
-    /// What was written counts as clean, and is in the cache only.
-    pub(super) fn forget_unsynced(&mut self, synced: usize) {
-        self.pending.retain(|change| match change {
-            Change::Write { file, .. } | Change::Truncate { file, .. } => *file != synced,
-            Change::Add(..) | Change::Rename(..) | Change::Remove(_) => true,
-        });
+    /// A sync failed: what was written counts as clean, and is in the cache only.
+    pub(super) fn forget_unsynced(&mut self, file: usize) {
+        self.files[file].lost = true;
+        self.pending.retain(|change| !change.is_of(file));
     }
 
     pub(super) fn sync_names(&mut self, directory: &str) {
@@ -246,7 +258,7 @@ impl Image {
                 Named::Directory => Named::Directory,
                 Named::File(file) => {
                     let bytes = &files[*file];
-                    kept.push(File { cached: Arc::clone(bytes), durable: Arc::clone(bytes) });
+                    kept.push(File { cached: Arc::clone(bytes), durable: Arc::clone(bytes), lost: false });
                     Named::File(kept.len() - 1)
                 }
             };
@@ -286,6 +298,10 @@ impl Change {
             }
             Self::Write { .. } | Self::Truncate { .. } => None,
         }
+    }
+
+    fn is_of(&self, of: usize) -> bool {
+        matches!(self, Self::Write { file, .. } | Self::Truncate { file, .. } if *file == of)
     }
 
     /// Whether it changes bytes there.

@@ -24,7 +24,7 @@ const PROMISE: Duration = Duration::from_millis(300);
 
 pub(super) fn node(name: &str) -> NodeId {
     #[expect(clippy::expect_used, reason = "the names are written down in this directory, and are short ASCII")]
-    NodeId::new(name).expect("a good id")
+    NodeId::new(name).expect("a good id") // they are short, and ASCII
 }
 
 pub(super) fn founders() -> Membership {
