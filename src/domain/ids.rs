@@ -1,13 +1,15 @@
 //! The names and numbers everything else is said in.
 
+use core::cmp::Ordering;
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::ops::Add;
 use core::time::Duration;
 
 /// A member's name, chosen by the user and never re-used: 1 to 63 bytes of visible ASCII.
 ///
 /// It is kept in place, so that it copies like a number and orders like text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy)]
 pub struct NodeId([u8; NodeId::BYTES_MAX + 1]);
 
 /// Why a text is not a [`NodeId`].
@@ -22,6 +24,8 @@ pub enum BadNodeId {
 impl NodeId {
     /// As long as a DNS label may be.
     pub const BYTES_MAX: usize = 63;
+    /// Bytes that are compared at once.
+    const HEAD: usize = 8;
 
     pub fn new(text: &str) -> Result<Self, BadNodeId> {
         let bytes = text.as_bytes();
@@ -40,10 +44,48 @@ impl NodeId {
         Ok(Self(id))
     }
 
+    fn head(&self) -> u64 {
+        let mut head = [0; Self::HEAD];
+        head.copy_from_slice(&self.0[..Self::HEAD]);
+        u64::from_be_bytes(head)
+    }
+
     pub fn as_str(&self) -> &str {
         let end = self.0.iter().position(|b| *b == 0).unwrap_or(Self::BYTES_MAX);
         // Only ASCII gets past `new`, so the fallback is never taken.
         core::str::from_utf8(&self.0[..end]).unwrap_or("")
+    }
+}
+
+/// As the bytes compare. Ids are looked up with every message, and mostly they are short: what comes first decides nearly
+/// always, and what begins equally and ends within that is equal, since zeros are all that follows.
+impl Ord for NodeId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (one, two) = (self.head(), other.head());
+        if one != two {
+            return one.cmp(&two);
+        }
+        if one & 0xff == 0 { Ordering::Equal } else { self.0[NodeId::HEAD..].cmp(&other.0[NodeId::HEAD..]) }
+    }
+}
+
+impl PartialOrd for NodeId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for NodeId {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for NodeId {}
+
+impl Hash for NodeId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 

@@ -82,22 +82,22 @@ impl Replica {
     /// A voter in touch with this leader that reaches every voter that this leader reaches, and one more.
     fn better_connected(&self) -> Option<NodeId> {
         let (own, membership) = (self.core.id(), self.core.membership());
-        let voters: BTreeSet<NodeId> = membership.voters().collect();
+        let voters = || membership.voters().filter(|id| *id != own);
         // Connections are compared with connections: a voter that fell silent is as silent to the others, and would be handed
         // back and forth until their links break too.
-        let lost: Vec<&NodeId> = voters.iter().filter(|id| **id != own && !self.reachable.contains(id)).collect();
+        let lost: Vec<NodeId> = voters().filter(|id| !self.reachable.contains(id)).collect();
         if lost.is_empty() {
             return None;
         }
-        let in_touch: Vec<&NodeId> = voters.iter().filter(|id| **id != own && self.is_alive(**id)).collect();
+        let in_touch: Vec<NodeId> = voters().filter(|id| self.is_alive(*id)).collect();
         let reaches =
             |from: &NodeId, to: &NodeId| from == to || self.links.reports.get(from).is_some_and(|r| r.contains(to));
-        let better = |from: &&&NodeId| {
+        let better = |from: &&NodeId| {
             reaches(from, &own)
                 && in_touch.iter().all(|to| reaches(from, to))
                 && lost.iter().any(|to| reaches(from, to))
         };
-        in_touch.iter().find(better).map(|id| **id)
+        in_touch.iter().find(better).copied()
     }
 
     /// When the links are to be looked at again.

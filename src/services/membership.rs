@@ -365,6 +365,14 @@ impl Replica {
         if core.membership().cluster == ClusterId::UNKNOWN || core.may_change_membership().is_err() {
             return;
         }
+        // Asked in every turn, and hardly ever there is any.
+        let may_be_news = core.membership().members.iter().any(|(id, member)| {
+            let known = self.identities.get(id);
+            known.is_some_and(|(address, _)| *member.address != **address || member.incarnation == Incarnation::UNKNOWN)
+        });
+        if !may_be_news {
+            return;
+        }
         let mut noted = (**core.membership()).clone();
         for (id, member) in &mut noted.members {
             let Some((address, incarnation)) = self.identities.get(id) else { continue };
@@ -381,6 +389,9 @@ impl Replica {
     }
 
     fn let_catch_up(&mut self) {
+        if self.reform.newcomers.is_empty() && self.core.membership().newcomers().next().is_none() {
+            return;
+        }
         let newcomers: BTreeSet<NodeId> = self.core.membership().newcomers().collect();
         self.reform.newcomers.retain(|id, _| newcomers.contains(id));
         if newcomers.is_empty() {

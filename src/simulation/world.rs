@@ -1,6 +1,7 @@
 //! The world: its time, what is going to happen in it, its nodes and what is between them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,12 +49,40 @@ pub(crate) enum Happening {
     DiskMends(NodeId),
 }
 
+/// When it happens, and which of those of one moment comes first. The earliest is the greatest, as a heap wants it.
+#[derive(Debug)]
+struct Due {
+    at: Instant,
+    order: u64,
+    happening: Box<Happening>,
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Due {}
+
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) mix: Mix,
     pub(crate) dice: Dice,
     pub(crate) now: Instant,
-    agenda: BTreeMap<(Instant, u64), Box<Happening>>,
+    agenda: BinaryHeap<Due>,
     order: u64,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) network: Network,
@@ -94,7 +123,7 @@ impl World {
             mix,
             dice,
             now: Instant(0),
-            agenda: BTreeMap::new(),
+            agenda: BinaryHeap::new(),
             order: 0,
             nodes,
             network: Network::default(),
@@ -145,7 +174,7 @@ impl World {
 
     pub(crate) fn at(&mut self, at: Instant, happening: Happening) {
         self.order += 1;
-        self.agenda.insert((at.max(self.now), self.order), Box::new(happening));
+        self.agenda.push(Due { at: at.max(self.now), order: self.order, happening: Box::new(happening) });
     }
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
@@ -173,11 +202,10 @@ impl World {
     /// Lets happen what is due until then, or until something is broken.
     pub(crate) fn run_until(&mut self, end: Instant) {
         while self.broken.is_none() {
-            let Some(entry) = self.agenda.first_entry() else { break };
-            if entry.key().0 > end {
+            if self.agenda.peek().is_none_or(|due| due.at > end) {
                 break;
             }
-            let ((at, _), happening) = entry.remove_entry();
+            let Some(Due { at, happening, .. }) = self.agenda.pop() else { break };
             self.now = at;
             self.happenings += 1;
             if self.happenings > HAPPENINGS_MAX {
