@@ -114,6 +114,9 @@ impl Replica {
 
     /// Says what waits to the leader, or looks after it here.
     pub(crate) fn ask_leader(&mut self) {
+        if self.asks.open.is_empty() {
+            return;
+        }
         let (now, term, again) = (self.clock.now, self.core.term(), self.config.election_timeout);
         self.expire_asks();
         // What another leader's coming has ended is not asked of it.
@@ -220,6 +223,9 @@ impl Replica {
 
     /// When there is something to say to the leader, or nothing to wait for any more.
     pub(crate) fn asks_deadline(&self) -> Instant {
+        if self.asks.open.is_empty() {
+            return Instant::NEVER;
+        }
         let has_leader = self.leader_at_hand().is_some();
         let waits = |open: &Open| has_leader && open.accepted.is_none();
         let next = |open: &Open| if waits(open) { open.deadline.min(open.again_at) } else { open.deadline };

@@ -312,6 +312,9 @@ impl Replica {
         let now = self.clock.now;
         self.reads.judge_ages(now, self.core.is_leader());
         self.reads.again_after(now, self.config.read_retry);
+        if !self.reads.has_waiting() {
+            return;
+        }
         for lease in [true, false] {
             if self.leader_at_hand().is_none() || now < self.route_at {
                 return;

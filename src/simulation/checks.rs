@@ -157,15 +157,15 @@ impl Checks {
     }
 
     /// No leader holds a lease once there is another of a later term. `now` is by its own clock.
-    pub(crate) fn leases(&self, core: &RaftCore, now: Instant) -> Verdict {
+    pub(crate) fn leases(&self, core: &RaftCore, now: impl FnOnce() -> Instant) -> Verdict {
         let Some((later, other)) = self.leaders.last_key_value() else { return Ok(()) };
-        must(!core.is_leader() || core.term() >= *later || !core.holds_lease(now), || {
+        must(!core.is_leader() || core.term() >= *later || !core.holds_lease(now()), || {
             format!("{} holds a lease in term {} though {other} leads term {later}", core.id(), core.term())
         })
     }
 
     /// A message leaves: whatever it promises is on its sender's disk.
-    pub(crate) fn sends(&mut self, envelope: &Envelope, core: &RaftCore, disk: &Shadow) -> Verdict {
+    pub(crate) fn sends(&mut self, envelope: &Envelope, core: &RaftCore, disk: &mut Shadow) -> Verdict {
         let Envelope { from, to, term, message } = envelope;
         let says = |vote: &NodeId| disk.proven_term() > *term || (disk.term == *term && disk.vote == Some(*vote));
         match message {
@@ -186,8 +186,7 @@ impl Checks {
                 if core.term() != *term {
                     return Ok(());
                 }
-                let mut promised = (core.base().index.0 + 1..=matched.0).rev().map(|index| core.entry(Index(index)));
-                must(promised.all(|entry| entry.is_some_and(|entry| disk.holds(entry.id()))), || {
+                must(disk.has_all_of(core, matched), || {
                     format!("{from} acknowledges {matched} before that is durable")
                 })
             }

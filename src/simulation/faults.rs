@@ -150,7 +150,10 @@ impl World {
         let (rate, wall, place) = (self.dice.one_of(&[957, 1_000, 1_052]), self.dice.below(1 << 40), self.dice.draw());
         let Some(node) = self.nodes.get_mut(&id) else { return false };
         match fault {
-            Fault::Drift => node.pace.set(now, rate),
+            Fault::Drift => {
+                node.pace.set(now, rate);
+                self.set_alarm(id);
+            }
             Fault::WallJump => node.wall = wall,
             Fault::Pause => {
                 let Some(running) = &mut node.running else { return false };
@@ -209,7 +212,9 @@ impl World {
                 .faults(|f| (f.capacity, f.change_fails, f.sync_fails, f.power_off_in) = (None, false, false, None));
             (node.hangs_until, node.slow_until, node.snapshot_fails) = (Instant(0), Instant(0), false);
             node.pace.set(now, 1_000);
-            if node.stopping {
+            let stops = node.stopping;
+            self.set_alarm(id);
+            if stops {
                 self.crash(id, Stop::Kill);
             }
             self.disk_mends(id);

@@ -138,15 +138,15 @@ impl History {
     pub(crate) fn counts(&mut self, request: RequestId, outcome: &Outcome) -> Verdict {
         let asked =
             self.asked.get_mut(&request).ok_or_else(|| format!("{request:?} is answered and was never asked"))?;
-        let Asked { what, orphan, .. } = asked.clone();
-        must(!orphan, || format!("{request:?} is answered from the grave"))?;
+        must(!asked.orphan, || format!("{request:?} is answered from the grave"))?;
         if let Some(first) = &asked.answer {
             let refused = [first, outcome].into_iter().any(|o| matches!(o, Outcome::Refused(_)));
-            return must(!refused || !matches!(what, What::Command(_)), || {
+            return must(!refused || !asked.is_command(), || {
                 format!("{request:?}: {first:?}, then {outcome:?}")
             });
         }
         asked.answer = Some(outcome.clone());
+        let what = asked.what.clone();
         self.open.remove(&(asked.node, request));
         match (outcome, what) {
             (Outcome::Done { index, term, reply }, What::Command(command)) => {

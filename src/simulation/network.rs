@@ -7,7 +7,7 @@ use graft_domain::{Incarnation, Instant, NodeId};
 use graft_services::Event;
 use graft_services::ports::PeerMessage;
 
-use crate::world::{Happening, World};
+use crate::world::{Happening, Probe, World};
 
 /// How often connections that are not there are tried.
 const LINKS_EVERY: Duration = Duration::from_millis(120);
@@ -28,7 +28,7 @@ impl World {
         cuts.contains(&(from, to)) || cuts.contains(&(to, from)) || !self.is_up(from) || !self.is_up(to)
     }
 
-    pub(crate) fn send(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
+    pub(crate) fn send(&mut self, from: NodeId, to: NodeId, message: Box<PeerMessage>) {
         let linked = self.nodes.get(&from).is_some_and(|node| node.links.contains(&to));
         if !linked {
             return self.coverage.saw("a message is lost");
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// Finds out who answers at an address.
-    pub(crate) fn probe(&mut self, by: NodeId, id: NodeId, address: String) {
+    pub(crate) fn probe(&mut self, Probe { by, id, address, .. }: Probe) {
         let at = self.nodes.values().find(|node| node.config.address == address && node.running.is_some());
         let found = match at.map(|node| (node.id, node.config.incarnation)) {
             Some((there, _)) if self.is_cut(by, there) => Err(format!("nobody answers at {address}")),

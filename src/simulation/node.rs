@@ -23,7 +23,7 @@ use crate::mix::Mix;
 use crate::pace::Pace;
 use crate::shadow::Shadow;
 use crate::storage::{SnapshotJob, StoreJob};
-use crate::world::{Happening, World, address_of};
+use crate::world::{Happening, Probe, World, address_of};
 
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are what goes wrong with it, each for itself")]
@@ -329,6 +329,10 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let shows = node.pace.shows(now);
         let Some(running) = &mut node.running else { return };
+        // An alarm that was brought forward is not heard a second time: else each would set another one.
+        if running.wake_at != now {
+            return;
+        }
         running.wake_at = Instant::NEVER;
         if running.turn_is_due || node.pause.is_some() {
             return;
@@ -336,7 +340,7 @@ impl World {
         if running.replica.deadline() <= shows { self.turn(id) } else { self.set_alarm(id) }
     }
 
-    fn set_alarm(&mut self, id: NodeId) {
+    pub(crate) fn set_alarm(&mut self, id: NodeId) {
         let now = self.now;
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let Some(running) = &mut node.running else { return };
@@ -397,7 +401,7 @@ impl World {
     fn leases_end(&self) -> Result<(), String> {
         for node in self.nodes.values() {
             if let Some(running) = node.running.as_ref().filter(|running| running.replica.core().is_leader()) {
-                self.checks.leases(running.replica.core(), node.pace.shows(self.now))?;
+                self.checks.leases(running.replica.core(), || node.pace.shows(self.now))?;
             }
         }
         Ok(())
@@ -407,12 +411,12 @@ impl World {
         match effect {
             Effect::Send(to, message) => {
                 if let PeerMessage::Raft(envelope) = &message {
-                    let Some(node) = self.nodes.get(&id) else { return };
+                    let Some(node) = self.nodes.get_mut(&id) else { return };
                     let Some(running) = &node.running else { return };
-                    let verdict = self.checks.sends(envelope, running.replica.core(), &node.shadow);
+                    let verdict = self.checks.sends(envelope, running.replica.core(), &mut node.shadow);
                     self.must(verdict);
                 }
-                self.send(id, to, message);
+                self.send(id, to, Box::new(message));
             }
             Effect::Persist(write) => self.store(id, StoreJob::Persist(write)),
             Effect::Compact(covered) => self.store(id, StoreJob::Compact(covered)),
@@ -434,7 +438,7 @@ impl World {
             Effect::Probe { id: newcomer, address } => {
                 let Some(run) = self.nodes.get(&id).map(|node| node.runs) else { return };
                 let after = self.dice.micros(500, 5_000);
-                self.later(after, Happening::Probe { by: id, run, id: newcomer, address });
+                self.later(after, Happening::Probe(Box::new(Probe { by: id, run, id: newcomer, address })));
             }
             Effect::Notice(_) => {}
             Effect::Stopped => {

@@ -1,6 +1,6 @@
 //! What a store has said to be durable, kept beside it, so that it can be held to its word.
 
-use graft_domain::{Entry, EntryId, Index, NodeId, Term, Write};
+use graft_domain::{Entry, EntryId, Index, NodeId, RaftCore, Term, Write};
 use graft_services::ports::Opened;
 
 use crate::history::Verdict;
@@ -15,6 +15,8 @@ pub(crate) struct Shadow {
     pub(crate) entries: Vec<Entry>,
     /// The newest snapshot.
     pub(crate) snapshot: EntryId,
+    /// Up to here it was found to be what its node's log is; zero if nobody looked since it was cut.
+    pub(crate) agreed: EntryId,
 }
 
 impl Shadow {
@@ -26,12 +28,16 @@ impl Shadow {
             base: recovered.snapshot,
             entries: recovered.entries.clone(),
             snapshot: recovered.snapshot,
+            agreed: EntryId::ZERO,
         }
     }
 
     pub(crate) fn write(&mut self, write: &Write) {
         (self.term, self.vote) = (write.term, write.vote);
         if let Some(first) = write.entries.first() {
+            if first.index <= self.agreed.index {
+                self.agreed = EntryId::ZERO;
+            }
             self.cut_after(first.index.prev());
             self.entries.extend(write.entries.iter().cloned());
         }
@@ -45,6 +51,9 @@ impl Shadow {
     pub(crate) fn compact(&mut self, covered: EntryId) {
         if covered.index <= self.base.index {
             return;
+        }
+        if self.agreed.index <= covered.index {
+            self.agreed = EntryId::ZERO;
         }
         if self.holds(covered) {
             let gone = self.entries.partition_point(|entry| entry.index <= covered.index);
@@ -62,6 +71,18 @@ impl Shadow {
 
     pub(crate) fn holds(&self, id: EntryId) -> bool {
         id.index < self.base.index || self.base == id || self.entry(id.index).is_some_and(|entry| entry.id() == id)
+    }
+
+    /// Whether all of a log up to there is here. What was compared is compared again only if this was cut there since: equal
+    /// entries have equal logs before them, which is a check of its own.
+    pub(crate) fn has_all_of(&mut self, core: &RaftCore, upto: Index) -> bool {
+        let known = core.entry(self.agreed.index).is_some_and(|entry| entry.id() == self.agreed);
+        let from = if known { self.agreed.index } else { core.base().index };
+        for index in from.0 + 1..=upto.0 {
+            let Some(id) = core.entry(Index(index)).map(Entry::id).filter(|id| self.holds(*id)) else { return false };
+            self.agreed = id;
+        }
+        true
     }
 
     pub(crate) fn last(&self) -> EntryId {

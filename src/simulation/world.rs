@@ -25,21 +25,15 @@ const HAPPENINGS_MAX: u64 = 6_000_000;
 
 /// Something that will happen. What is about one run of a node names that run.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "each is in a box of its own")]
 pub(crate) enum Happening {
     Turn(NodeId, u64),
     Wake(NodeId, u64),
-    Deliver(NodeId, NodeId, PeerMessage),
+    Deliver(NodeId, NodeId, Box<PeerMessage>),
     Stored(NodeId, u64),
     Worked(NodeId, u64),
     SnapshotWritten(NodeId, u64),
     Fetch(NodeId, u64),
-    Probe {
-        by: NodeId,
-        run: u64,
-        id: NodeId,
-        address: String,
-    },
+    Probe(Box<Probe>),
     Start(NodeId),
     Links,
     Call,
@@ -47,6 +41,15 @@ pub(crate) enum Happening {
     /// A misfortune that lasts is over.
     Mend(NodeId, NodeId),
     DiskMends(NodeId),
+}
+
+/// A node wants to know who answers at an address.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    pub(crate) by: NodeId,
+    pub(crate) run: u64,
+    pub(crate) id: NodeId,
+    pub(crate) address: String,
 }
 
 /// When it happens, and which of those of one moment comes first. The earliest is the greatest, as a heap wants it.
@@ -221,12 +224,12 @@ impl World {
         match happening {
             Happening::Turn(id, run) if self.is_run(id, run) => self.turn(id),
             Happening::Wake(id, run) if self.is_run(id, run) => self.wake(id),
-            Happening::Deliver(from, to, message) => self.deliver(from, to, message),
+            Happening::Deliver(from, to, message) => self.deliver(from, to, *message),
             Happening::Stored(id, run) if self.is_run(id, run) => self.stored(id),
             Happening::Worked(id, run) if self.is_run(id, run) => self.worked(id),
             Happening::SnapshotWritten(id, run) if self.is_run(id, run) => self.snapshot_written(id),
             Happening::Fetch(id, generation) => self.fetch_on(id, generation),
-            Happening::Probe { by, run, id, address } if self.is_run(by, run) => self.probe(by, id, address),
+            Happening::Probe(probe) if self.is_run(probe.by, probe.run) => self.probe(*probe),
             Happening::Start(id) => self.start(id),
             Happening::Links => self.mind_links(),
             Happening::Call => self.call(),
