@@ -40,11 +40,11 @@ test-python: $(VENV)/.wheel
 test-pythons: $(VENV)/.wheel
 	tools/smoke.sh $(WHEELS)
 
-# Of one seed, with its story: make simulate SEED=7. Optimised, with assertions and overflow checks on.
+# Of one seed, with its story: make simulate SEED=7. Assertions and overflow checks are on.
 SEEDS ?= 2000
 export SEEDS SEED FIRST LYING HORIZON
 simulate: | rust ## Try SEEDS=2000 simulated worlds on all cores, every check after every step.
-	cargo run --quiet --profile fast --locked -p graft-simulation --bin simulate
+	cargo run --quiet --profile simulate --locked -p graft-simulation --bin simulate
 
 # EVERY=8 tries one case of eight.
 export EVERY

@@ -101,8 +101,8 @@ impl Log {
     }
 
     pub(crate) fn append(&mut self, entry: Entry) {
-        debug_assert_eq!(entry.index, self.last().index.next(), "the log is contiguous");
-        debug_assert!(entry.term >= self.last().term, "terms never go back");
+        assert_eq!(entry.index, self.last().index.next(), "the log is contiguous");
+        assert!(entry.term >= self.last().term, "terms never go back");
         self.sums.push_back(self.sums.back().unwrap_or(&self.sum_at_base) + entry.size() as u64);
         if let Payload::Membership(membership) = &entry.payload {
             self.memberships.push((entry.index, Arc::clone(membership)));

@@ -473,7 +473,7 @@ impl RaftCore {
             matched: p.matched,
             contact: p.contact,
             is_installing: matches!(p.mode, Mode::Snapshot { .. }),
-            is_filled: self.is_filled(id),
+            is_filled: self.has_filled(p),
         })
     }
 

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use crate::entry::Payload;
 use crate::ids::{ClusterId, Incarnation, NodeId};
 use crate::membership::{Member, Membership, Target};
+use crate::progress::Progress;
 use crate::quorum;
 use crate::raft::{RaftCore, Role};
 use crate::step::Rejected;
@@ -119,7 +120,12 @@ impl RaftCore {
     /// from then on.
     pub(crate) fn is_filled(&self, id: &NodeId) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        leader.progress.get(id).is_some_and(|p| p.matched >= p.memory_from.max(leader.first))
+        leader.progress.get(id).is_some_and(|progress| self.has_filled(progress))
+    }
+
+    pub(crate) fn has_filled(&self, progress: &Progress) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        progress.matched >= progress.memory_from.max(leader.first)
     }
 
     /// A joint configuration that is certain has served its purpose. While leadership is handed over nothing is appended: the

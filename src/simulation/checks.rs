@@ -186,9 +186,7 @@ impl Checks {
                 if core.term() != *term {
                     return Ok(());
                 }
-                must(disk.has_all_of(core, matched), || {
-                    format!("{from} acknowledges {matched} before that is durable")
-                })
+                must(disk.has_all_of(core, matched), || format!("{from} acknowledges {matched} before that is durable"))
             }
             _ => Ok(()),
         }

@@ -141,9 +141,7 @@ impl History {
         must(!asked.orphan, || format!("{request:?} is answered from the grave"))?;
         if let Some(first) = &asked.answer {
             let refused = [first, outcome].into_iter().any(|o| matches!(o, Outcome::Refused(_)));
-            return must(!refused || !asked.is_command(), || {
-                format!("{request:?}: {first:?}, then {outcome:?}")
-            });
+            return must(!refused || !asked.is_command(), || format!("{request:?}: {first:?}, then {outcome:?}"));
         }
         asked.answer = Some(outcome.clone());
         let what = asked.what.clone();
