@@ -58,6 +58,11 @@ impl Checks {
         must(term >= before.term, || format!("{id} goes back from term {} to {term}", before.term))?;
         must(commit >= before.commit, || format!("{id} goes back from commit {} to {commit}", before.commit))?;
         must(applied >= before.applied, || format!("{id} goes back from applied {} to {applied}", before.applied))?;
+        membership_in_force(core)?;
+        // By counting, a leader commits entries of its own term only, and with them all before (thesis §3.6.2).
+        let counts = before.led && core.is_leader() && before.term == term && commit > before.commit;
+        let own = core.entry(commit).is_none_or(|entry| entry.term == term);
+        must(!counts || own, || format!("{id} commits upto {commit} in term {term} by counting an entry of a term before"))?;
         // First: what is appended in this turn may follow what is committed in it.
         self.commits(core, before, nodes)?;
         self.log_matching(core, before)?;
@@ -80,6 +85,8 @@ impl Checks {
             must(known.0 == *entry && known.1 == before, || {
                 format!("log matching: {} has {entry:?} after {before}, elsewhere {known:?}", core.id())
             })?;
+            let is_newer = matches!(entry.payload, Payload::Membership(_)) && entry.index > core.membership_index();
+            must(!is_newer, || format!("{} does not go by the membership at {index} of its log", core.id()))?;
             before = entry.id();
         }
         Ok(())
@@ -191,6 +198,14 @@ impl Checks {
             _ => Ok(()),
         }
     }
+}
+
+/// A node goes by the membership that its log says last, committed or not, be it newly written or what a cut has left.
+fn membership_in_force(core: &RaftCore) -> Verdict {
+    let (id, index) = (core.id(), core.membership_index());
+    let Some(entry) = core.entry(index) else { return Ok(()) };
+    let is_it = matches!(&entry.payload, Payload::Membership(membership) if membership == core.membership());
+    must(is_it, || format!("{id} goes by {:?}, as of {index}, where its log has {entry:?}", core.membership()))
 }
 
 /// Whether every quorum of one has a member in every quorum of the other, by trying them all.

@@ -116,7 +116,7 @@ impl World {
     }
 
     /// No two are the same. Some raise.
-    fn body(&mut self) -> Bytes {
+    pub(crate) fn body(&mut self) -> Bytes {
         let (raises, long) = (self.dice.chance(60), self.dice.chance(30));
         let filling = "x".repeat(if long { self.dice.size(2_000) } else { 0 });
         Bytes::from(format!("c{}{filling}{}", self.requests, if raises { "!" } else { "" }))
@@ -240,9 +240,11 @@ impl World {
     fn operate(&mut self, id: NodeId) {
         let patience = self.dice.within(500, 6_000);
         if self.dice.chance(250) {
-            self.asked(id, patience, What::Ask, |request, deadline| Event::Snapshot {
+            let current = self.dice.chance(500);
+            let floor = if current { self.history.seen } else { Index::ZERO };
+            self.asked(id, patience, What::Snapshot { floor }, |request, deadline| Event::Snapshot {
                 request,
-                current: false,
+                current,
                 deadline,
             });
             return;
@@ -260,7 +262,7 @@ impl World {
     }
 
     /// A cluster between three members and seven.
-    fn wanted_change(&mut self) -> Option<Change> {
+    pub(crate) fn wanted_change(&mut self) -> Option<Change> {
         let membership = self.membership()?;
         let size = membership.members.len();
         let members: Vec<NodeId> = membership.members.keys().copied().collect();

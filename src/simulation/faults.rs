@@ -50,8 +50,46 @@ impl World {
             Fault::DiskFull | Fault::DiskError | Fault::SyncError | Fault::Hang | Fault::Rot | Fault::Wipe => {
                 self.disk_fault(fault, id, lasts)
             }
+            Fault::Lull | Fault::Cornered | Fault::Nap => self.leader_fault(fault, self.leader().unwrap_or(id), lasts),
             _ => self.process_fault(fault, id, lasts),
         }
+    }
+
+    /// What is only met by luck if nobody helps it along.
+    fn leader_fault(&mut self, fault: Fault, id: NodeId, lasts: Duration) -> bool {
+        if !self.is_up(id) {
+            return false;
+        }
+        match fault {
+            Fault::Lull => {
+                let patience = u64::try_from(self.mix.election_timeout.as_micros()).unwrap_or(0);
+                let until = self.now + self.dice.micros(patience * 4 / 5, patience * 5 / 2);
+                for other in self.ids() {
+                    self.network.clogs.insert((id, other), until);
+                }
+            }
+            Fault::Nap => {
+                let until = self.now + lasts;
+                for other in self.ids() {
+                    self.network.clogs.insert((other, id), Instant(until.0.saturating_sub(1_000_000)));
+                }
+                return self.process_fault(Fault::Pause, id, lasts);
+            }
+            _ => {
+                self.network_fault(Fault::Isolate, id, lasts);
+                let (count, patience) = (self.dice.below(30), self.dice.within(50, 4_000));
+                if self.dice.chance(600)
+                    && let Some(change) = self.wanted_change()
+                {
+                    self.change(id, change, patience);
+                }
+                for _ in 0..count {
+                    let body = self.body();
+                    self.execute(id, None, body, patience);
+                }
+            }
+        }
+        true
     }
 
     fn goes_down(&mut self, id: NodeId, stop: Stop) -> bool {

@@ -41,6 +41,8 @@ pub(crate) enum What {
     Ask,
     /// A session to be opened.
     Session,
+    /// A snapshot to be taken, at least of this.
+    Snapshot { floor: Index },
     /// Replicas to be compared.
     Compare,
 }
@@ -128,7 +130,7 @@ impl History {
         must(!asked.told, || format!("{request:?} is answered twice: {outcome:?} after {:?}", asked.answer))?;
         asked.told = true;
         let done = matches!(outcome, Outcome::Done { .. });
-        must(!done || matches!(asked.what, What::Ask | What::Session), || {
+        must(!done || matches!(asked.what, What::Ask | What::Session | What::Snapshot { .. }), || {
             format!("{request:?} is done without the machine")
         })?;
         self.counts(request, outcome)
@@ -167,6 +169,9 @@ impl History {
                 if is_exact {
                     self.sees(*index);
                 }
+            }
+            (Outcome::Done { index, .. }, What::Snapshot { floor }) => {
+                must(*index >= floor, || format!("{request:?}: a snapshot of {index}, and {floor} had been seen"))?;
             }
             (Outcome::Refused(refusal), What::Command(command)) => {
                 let place = self.places.get(&command);

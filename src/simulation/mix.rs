@@ -69,10 +69,16 @@ pub enum Fault {
     Stop,
     Wipe,
     Moved,
+    /// What the leader sends waits about as long as the patience of the others: it is heard again amid their campaigns.
+    Lull,
+    /// The leader is cut off and asked for much, which comes to nothing: logs that part, memberships that are let go.
+    Cornered,
+    /// The leader is paused, and what it was answered before it slept it hears when it wakes.
+    Nap,
 }
 
 impl Fault {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Kill,
         Self::PowerCut,
         Self::TotalPowerCut,
@@ -96,6 +102,9 @@ impl Fault {
         Self::Stop,
         Self::Wipe,
         Self::Moved,
+        Self::Lull,
+        Self::Cornered,
+        Self::Nap,
     ];
 }
 

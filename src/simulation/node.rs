@@ -25,6 +25,9 @@ use crate::shadow::Shadow;
 use crate::storage::{SnapshotJob, StoreJob};
 use crate::world::{Happening, Probe, World, address_of};
 
+/// A log and snapshots, and what they hold.
+type Store = (Wal<Disk>, Arc<Snapshots<Disk>>, Opened);
+
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are what goes wrong with it, each for itself")]
 pub(crate) struct Node {
@@ -152,6 +155,27 @@ impl Node {
         }
     }
 
+    /// Opens what is on the disk. A recovery leaves nothing to do for the next: `again`, with nothing done in between, all is
+    /// the same and nothing torn. Answers whether it is.
+    fn open(&self, again: bool) -> (Result<Store, StoreError>, bool) {
+        let open = || open_in(self.disk.clone(), Path::new("data"), &self.founding, self.store);
+        let opened = open();
+        self.disk.faults(|faults| faults.power_off_in = None);
+        match opened {
+            Ok((wal, snapshots, first)) if again => {
+                drop((wal, snapshots));
+                let second = open();
+                let is_same = second.as_ref().is_ok_and(|(_, _, second)| {
+                    second.notes.is_empty() && (&second.recovered, second.identity) == (&first.recovered, first.identity)
+                });
+                // What was cut is told once.
+                let told = second.map(|(wal, snapshots, second)| (wal, snapshots, Opened { notes: first.notes, ..second }));
+                (told, is_same)
+            }
+            once => (once, true),
+        }
+    }
+
     pub(crate) fn clock(&self, now: Instant) -> Clock {
         Clock { now: self.pace.shows(now), wall: now.0 + self.wall }
     }
@@ -165,12 +189,16 @@ impl World {
         }
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let cut_again = (!self.healed && self.dice.chance(120)).then(|| self.dice.below(12));
+        let again = cut_again.is_none() && self.dice.chance(200);
         node.faulted = false;
         node.disk.faults(|faults| {
             (faults.change_fails, faults.sync_fails, faults.power_off_in) = (false, false, cut_again);
         });
-        let opened = open_in(node.disk.clone(), Path::new("data"), &node.founding, node.store);
-        node.disk.faults(|faults| faults.power_off_in = None);
+        let (opened, is_settled) = node.open(again);
+        if !is_settled {
+            self.must(Err(format!("{id} recovers, and what is opened once more is not the same, or to be repaired again")));
+            return;
+        }
         match opened {
             Ok((wal, snapshots, opened)) => {
                 if let Err(why) = self.begin(id, wal, snapshots, &opened) {

@@ -124,7 +124,9 @@ impl World {
                 running.storing.clear();
                 running.store_jobs.clear();
                 running.store_failed = true;
-                let excused = node.faulted;
+                let (excused, again) = (node.faulted, running.wal.persist(&node.in_flight));
+                let stays = matches!(again, Err(StoreError::Poisoned));
+                self.must(if stays { Ok(()) } else { Err(format!("{id}: its store failed and then says {again:?}")) });
                 self.coverage.saw("a store failed");
                 self.note(|| format!("the store of {id} fails: {error}"));
                 self.must(if excused { Ok(()) } else { Err(format!("the store of {id} fails: {error}")) });
