@@ -29,6 +29,7 @@ struct Seen {
     commit: Index,
     applied: Index,
     last: EntryId,
+    membership: Index,
     led: bool,
 }
 
@@ -44,7 +45,12 @@ impl Checks {
     /// What a restarted node knows comes from its disk; of its commit index that is only a hint.
     pub(crate) fn restarted(&mut self, core: &RaftCore) {
         let (last, term) = (core.base(), core.term());
-        self.seen.insert(core.id(), Seen { term, commit: last.index, applied: Index::ZERO, last, led: false });
+        self.seen.insert(core.id(), Seen { term, commit: last.index, last, ..Seen::default() });
+    }
+
+    /// Whether a membership was cut off with its entry since it was looked at.
+    pub(crate) fn lets_go(&self, core: &RaftCore) -> bool {
+        self.seen.get(&core.id()).is_some_and(|seen| seen.membership > core.membership_index())
     }
 
     /// Looks at the node that has just moved. The others say what their stores have acknowledged.
@@ -62,12 +68,24 @@ impl Checks {
         // By counting, a leader commits entries of its own term only, and with them all before (thesis §3.6.2).
         let counts = before.led && core.is_leader() && before.term == term && commit > before.commit;
         let own = core.entry(commit).is_none_or(|entry| entry.term == term);
-        must(!counts || own, || format!("{id} commits upto {commit} in term {term} by counting an entry of a term before"))?;
+        must(!counts || own, || {
+            format!("{id} commits upto {commit} in term {term} by counting an entry of a term before")
+        })?;
         // First: what is appended in this turn may follow what is committed in it.
         self.commits(core, before, nodes)?;
         self.log_matching(core, before)?;
         self.leads(core)?;
-        self.seen.insert(id, Seen { term, commit, applied, last: core.last(), led: core.is_leader() });
+        self.seen.insert(
+            id,
+            Seen {
+                term,
+                commit,
+                applied,
+                last: core.last(),
+                membership: core.membership_index(),
+                led: core.is_leader(),
+            },
+        );
         Ok(())
     }
 

@@ -242,7 +242,7 @@ impl World {
         if self.dice.chance(250) {
             let current = self.dice.chance(500);
             let floor = if current { self.history.seen } else { Index::ZERO };
-            self.asked(id, patience, What::Snapshot { floor }, |request, deadline| Event::Snapshot {
+            self.asked(id, patience, What::Snapshot { floor, current }, |request, deadline| Event::Snapshot {
                 request,
                 current,
                 deadline,

@@ -128,22 +128,24 @@ impl Disk {
     /// Flips one bit of what is at rest: of anything but the last write to a file, which nobody could tell from a torn one.
     pub(crate) fn rot(&self, dice: &mut Dice) -> Option<String> {
         let mut state = self.state();
-        let rots = |(name, inode): (&String, &u64)| {
-            let at_rest = state.inodes.get(inode).map_or(0, |inode| inode.at_rest.min(inode.durable.len()));
-            (at_rest > 0 && !name.ends_with("LOCK")).then(|| (name.clone(), *inode, at_rest))
-        };
-        let files: Vec<_> = state.names.iter().filter_map(rots).collect();
-        if files.is_empty() {
-            return None;
-        }
-        let (name, inode, at_rest) = dice.one_of(&files);
+        let (name, inode, at_rest) = state.any_at_rest(dice)?;
         let (place, bit) = (dice.size(at_rest), dice.below(8));
         let inode = state.inodes.get_mut(&inode)?;
-        inode.durable[place] ^= 1 << bit;
-        if let Some(byte) = inode.cached.get_mut(place) {
-            *byte ^= 1 << bit;
-        }
+        inode.damage(place, &[inode.durable[place] ^ 1 << bit]);
         Some(format!("bit {bit} of byte {place} of {name}"))
+    }
+
+    /// Some sectors of what is at rest are written over with others that are: a write went to the wrong place.
+    pub(crate) fn misdirect(&self, dice: &mut Dice) -> Option<String> {
+        let mut state = self.state();
+        let (from, source, before) = state.any_at_rest(dice)?;
+        let (to, target, after) = state.any_at_rest(dice)?;
+        let sector = |dice: &mut Dice, bytes: usize| dice.size(bytes.div_ceil(SECTOR_BYTES)) * SECTOR_BYTES;
+        let (begin, place) = (sector(dice, before), sector(dice, after));
+        let count = (SECTOR_BYTES * (1 + dice.size(8))).min(before - begin).min(after - place);
+        let bytes = state.inodes.get(&source)?.durable[begin..begin + count].to_vec();
+        state.inodes.get_mut(&target)?.damage(place, &bytes);
+        Some(format!("{count} bytes at {begin} of {from} are written to {place} of {to}"))
     }
 }
 
@@ -152,6 +154,16 @@ fn broken(what: &str) -> io::Error {
 }
 
 impl State {
+    /// A file of which something is at rest, and how much from its beginning.
+    fn any_at_rest(&self, dice: &mut Dice) -> Option<(String, u64, usize)> {
+        let rests = |(name, inode): (&String, &u64)| {
+            let at_rest = self.inodes.get(inode).map_or(0, |inode| inode.at_rest.min(inode.durable.len()));
+            (at_rest > 0 && !name.ends_with("LOCK")).then(|| (name.clone(), *inode, at_rest))
+        };
+        let files: Vec<_> = self.names.iter().filter_map(rests).collect();
+        (!files.is_empty()).then(|| dice.one_of(&files))
+    }
+
     /// Counts a change: whether it may reach the cache, and whether it may say so.
     fn change(&mut self) -> (bool, io::Result<()>) {
         if std::mem::take(&mut self.faults.change_fails) {
@@ -198,6 +210,14 @@ impl NameChange {
 }
 
 impl Inode {
+    /// What is at rest there becomes this.
+    fn damage(&mut self, place: usize, bytes: &[u8]) {
+        self.durable[place..place + bytes.len()].copy_from_slice(bytes);
+        if let Some(cached) = self.cached.get_mut(place..place + bytes.len()) {
+            cached.copy_from_slice(bytes);
+        }
+    }
+
     fn persist(&mut self, change: &DataChange, survives: &mut impl FnMut() -> bool) {
         match change {
             DataChange::Truncate(length) => {

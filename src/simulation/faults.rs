@@ -47,9 +47,8 @@ impl World {
             Fault::Cut | Fault::OneWay | Fault::Isolate | Fault::Split | Fault::Clog | Fault::Disconnect => {
                 self.network_fault(fault, id, lasts)
             }
-            Fault::DiskFull | Fault::DiskError | Fault::SyncError | Fault::Hang | Fault::Rot | Fault::Wipe => {
-                self.disk_fault(fault, id, lasts)
-            }
+            Fault::DiskFull | Fault::DiskError | Fault::SyncError | Fault::Hang => self.disk_fault(fault, id, lasts),
+            Fault::Rot | Fault::Misdirected | Fault::Wipe => self.disk_loss(fault, id, lasts),
             Fault::Lull | Fault::Cornered | Fault::Nap => self.leader_fault(fault, self.leader().unwrap_or(id), lasts),
             _ => self.process_fault(fault, id, lasts),
         }
@@ -92,7 +91,7 @@ impl World {
         true
     }
 
-    fn goes_down(&mut self, id: NodeId, stop: Stop) -> bool {
+    pub(crate) fn goes_down(&mut self, id: NodeId, stop: Stop) -> bool {
         let was_up = self.is_up(id);
         self.crash(id, stop);
         let after = self.dice.micros(1_000, 3_000_000);
@@ -153,23 +152,29 @@ impl World {
                 node.faulted = true;
                 node.disk.faults(|faults| faults.sync_fails = true);
             }
-            Fault::Hang => node.hangs_until = until,
-            _ => {
-                if !self.may_lose(id) {
-                    return false;
-                }
-                self.crash(id, Stop::Torn);
-                let Some(node) = self.nodes.get_mut(&id) else { return false };
-                if fault == Fault::Rot {
-                    let what = node.disk.rot(&mut self.dice);
-                    node.damaged = true;
-                    self.note(|| format!("the disk of {id} rots: {what:?}"));
-                    self.later(lasts, Happening::Start(id));
-                } else {
-                    self.lost.insert(id);
-                }
-            }
+            _ => node.hangs_until = until,
         }
+        true
+    }
+
+    /// What is on a disk at rest is not what it was, or is gone.
+    fn disk_loss(&mut self, fault: Fault, id: NodeId, lasts: Duration) -> bool {
+        if !self.may_lose(id) {
+            return false;
+        }
+        self.crash(id, Stop::Torn);
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        let what = match fault {
+            Fault::Rot => node.disk.rot(&mut self.dice),
+            Fault::Misdirected => node.disk.misdirect(&mut self.dice),
+            _ => {
+                self.lost.insert(id);
+                return true;
+            }
+        };
+        node.damaged = true;
+        self.note(|| format!("the disk of {id} is harmed: {what:?}"));
+        self.later(lasts, Happening::Start(id));
         true
     }
 
@@ -206,6 +211,7 @@ impl World {
                 node.halts = true;
                 self.later(lasts, Happening::DiskMends(id));
             }
+            Fault::Amid => node.ends_after = node.running.is_some().then(|| place % 40),
             Fault::SnapshotFails => node.snapshot_fails = !node.snapshot_fails,
             Fault::Stop => {
                 let deadline = node.pace.shows(now) + lasts;
@@ -248,7 +254,8 @@ impl World {
             let Some(node) = self.nodes.get_mut(&id) else { continue };
             node.disk
                 .faults(|f| (f.capacity, f.change_fails, f.sync_fails, f.power_off_in) = (None, false, false, None));
-            (node.hangs_until, node.slow_until, node.snapshot_fails) = (Instant(0), Instant(0), false);
+            (node.hangs_until, node.slow_until) = (Instant(0), Instant(0));
+            (node.snapshot_fails, node.ends_after) = (false, None);
             node.pace.set(now, 1_000);
             let stops = node.stopping;
             self.set_alarm(id);

@@ -42,7 +42,7 @@ pub(crate) enum What {
     /// A session to be opened.
     Session,
     /// A snapshot to be taken, at least of this.
-    Snapshot { floor: Index },
+    Snapshot { floor: Index, current: bool },
     /// Replicas to be compared.
     Compare,
 }
@@ -82,6 +82,10 @@ fn must(holds: bool, what: impl FnOnce() -> String) -> Verdict {
 impl Asked {
     pub(crate) fn is_command(&self) -> bool {
         matches!(self.what, What::Command(_))
+    }
+
+    pub(crate) fn is_current_snapshot(&self) -> bool {
+        matches!(self.what, What::Snapshot { current: true, .. })
     }
 
     /// Of a query, whether it shows the newest state.
@@ -170,7 +174,7 @@ impl History {
                     self.sees(*index);
                 }
             }
-            (Outcome::Done { index, .. }, What::Snapshot { floor }) => {
+            (Outcome::Done { index, .. }, What::Snapshot { floor, .. }) => {
                 must(*index >= floor, || format!("{request:?}: a snapshot of {index}, and {floor} had been seen"))?;
             }
             (Outcome::Refused(refusal), What::Command(command)) => {

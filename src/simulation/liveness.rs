@@ -184,6 +184,7 @@ impl World {
                     "a command raises"
                 }
                 (Some(Outcome::Done { .. }), true) => "a command is done",
+                (Some(Outcome::Done { .. }), false) if asked.is_current_snapshot() => "a current snapshot",
                 (Some(Outcome::Done { .. }), false) => match asked.is_exact() {
                     Some(true) => "a linearizable read",
                     Some(false) => "a stale read",

@@ -67,8 +67,12 @@ pub enum Fault {
     HaltingMachine,
     SnapshotFails,
     Stop,
+    /// A write has gone to the wrong place of the disk.
+    Misdirected,
     Wipe,
     Moved,
+    /// The process ends between two of the effects of one turn.
+    Amid,
     /// What the leader sends waits about as long as the patience of the others: it is heard again amid their campaigns.
     Lull,
     /// The leader is cut off and asked for much, which comes to nothing: logs that part, memberships that are let go.
@@ -78,7 +82,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Kill,
         Self::PowerCut,
         Self::TotalPowerCut,
@@ -100,8 +104,10 @@ impl Fault {
         Self::HaltingMachine,
         Self::SnapshotFails,
         Self::Stop,
+        Self::Misdirected,
         Self::Wipe,
         Self::Moved,
+        Self::Amid,
         Self::Lull,
         Self::Cornered,
         Self::Nap,

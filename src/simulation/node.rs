@@ -57,6 +57,8 @@ pub(crate) struct Node {
     pub(crate) slow_until: Instant,
     pub(crate) halts: bool,
     pub(crate) snapshot_fails: bool,
+    /// Its process ends after so many more effects.
+    pub(crate) ends_after: Option<u64>,
     /// It was told to stop.
     pub(crate) stopping: bool,
     pub(crate) transfer: Option<Transfer>,
@@ -149,6 +151,7 @@ impl Node {
             slow_until: Instant(0),
             halts: false,
             snapshot_fails: false,
+            ends_after: None,
             stopping: false,
             transfer: None,
             transfers: 0,
@@ -166,10 +169,12 @@ impl Node {
                 drop((wal, snapshots));
                 let second = open();
                 let is_same = second.as_ref().is_ok_and(|(_, _, second)| {
-                    second.notes.is_empty() && (&second.recovered, second.identity) == (&first.recovered, first.identity)
+                    second.notes.is_empty()
+                        && (&second.recovered, second.identity) == (&first.recovered, first.identity)
                 });
                 // What was cut is told once.
-                let told = second.map(|(wal, snapshots, second)| (wal, snapshots, Opened { notes: first.notes, ..second }));
+                let told =
+                    second.map(|(wal, snapshots, second)| (wal, snapshots, Opened { notes: first.notes, ..second }));
                 (told, is_same)
             }
             once => (once, true),
@@ -195,8 +200,11 @@ impl World {
             (faults.change_fails, faults.sync_fails, faults.power_off_in) = (false, false, cut_again);
         });
         let (opened, is_settled) = node.open(again);
+        self.coverage.saw_times("a recovery is opened again", u64::from(again));
         if !is_settled {
-            self.must(Err(format!("{id} recovers, and what is opened once more is not the same, or to be repaired again")));
+            self.must(Err(format!(
+                "{id} recovers, and what is opened once more is not the same, or to be repaired again"
+            )));
             return;
         }
         match opened {
@@ -343,7 +351,7 @@ impl World {
         node.running = None;
         (node.pause, node.transfer) = (None, None);
         node.links.clear();
-        (node.halts, node.snapshot_fails, node.stopping) = (false, false, false);
+        (node.halts, node.snapshot_fails, node.stopping, node.ends_after) = (false, false, false, None);
         (node.hangs_until, node.slow_until) = (Instant(0), Instant(0));
         node.disk.stop(stop, &mut self.dice);
         self.history.crashed(id);
@@ -410,15 +418,33 @@ impl World {
         // First: one of the effects may be the end of the node.
         self.look_at(id);
         for effect in effects {
+            if self.ends_amid(id) {
+                return;
+            }
             self.perform(id, effect);
         }
         self.set_alarm(id);
+    }
+
+    /// Whether a process ends here, between two effects of one turn.
+    fn ends_amid(&mut self, id: NodeId) -> bool {
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        let Some(left) = &mut node.ends_after else { return false };
+        if let Some(fewer) = left.checked_sub(1) {
+            *left = fewer;
+            return false;
+        }
+        self.coverage.saw("a turn crashed half way");
+        let stop = self.dice.one_of(&[Stop::Kill, Stop::Clean, Stop::Torn]);
+        self.goes_down(id, stop);
+        true
     }
 
     fn look_at(&mut self, id: NodeId) {
         let Some(running) = self.nodes.get(&id).and_then(|node| node.running.as_ref()) else { return };
         let core = running.replica.core();
         let marks = [core.term().0, core.commit().0, core.last().index.0, core.applied().0];
+        self.coverage.saw_times("a membership is let go", u64::from(self.checks.lets_go(core)));
         let verdict = self.checks.observe(core, &self.nodes).and_then(|()| self.leases_end());
         for word in marks {
             self.mark(word);
