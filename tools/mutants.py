@@ -12,17 +12,20 @@ apply any more.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPY = ROOT / "target" / "mutants"
+# What was found of each when it was tried last: a report has all of them, also of those that were not tried this time.
+RESULTS = COPY / "target" / "results.json"
 # As optimised as it may be and still be built anew in seconds.
 BUILD = ["cargo", "build", "--quiet", "--profile", "fast", "--offline", "--locked", "--package", "graft-simulation"]
 BUILD += ["--config", "profile.fast.debug-assertions=false", "--config", "profile.fast.debug=false"]
@@ -143,12 +146,16 @@ def main() -> int:
     copy()
     chosen = [m for m in read() if not arguments.only or any(part in m.name for part in arguments.only)]
     rows: list[tuple[Mutant, Found]] = []
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     for mutant in chosen:
         found = run(mutant, arguments.seconds)
         rows.append((mutant, found))
+        kept[mutant.name] = asdict(found)
+        RESULTS.write_text(json.dumps(kept, indent=1), encoding="utf-8")
         print(f"{mutant.name}: {found.by} [{found.seeds}] {found.said} {found.story} {found.tests}", flush=True)
         if arguments.report:
-            arguments.report.write_text(table(rows), encoding="utf-8")
+            every = [(m, Found(**kept[m.name])) for m in read() if m.name in kept]
+            arguments.report.write_text(table(every), encoding="utf-8")
     alive = [mutant.name for mutant, found in rows if not is_fine(mutant, found)]
     print(
         f"{len(rows) - len(alive)} of {len(rows)} are as they should be" + "".join(f"\nnot caught: {n}" for n in alive)

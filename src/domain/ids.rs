@@ -65,7 +65,8 @@ impl Ord for NodeId {
         if one != two {
             return one.cmp(&two);
         }
-        if one & 0xff == 0 { Ordering::Equal } else { self.0[NodeId::HEAD..].cmp(&other.0[NodeId::HEAD..]) }
+        let is_all = self.0[NodeId::HEAD - 1] == 0;
+        if is_all { Ordering::Equal } else { self.0[NodeId::HEAD..].cmp(&other.0[NodeId::HEAD..]) }
     }
 }
 
@@ -235,5 +236,20 @@ impl fmt::Display for EntryId {
 impl fmt::Debug for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.term, self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_compare_as_their_texts_do() {
+        let texts = ["a", "n1", "n10", "n2", "abcdefg", "abcdefgh", "abcdefghi", "abcdefgha", "abcdefgi", "abcdefg1"];
+        for (one, other) in texts.iter().flat_map(|one| texts.iter().map(move |other| (*one, *other))) {
+            let ids = [one, other].map(|text| NodeId::new(text).expect("a good id"));
+            assert_eq!(ids[0].cmp(&ids[1]), one.cmp(other), "{one} and {other}");
+            assert_eq!(ids[0] == ids[1], one == other, "{one} and {other}");
+        }
     }
 }

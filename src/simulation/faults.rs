@@ -211,7 +211,7 @@ impl World {
                 node.halts = true;
                 self.later(lasts, Happening::DiskMends(id));
             }
-            Fault::Amid => node.ends_after = node.running.is_some().then(|| place % 40),
+            Fault::Amid => node.ends_after = node.running.is_some().then_some(place % 40),
             Fault::SnapshotFails => node.snapshot_fails = !node.snapshot_fails,
             Fault::Stop => {
                 let deadline = node.pace.shows(now) + lasts;

@@ -158,14 +158,14 @@ impl Node {
         }
     }
 
-    /// Opens what is on the disk. A recovery leaves nothing to do for the next: `again`, with nothing done in between, all is
-    /// the same and nothing torn. Answers whether it is.
+    /// Opens what is on the disk. A recovery leaves nothing to do for the next: opened `again`, as it is in any case if
+    /// something was repaired, with nothing done in between, all is the same and nothing torn. Answers whether it is.
     fn open(&self, again: bool) -> (Result<Store, StoreError>, bool) {
         let open = || open_in(self.disk.clone(), Path::new("data"), &self.founding, self.store);
         let opened = open();
         self.disk.faults(|faults| faults.power_off_in = None);
         match opened {
-            Ok((wal, snapshots, first)) if again => {
+            Ok((wal, snapshots, first)) if again || !first.notes.is_empty() => {
                 drop((wal, snapshots));
                 let second = open();
                 let is_same = second.as_ref().is_ok_and(|(_, _, second)| {
