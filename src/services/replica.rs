@@ -235,6 +235,9 @@ pub enum Event {
     },
 }
 
+/// Effects of a usual turn.
+const EFFECTS_USUAL: usize = 8;
+
 /// Something to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
@@ -503,7 +506,8 @@ impl Replica {
         self.follow_asks();
         self.tell();
         self.finish_stop();
-        std::mem::take(&mut self.effects)
+        // A turn mostly has a handful.
+        std::mem::replace(&mut self.effects, Vec::with_capacity(EFFECTS_USUAL))
     }
 
     /// When to handle [`Event::Timeout`] next.

@@ -190,6 +190,9 @@ impl Replica {
     }
 
     fn expire_snapshots(&mut self) {
+        if self.snapshots.asked.is_empty() {
+            return;
+        }
         let now = self.clock.now;
         let expired: Vec<RequestId> = self
             .snapshots

@@ -70,7 +70,7 @@ struct Inode {
     cached: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<DataChange>,
-    /// Where the last write began: what lies before it is at rest.
+    /// Where the last write began of which a sync said that it was done: what lies before that is at rest.
     at_rest: usize,
 }
 
@@ -397,9 +397,6 @@ impl StoreFile for DiskFile {
             if let Some(inode) = state.inodes.get_mut(&self.inode) {
                 put(&mut inode.cached, offset, &bytes[..fits]);
                 inode.pending.push(DataChange::Write(offset, bytes[..fits].to_vec()));
-                if bytes.iter().any(|byte| *byte != 0) {
-                    inode.at_rest = offset;
-                }
             }
         }
         if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { said }
@@ -439,6 +436,11 @@ impl StoreFile for DiskFile {
         }
         for change in pending {
             inode.persist(&change, &mut || true);
+            if let DataChange::Write(offset, bytes) = &change
+                && bytes.iter().any(|byte| *byte != 0)
+            {
+                inode.at_rest = *offset;
+            }
         }
         Ok(())
     }
