@@ -4,9 +4,9 @@
 
 A mutant is one text in one file that is replaced by another; mutants.toml lists them. It is caught by seeds when the
 simulator finds a world in which something does not hold, by transcripts when a golden story of the core is told
-otherwise, and, if by neither, by the tests of its own file and concept. One that survived is a hole, or changes nothing
-that anybody can see, and then the list says why. Exit status 1 if one survived without such a reason, or does not
-apply any more.
+otherwise, and, if by neither, by the tests of its own file and concept, or in the store by the storage matrix. One that
+survived is a hole, or changes nothing that anybody can see, and then the list says why. Exit status 1 if one survived
+without such a reason, or does not apply any more.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BUILD += ["--config", "profile.fast.debug-assertions=false", "--config", "profil
 BUILD += ["--config", "profile.fast.codegen-units=256"]
 TEST = ["cargo", "test", "--quiet", "--offline", "--locked", "--package"]
 # Crates by where they lie. Golden transcripts are of the core alone.
-CORE = "src/domain"
-CRATES = {CORE: "graft-domain", "src/services": "graft-services", "src/infrastructure/store": "graft-store"}
+CORE, STORE = "src/domain", "src/infrastructure/store"
+CRATES = {CORE: "graft-domain", "src/services": "graft-services", STORE: "graft-store"}
 BATCHES = [10, 20, 40, 80]
 
 
@@ -85,6 +85,8 @@ def run(mutant: Mutant, seconds: int) -> Found:
         said, seeds = simulate(seconds)
         story = failing(mutant, "scenarios") if mutant.file.startswith(CORE) else ""
         tests = "" if said or story else failing(mutant, path.stem)
+        if not (said or story or tests) and mutant.file.startswith(STORE):
+            tests = matrix()
         return Found(said=said, seeds=seeds, story=story, tests=tests)
     finally:
         path.write_text(text, encoding="utf-8")
@@ -112,6 +114,15 @@ def simulate(seconds: int) -> tuple[str, int]:
             return f"the simulator ends with status {played.returncode}", first + count
         first += count
     return "", first
+
+
+def matrix() -> str:
+    """What a share of the storage matrix says, if something does not hold in it."""
+    tried = subprocess.run(
+        [COPY / "target/fast/matrix"], env={"EVERY": "8"}, capture_output=True, text=True, check=False, errors="replace"
+    )
+    broken = re.search(r"^BROKEN: (.*)$", tried.stdout, re.MULTILINE)
+    return f"storage matrix: {broken[1]}"[:110] if broken else ""
 
 
 def failing(mutant: Mutant, which: str) -> str:
