@@ -152,6 +152,20 @@ impl Durability {
         due.into_iter().map(|(_, envelope)| envelope).filter(|envelope| envelope.term == term).collect()
     }
 
+    /// As if the writes that are durable had not been counted, on another clock.
+    pub(crate) fn rebase(&mut self, now: Instant, to: Instant) {
+        let done = core::mem::take(&mut self.durable);
+        self.issued -= done;
+        self.hard = self.hard.saturating_sub(done);
+        for flight in &mut self.flights {
+            flight.seq -= done;
+            flight.since = flight.since.moved(now, to);
+        }
+        for (rests_on, _) in &mut self.withheld {
+            *rests_on -= done;
+        }
+    }
+
     /// Nothing more will become durable: every promise is void.
     pub(crate) fn silence(&mut self) {
         self.withheld.clear();

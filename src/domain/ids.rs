@@ -197,6 +197,11 @@ impl Instant {
     /// Later than everything: no deadline.
     pub const NEVER: Self = Self(u64::MAX);
 
+    /// The same instant on a clock that shows `to` when this one shows `now`. What is before its origin is at it.
+    pub(crate) const fn moved(self, now: Self, to: Self) -> Self {
+        if self.0 == Self::NEVER.0 { self } else { Self(self.0.saturating_add(to.0).saturating_sub(now.0)) }
+    }
+
     /// How long ago `earlier` was; zero if it is ahead.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

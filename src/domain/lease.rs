@@ -29,6 +29,10 @@ impl Rounds {
         }
     }
 
+    pub(crate) fn rebase(&mut self, now: Instant, to: Instant) {
+        self.0.iter_mut().for_each(|(_, at)| *at = at.moved(now, to));
+    }
+
     /// When this round was sent at the earliest; none if that is too long ago to matter.
     pub(crate) fn sent(&self, round: u64) -> Option<Instant> {
         let after = self.0.partition_point(|(first, _)| *first <= round);
@@ -52,6 +56,13 @@ impl Loyalty {
     pub(crate) fn at_start(term: Term, now: Instant, timeout: Duration) -> Self {
         let until = if term == Term::ZERO { Instant::default() } else { now + timeout };
         Self { term, until, heard: None }
+    }
+}
+
+impl Loyalty {
+    pub(crate) fn rebase(&mut self, now: Instant, to: Instant) {
+        self.until = self.until.moved(now, to);
+        self.heard = self.heard.map(|heard| heard.moved(now, to));
     }
 }
 

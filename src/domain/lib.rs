@@ -24,6 +24,7 @@ mod quorum;
 mod raft;
 mod random;
 mod reading;
+mod rebasing;
 mod reconfiguration;
 mod replication;
 mod retention;

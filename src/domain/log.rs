@@ -154,6 +154,12 @@ impl Log {
         *self = Self::new(last, membership);
     }
 
+    /// As if nothing had been forgotten: bytes are counted from the base.
+    pub(crate) fn rebase(&mut self) {
+        let before = core::mem::take(&mut self.sum_at_base);
+        self.sums.iter_mut().for_each(|sum| *sum -= before);
+    }
+
     /// In force: the newest, committed or not (thesis §4.1).
     pub(crate) fn membership(&self) -> &Arc<Membership> {
         // Constructed with one, and neither truncation nor compaction removes the first that is in force.

@@ -28,7 +28,8 @@ impl Random {
 
     /// Something from `least` up to, not including, twice `least`.
     pub(crate) fn once_to_twice(&mut self, least: Duration) -> Duration {
-        let span = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX).max(1);
-        least + Duration::from_nanos(self.next() % span)
+        let span = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
+        // Where there is nothing to choose from nothing is drawn: cores that differ in their luck alone stay equal.
+        if span <= 1 { least } else { least + Duration::from_nanos(self.next() % span) }
     }
 }

@@ -17,6 +17,12 @@ pub(crate) struct ForwardedRead {
     asked: Instant,
 }
 
+impl ForwardedRead {
+    pub(crate) fn rebase(&mut self, now: Instant, to: Instant) {
+        self.asked = self.asked.moved(now, to);
+    }
+}
+
 impl RaftCore {
     /// A read asked for here: confirmed if this is the leader, else passed to it.
     pub(crate) fn read(&mut self, read: ReadId, lease: bool) -> Result<(), Rejected> {

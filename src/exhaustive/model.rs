@@ -1,0 +1,376 @@
+//! The model: states, what may happen in them, and what comes of it.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use graft_domain::{Envelope, Index, Membership, Message};
+use stateright::{Model, Property};
+
+use crate::checks::{Broken, Rule, Scene};
+use crate::disk::Snapshot;
+use crate::kept::{Kept, Store};
+use crate::member::{Act, Member, Outcome};
+use crate::past::Past;
+use crate::scenario::{Reach, Scenario, Start, id};
+use crate::turn::Turn;
+use crate::wire;
+
+/// The whole cluster at one moment.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct State {
+    pub(crate) members: Box<[Kept<Member>]>,
+    pub(crate) wire: Box<[Kept<Envelope>]>,
+    pub(crate) past: Kept<Past>,
+    pub(crate) spent: Spent,
+    pub(crate) broken: Option<Kept<Broken>>,
+}
+
+/// What has happened as often as it may.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Spent {
+    proposals: u8,
+    crashes: u8,
+    beats: u8,
+    changes: u8,
+    transfers: u8,
+    expiries: u8,
+    snapshots: u8,
+}
+
+/// An act of one member, by its place.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Action {
+    pub(crate) place: usize,
+    pub(crate) act: Act,
+}
+
+/// Acts that were played before, with what came of them: a member that is told the same does the same.
+type Outcomes = Mutex<HashMap<u64, Vec<(Kept<Member>, Act, &'static Outcome)>>>;
+
+/// One search: a scenario, and whatever is in any of its states.
+pub(crate) struct Cluster {
+    pub(crate) scenario: Scenario,
+    /// Enough states have been seen.
+    pub(crate) enough: AtomicBool,
+    members: Store<Member>,
+    envelopes: Store<Envelope>,
+    pasts: Store<Past>,
+    snapshots: Store<Snapshot>,
+    broken: Store<Broken>,
+    changes: Vec<Kept<Membership>>,
+    outcomes: Vec<Outcomes>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("scenario", &self.scenario).finish_non_exhaustive()
+    }
+}
+
+const SHELVES: usize = 64;
+
+impl Cluster {
+    pub(crate) fn new(scenario: Scenario) -> Self {
+        let memberships = Store::default();
+        let changes = scenario.changes.iter().map(|next| memberships.keep(next.clone())).collect();
+        Self {
+            scenario,
+            enough: AtomicBool::new(false),
+            members: Store::default(),
+            envelopes: Store::default(),
+            pasts: Store::default(),
+            snapshots: Store::default(),
+            broken: Store::default(),
+            changes,
+            outcomes: (0..SHELVES).map(|_| Outcomes::default()).collect(),
+        }
+    }
+
+    /// How many different members, messages and pasts there are in what was seen.
+    pub(crate) fn variety(&self) -> (usize, usize, usize) {
+        (self.members.len(), self.envelopes.len(), self.pasts.len())
+    }
+
+    /// What comes of an act; looked up if it was played before.
+    fn outcome(&self, before: Kept<Member>, act: &Act) -> &'static Outcome {
+        let mut hasher = DefaultHasher::new();
+        (before, act).hash(&mut hasher);
+        let hash = hasher.finish();
+        let shelf = &self.outcomes[usize::try_from(hash % SHELVES as u64).unwrap_or(0)];
+        let known = |shelf: &HashMap<u64, Vec<(Kept<Member>, Act, &'static Outcome)>>| {
+            let same = shelf.get(&hash)?.iter().find(|(member, played, _)| *member == before && played == act);
+            same.map(|(_, _, outcome)| *outcome)
+        };
+        if let Some(outcome) = known(&shelf.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return outcome;
+        }
+        let outcome: &'static Outcome = Box::leak(Box::new(self.play(before, act)));
+        let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        shelf.entry(hash).or_default().push((before, act.clone(), outcome));
+        outcome
+    }
+
+    fn play(&self, before: Kept<Member>, act: &Act) -> Outcome {
+        let (turn, verdict) = Turn::play(&before, act, self.scenario.pre_votes);
+        Outcome {
+            member: self.members.keep(turn.member),
+            sends: turn.sends.into_iter().map(|envelope| self.envelopes.keep(envelope)).collect(),
+            commits: turn.commits,
+            applies: turn.applies,
+            changes: turn.changes,
+            leads: turn.leads,
+            snapshot: turn.snapshot.map(|snapshot| self.snapshots.keep(snapshot)),
+            refused: turn.refused,
+            broken: verdict.err(),
+        }
+    }
+
+    /// The state after an act; none if it changes nothing.
+    pub(crate) fn after(&self, state: &State, Action { place, act }: &Action) -> Option<State> {
+        let before = state.members[*place];
+        let outcome = self.outcome(before, act);
+        if outcome.refused {
+            return None;
+        }
+        let mut members = state.members.clone();
+        members[*place] = outcome.member;
+        let matters = |envelope: &Envelope| {
+            let to = members.iter().find(|member| member.core.id() == envelope.to);
+            to.is_some_and(|to| !wire::is_void(envelope, to))
+        };
+        let wire = wire::after(&state.wire, &outcome.sends, matters);
+        let scene = Scene { members: &members, actor: *place, past: &state.past };
+        let (past, broken) = match scene.after(outcome) {
+            Ok(past) if past == *state.past => (state.past, None),
+            Ok(past) => (self.pasts.keep(past), None),
+            Err(broken) => (state.past, Some(self.broken.keep(broken))),
+        };
+        if outcome.member == before && wire == state.wire && past == state.past && broken.is_none() {
+            return None;
+        }
+        Some(State { members, wire, past, spent: state.spent.and(act), broken })
+    }
+
+    /// Everything that may happen to one member.
+    fn acts(&self, state: &State, place: usize, actions: &mut Vec<Action>) {
+        let (member, bounds, spent) = (state.members[place], &self.scenario.bounds, &state.spent);
+        let (core, mut add) = (&member.core, |act| actions.push(Action { place, act }));
+        if !member.disk.pending.is_empty() {
+            add(Act::Persist);
+        }
+        if core.is_leader() || core.term().0 < bounds.terms {
+            add(Act::Timeout);
+        }
+        if core.is_leader() {
+            if spent.beats < bounds.beats {
+                add(Act::Beat);
+            }
+            if spent.proposals < bounds.proposals {
+                add(Act::Propose(spent.proposals + 1));
+            }
+            if spent.changes < bounds.changes {
+                self.changes.iter().for_each(|next| add(Act::Change(*next)));
+            }
+            if spent.transfers < bounds.transfers {
+                let others = (0..state.members.len()).filter(|other| *other != place);
+                others.for_each(|other| add(Act::Transfer(id(other))));
+            }
+        }
+        if spent.snapshots < bounds.snapshots {
+            (core.snapshot().index.0 + 1..=core.applied().0).for_each(|index| add(Act::Snapshot(Index(index))));
+        }
+        if let Some(fetch) = member.fetch {
+            let offered = state.past.snapshots().iter().filter(|(owner, _)| *owner == fetch.leader);
+            let fitting = offered.filter(|(_, snapshot)| snapshot.last.index >= fetch.last.index);
+            fitting.for_each(|(_, snapshot)| add(Act::Install(*snapshot)));
+        }
+        if spent.crashes < bounds.crashes {
+            add(Act::Crash);
+        }
+    }
+
+    /// A message arrives. Nobody is told to stand in a term beyond the last.
+    fn deliveries(&self, state: &State, envelope: Kept<Envelope>, actions: &mut Vec<Action>) {
+        let Some(place) = state.members.iter().position(|member| member.core.id() == envelope.to) else { return };
+        let core = &state.members[place].core;
+        let is_told = envelope.message == Message::TimeoutNow;
+        if !is_told || core.term().0 < self.scenario.bounds.terms {
+            actions.push(Action { place, act: Act::Deliver(envelope) });
+        }
+        let is_answer = matches!(envelope.message, Message::AppendReply(_)) && envelope.term == core.term();
+        let expires = core.transfer_target().is_some() && state.spent.expiries < self.scenario.bounds.expiries;
+        if is_answer && expires {
+            actions.push(Action { place, act: Act::Expire(envelope) });
+        }
+    }
+
+    /// How it begins.
+    fn start(&self) -> State {
+        let members = (0..self.scenario.members()).map(|place| {
+            let member = Member::new(id(place), self.scenario.disk(place));
+            self.members.keep(Turn::begin(member))
+        });
+        let members: Box<[Kept<Member>]> = members.collect();
+        let mut past = Past::default();
+        let Start::Settled(heard) = self.scenario.start else {
+            return State {
+                members,
+                wire: Box::default(),
+                past: self.pasts.keep(past),
+                spent: Spent::default(),
+                broken: None,
+            };
+        };
+        let founding = self.scenario.founding();
+        past.commit(founding.clone(), founding.term);
+        let past = self.pasts.keep(past);
+        let mut state = State { members, wire: Box::default(), past, spent: Spent::default(), broken: None };
+        state = self.settle(state, heard, Act::Timeout);
+        for number in 0..self.scenario.history {
+            state = self.settle(state, heard, Act::Propose(100 + number));
+        }
+        // All else is lost.
+        State { wire: Box::default(), spent: Spent::default(), ..state }
+    }
+
+    /// Something happens to the first member, and everything that comes of it among some.
+    fn settle(&self, state: State, heard: &[usize], act: Act) -> State {
+        let mut state = self.after(&state, &Action { place: 0, act }).unwrap_or(state);
+        loop {
+            let mut actions = Vec::new();
+            for place in heard {
+                actions.push(Action { place: *place, act: Act::Persist });
+            }
+            for envelope in &state.wire {
+                let to = heard.iter().find(|place| id(**place) == envelope.to);
+                actions.extend(to.map(|place| Action { place: *place, act: Act::Deliver(*envelope) }));
+            }
+            let Some(next) = actions.iter().find_map(|action| self.after(&state, action)) else { return state };
+            state = next;
+        }
+    }
+
+    /// Whether something that a search must come by is so in this state.
+    pub(crate) fn reaches(&self, state: &State, reach: Reach) -> bool {
+        let past = &state.past;
+        let later = || past.leaders().iter().skip_while(|(term, _)| term.0 <= 2);
+        let begun = past.memberships().next();
+        match reach {
+            Reach::Chosen => past.all_committed().count() > usize::from(self.scenario.history) + 2 && past.has_chosen(),
+            Reach::SecondLeader => past.leaders().len() > 1,
+            Reach::Cut => state.members.iter().any(|member| {
+                let stale = |entry: &&graft_domain::Entry| member.core.entry(entry.index).is_some_and(|e| e != *entry);
+                member.disk.entries.iter().any(|entry| stale(&entry))
+            }),
+            Reach::Joint => past.memberships().any(Membership::is_joint),
+            Reach::JointLeft => {
+                past.memberships().skip_while(|membership| !membership.is_joint()).any(|m| !m.is_joint())
+            }
+            Reach::NewcomerLeads => {
+                let learner = |id| begun.is_some_and(|m: &Membership| !m.is_voter(id));
+                later().any(|(_, id)| learner(id))
+            }
+            Reach::Handed => {
+                let asks = |envelope: &Envelope| match &envelope.message {
+                    Message::Vote(request) if request.transfer => Some((request.term, envelope.from)),
+                    _ => None,
+                };
+                state.wire.iter().filter_map(|envelope| asks(envelope)).any(|led| past.leaders().contains(&led))
+            }
+            Reach::GivenUp => state.spent.expiries > 0 && state.members.iter().any(|m| m.core.is_leader()),
+            Reach::Installed => {
+                let spent = usize::from(state.spent.snapshots);
+                past.snapshots().len() > spent
+            }
+            Reach::Promoted => past.memberships().skip(1).any(|m| m.voters().count() > 2),
+            Reach::Demoted => past.memberships().skip(1).last().is_some_and(|m| m.voters().count() == 2),
+        }
+    }
+}
+
+impl Spent {
+    fn and(mut self, act: &Act) -> Self {
+        match act {
+            Act::Propose(_) => self.proposals += 1,
+            Act::Crash => self.crashes += 1,
+            Act::Beat => self.beats += 1,
+            Act::Change(_) => self.changes += 1,
+            Act::Transfer(_) => self.transfers += 1,
+            Act::Expire(_) => self.expiries += 1,
+            Act::Snapshot(_) => self.snapshots += 1,
+            Act::Deliver(_) | Act::Timeout | Act::Persist | Act::Install(_) => {}
+        }
+        self
+    }
+}
+
+/// The name under which a search ends when it has seen enough.
+pub(crate) const ENOUGH: &str = "enough states";
+
+impl Model for Cluster {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![self.start()]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.broken.is_some() {
+            return;
+        }
+        for place in 0..state.members.len() {
+            self.acts(state, place, actions);
+        }
+        for envelope in &state.wire {
+            self.deliveries(state, *envelope, actions);
+        }
+    }
+
+    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+        self.after(state, &action)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let mut properties = vec![
+            Property::<Self>::always("election safety", |_, state| state.keeps(Rule::ElectionSafety)),
+            Property::<Self>::always("log matching", |_, state| state.keeps(Rule::LogMatching)),
+            Property::<Self>::always("leader completeness", |_, state| state.keeps(Rule::LeaderCompleteness)),
+            Property::<Self>::always("state-machine safety", |_, state| state.keeps(Rule::StateMachineSafety)),
+            Property::<Self>::always("commits are durable on a quorum", |_, state| state.keeps(Rule::DurableCommits)),
+            Property::<Self>::always("promises are durable before they leave", |_, state| state.keeps(Rule::Promises)),
+            Property::<Self>::always("memberships follow one another", |_, state| state.keeps(Rule::Memberships)),
+            Property::<Self>::always("snapshots are of what is committed", |_, state| state.keeps(Rule::Snapshots)),
+            Property::<Self>::always("invariants of the core", |_, state| state.keeps(Rule::Invariants)),
+            Property::sometimes(ENOUGH, |cluster, _| cluster.enough.load(Ordering::Relaxed)),
+        ];
+        properties.extend(self.scenario.reaches.iter().map(|reach| reach.property()));
+        properties
+    }
+}
+
+impl State {
+    fn keeps(&self, rule: Rule) -> bool {
+        self.broken.is_none_or(|broken| broken.rule != rule)
+    }
+}
+
+impl Reach {
+    fn property(self) -> Property<Cluster> {
+        match self {
+            Self::Chosen => Property::sometimes("a command is chosen", |c, s| c.reaches(s, Self::Chosen)),
+            Self::SecondLeader => Property::sometimes("a second leader", |c, s| c.reaches(s, Self::SecondLeader)),
+            Self::Cut => Property::sometimes("a log is cut", |c, s| c.reaches(s, Self::Cut)),
+            Self::Joint => Property::sometimes("a joint membership", |c, s| c.reaches(s, Self::Joint)),
+            Self::JointLeft => Property::sometimes("a joint membership is left", |c, s| c.reaches(s, Self::JointLeft)),
+            Self::NewcomerLeads => Property::sometimes("a newcomer leads", |c, s| c.reaches(s, Self::NewcomerLeads)),
+            Self::Handed => Property::sometimes("leadership is handed over", |c, s| c.reaches(s, Self::Handed)),
+            Self::GivenUp => Property::sometimes("a transfer is given up", |c, s| c.reaches(s, Self::GivenUp)),
+            Self::Installed => Property::sometimes("a snapshot is installed", |c, s| c.reaches(s, Self::Installed)),
+            Self::Promoted => Property::sometimes("a learner is given a vote", |c, s| c.reaches(s, Self::Promoted)),
+            Self::Demoted => Property::sometimes("a voter loses its vote", |c, s| c.reaches(s, Self::Demoted)),
+        }
+    }
+}
