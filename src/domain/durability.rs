@@ -152,7 +152,7 @@ impl Durability {
         due.into_iter().map(|(_, envelope)| envelope).filter(|envelope| envelope.term == term).collect()
     }
 
-    /// As if the writes that are durable had not been counted, on another clock.
+    /// As if the writes that are durable had not been counted, on another clock; and what waits to be said twice is said once.
     pub(crate) fn rebase(&mut self, now: Instant, to: Instant) {
         let done = core::mem::take(&mut self.durable);
         self.issued -= done;
@@ -161,9 +161,14 @@ impl Durability {
             flight.seq -= done;
             flight.since = flight.since.moved(now, to);
         }
-        for (rests_on, _) in &mut self.withheld {
-            *rests_on -= done;
+        let mut withheld = VecDeque::new();
+        for (rests_on, envelope) in core::mem::take(&mut self.withheld) {
+            let promise = (rests_on - done, envelope);
+            if !withheld.contains(&promise) {
+                withheld.push_back(promise);
+            }
         }
+        self.withheld = withheld;
     }
 
     /// Nothing more will become durable: every promise is void.

@@ -6,7 +6,8 @@ use crate::raft::{RaftCore, Role};
 
 impl RaftCore {
     /// Counts time from another origin, by which the clock shows `to` now, and writes from the last durable one. To whoever
-    /// does the same it behaves as before: what it is told and tells is smaller by as much.
+    /// does the same it behaves as before: what it is told and tells is smaller by as much. A promise that waits for the disk
+    /// twice leaves once, as if the network had lost the other.
     ///
     /// Cores that have come to the same by different ways are equal after it, as a search through all ways wants them. What is
     /// further back than the new origin counts as at it, so `to` has to be as large as the longest time that matters.

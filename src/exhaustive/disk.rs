@@ -81,6 +81,14 @@ impl Disk {
         }
     }
 
+    /// The number of the oldest write, which is not done.
+    pub(crate) fn pretend(&mut self) -> Option<u64> {
+        match self.pending.pop_front()? {
+            Operation::Write(write) => Some(write.seq),
+            Operation::Compact(_) => None,
+        }
+    }
+
     fn write(&mut self, write: Write) -> Result<(), &'static str> {
         if write.term < self.term {
             return Err("a write takes the term back");

@@ -16,7 +16,7 @@ struct Hashed<T> {
 
 impl<T> Kept<T> {
     /// By the value alone: the same in every run.
-    pub(crate) fn hash(self) -> u64 {
+    pub(crate) fn digest(self) -> u64 {
         self.0.hash
     }
 }

@@ -1,7 +1,8 @@
 //! `exhaustive`: searches all scenarios, or one.
 //!
 //! Settings come from the environment, as `make exhaustive` passes them: `STATES` (how many different ones of each at most),
-//! `MODEL` (that one only), `THREADS` (all cores unless said).
+//! `MODEL` (that one only), `THREADS` (all cores unless said), `LYING=1` (disks lie, which
+//! has to be found out).
 #![expect(clippy::print_stdout, reason = "it is a program that tells")]
 
 use std::process::ExitCode;
@@ -22,8 +23,10 @@ fn main() -> ExitCode {
         println!("there is no model {only}: {}", all().iter().map(|s| s.name).collect::<Vec<_>>().join(", "));
         return ExitCode::from(2);
     }
+    let lying = number("LYING") == Some(1);
     let mut holds = true;
     for scenario in chosen {
+        let scenario = if lying { scenario.lying() } else { scenario };
         println!("{}: {}", scenario.name, scenario.about);
         let report = run(scenario, states, threads, |unique, depth| println!("    {unique} states, {depth} actions deep"));
         tell(&report);

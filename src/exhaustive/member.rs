@@ -9,11 +9,10 @@ use graft_domain::{
 use crate::checks::Broken;
 use crate::disk::{Disk, Snapshot};
 use crate::kept::Kept;
+use crate::scenario::Rules;
 
-/// What the clock of whoever does not lead shows when something happens to it: an election timeout has passed since all before, so
-/// that it may campaign, and owes its vote to nobody.
-pub(crate) const REST: Instant = Instant(0);
-/// What a leader's clock shows: no time has passed, so that a quorum has been heard.
+/// What every clock shows when something happens. To a leader no time has passed, so that a quorum has been heard; to everyone
+/// else more than an election timeout since all before, so that it may campaign and owes its vote to nobody.
 pub(crate) const NOW: Instant = Instant(1);
 /// An election timeout after that. It is so short that there is nothing to draw from.
 pub(crate) const LATER: Instant = Instant(2);
@@ -89,8 +88,8 @@ pub(crate) struct Outcome {
 
 impl Member {
     /// One that starts from this disk.
-    pub(crate) fn new(id: NodeId, disk: Disk) -> Self {
-        let core = RaftCore::new(config(id), disk.recover(), REST);
+    pub(crate) fn new(id: NodeId, disk: Disk, rules: Rules, now: Instant) -> Self {
+        let core = RaftCore::new(config(id, rules), disk.recover(), now);
         Self { core, disk, fetch: None }
     }
 
@@ -107,10 +106,13 @@ impl Member {
 }
 
 /// A snapshot cuts the log where it ends, so that one entry too little in the log is seen.
-pub(crate) fn config(id: NodeId) -> Config {
+fn config(id: NodeId, rules: Rules) -> Config {
     let mut config = Config::new(id, ClusterId(1), 1);
     config.election_timeout = LATER.since(NOW);
     config.heartbeat = std::time::Duration::ZERO;
     (config.tail_bytes, config.held_bytes_max) = (0, 0);
+    if rules.one_by_one {
+        config.append_bytes_max = 1;
+    }
     config
 }

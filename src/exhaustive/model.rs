@@ -11,9 +11,9 @@ use stateright::{Model, Property};
 use crate::checks::{Broken, Rule, Scene};
 use crate::disk::Snapshot;
 use crate::kept::{Kept, Store};
-use crate::member::{Act, Member, Outcome};
+use crate::member::{Act, Member, Outcome, NOW};
 use crate::past::Past;
-use crate::scenario::{Reach, Scenario, Start, id};
+use crate::scenario::{Before, Event, Reach, Scenario, id};
 use crate::turn::Turn;
 use crate::wire;
 
@@ -30,6 +30,7 @@ pub(crate) struct State {
 /// What has happened as often as it may.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Spent {
+    timeouts: u8,
     proposals: u8,
     crashes: u8,
     beats: u8,
@@ -52,6 +53,8 @@ type Outcomes = Mutex<HashMap<u64, Vec<(Kept<Member>, Act, &'static Outcome)>>>;
 /// One search: a scenario, and whatever is in any of its states.
 pub(crate) struct Cluster {
     pub(crate) scenario: Scenario,
+    /// What has been reached, so that it is told once.
+    reached: Mutex<Vec<Reach>>,
     /// Enough states have been seen.
     pub(crate) enough: AtomicBool,
     members: Store<Member>,
@@ -61,6 +64,8 @@ pub(crate) struct Cluster {
     broken: Store<Broken>,
     changes: Vec<Kept<Membership>>,
     outcomes: Vec<Outcomes>,
+    /// Terms that were led before the search begins.
+    leaders_before: usize,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -75,8 +80,9 @@ impl Cluster {
     pub(crate) fn new(scenario: Scenario) -> Self {
         let memberships = Store::default();
         let changes = scenario.changes.iter().map(|next| memberships.keep(next.clone())).collect();
-        Self {
+        let mut cluster = Self {
             scenario,
+            reached: Mutex::default(),
             enough: AtomicBool::new(false),
             members: Store::default(),
             envelopes: Store::default(),
@@ -85,7 +91,10 @@ impl Cluster {
             broken: Store::default(),
             changes,
             outcomes: (0..SHELVES).map(|_| Outcomes::default()).collect(),
-        }
+            leaders_before: 0,
+        };
+        cluster.leaders_before = cluster.start().past.leaders().len();
+        cluster
     }
 
     /// How many different members, messages and pasts there are in what was seen.
@@ -113,7 +122,7 @@ impl Cluster {
     }
 
     fn play(&self, before: Kept<Member>, act: &Act) -> Outcome {
-        let (turn, verdict) = Turn::play(&before, act, self.scenario.pre_votes);
+        let (turn, verdict) = Turn::play(&before, act, self.scenario.rules);
         Outcome {
             member: self.members.keep(turn.member),
             sends: turn.sends.into_iter().map(|envelope| self.envelopes.keep(envelope)).collect(),
@@ -138,7 +147,7 @@ impl Cluster {
         members[*place] = outcome.member;
         let matters = |envelope: &Envelope| {
             let to = members.iter().find(|member| member.core.id() == envelope.to);
-            to.is_some_and(|to| !wire::is_void(envelope, to))
+            to.is_some_and(|to| self.scenario.rules.keeps_void || !wire::is_void(envelope, to))
         };
         let wire = wire::after(&state.wire, &outcome.sends, matters);
         let scene = Scene { members: &members, actor: *place, past: &state.past };
@@ -160,7 +169,9 @@ impl Cluster {
         if !member.disk.pending.is_empty() {
             add(Act::Persist);
         }
-        if core.is_leader() || core.term().0 < bounds.terms {
+        // Members that have nothing are all alike: it is no matter which of them is the first.
+        let is_first = !self.scenario.blank || spent.timeouts > 0 || place == 0;
+        if spent.timeouts < bounds.timeouts && is_first && (core.is_leader() || core.term().0 < bounds.terms) {
             add(Act::Timeout);
         }
         if core.is_leader() {
@@ -209,57 +220,73 @@ impl Cluster {
     /// How it begins.
     fn start(&self) -> State {
         let members = (0..self.scenario.members()).map(|place| {
-            let member = Member::new(id(place), self.scenario.disk(place));
-            self.members.keep(Turn::begin(member))
+            let member = Member::new(id(place), self.scenario.disk(place), self.scenario.rules, NOW);
+            self.members.keep(Turn::begin(member, self.scenario.rules))
         });
-        let members: Box<[Kept<Member>]> = members.collect();
+        let members = members.collect();
         let mut past = Past::default();
-        let Start::Settled(heard) = self.scenario.start else {
-            return State {
-                members,
-                wire: Box::default(),
-                past: self.pasts.keep(past),
-                spent: Spent::default(),
-                broken: None,
-            };
-        };
-        let founding = self.scenario.founding();
-        past.commit(founding.clone(), founding.term);
-        let past = self.pasts.keep(past);
-        let mut state = State { members, wire: Box::default(), past, spent: Spent::default(), broken: None };
-        state = self.settle(state, heard, Act::Timeout);
-        for number in 0..self.scenario.history {
-            state = self.settle(state, heard, Act::Propose(100 + number));
+        if !self.scenario.blank {
+            let founding = self.scenario.founding();
+            let term = founding.term;
+            past.commit(founding, term);
         }
-        // All else is lost.
-        State { wire: Box::default(), spent: Spent::default(), ..state }
+        let past = self.pasts.keep(past);
+        let state = State { members, wire: Box::default(), past, spent: Spent::default(), broken: None };
+        self.scenario.before.iter().fold(state, |state, before| {
+            let state = self.settle(state, before);
+            State { wire: Box::default(), spent: Spent::default(), ..state }
+        })
     }
 
-    /// Something happens to the first member, and everything that comes of it among some.
-    fn settle(&self, state: State, heard: &[usize], act: Act) -> State {
-        let mut state = self.after(&state, &Action { place: 0, act }).unwrap_or(state);
+    /// Something happens, and everything that comes of it among some.
+    fn settle(&self, state: State, Before { place, event, among }: &Before) -> State {
+        let act = match event {
+            Event::Campaign | Event::Lead => Some(Act::Timeout),
+            Event::Command(number) => Some(Act::Propose(*number)),
+            Event::Crash => Some(Act::Crash),
+            Event::Wait => None,
+        };
+        let begun = act.and_then(|act| self.after(&state, &Action { place: *place, act }));
+        let mut state = begun.unwrap_or(state);
         loop {
-            let mut actions = Vec::new();
-            for place in heard {
-                actions.push(Action { place: *place, act: Act::Persist });
+            if *event == Event::Lead && state.members[*place].core.is_leader() {
+                return state;
             }
-            for envelope in &state.wire {
-                let to = heard.iter().find(|place| id(**place) == envelope.to);
-                actions.extend(to.map(|place| Action { place: *place, act: Act::Deliver(*envelope) }));
-            }
-            let Some(next) = actions.iter().find_map(|action| self.after(&state, action)) else { return state };
+            let persists = among.iter().map(|place| Action { place: *place, act: Act::Persist });
+            let delivers = state.wire.iter().filter_map(|envelope| {
+                let to = among.iter().find(|place| id(**place) == envelope.to)?;
+                Some(Action { place: *to, act: Act::Deliver(*envelope) })
+            });
+            let Some(next) = persists.chain(delivers).find_map(|action| self.after(&state, &action)) else {
+                return state;
+            };
             state = next;
         }
     }
 
-    /// Whether something that a search must come by is so in this state.
-    pub(crate) fn reaches(&self, state: &State, reach: Reach) -> bool {
+    /// Whether this state is the first to show something that a search must come by.
+    fn reaches(&self, state: &State, reach: Reach) -> bool {
+        if !self.shows(state, reach) {
+            return false;
+        }
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = !reached.contains(&reach);
+        if is_news {
+            reached.push(reach);
+        }
+        is_news
+    }
+
+    fn shows(&self, state: &State, reach: Reach) -> bool {
         let past = &state.past;
         let later = || past.leaders().iter().skip_while(|(term, _)| term.0 <= 2);
         let begun = past.memberships().next();
         match reach {
-            Reach::Chosen => past.all_committed().count() > usize::from(self.scenario.history) + 2 && past.has_chosen(),
-            Reach::SecondLeader => past.leaders().len() > 1,
+            Reach::Chosen => {
+                let history = self.scenario.before.iter().filter(|before| matches!(before.event, Event::Command(_)));
+                past.commands() > history.count()
+            }
+            Reach::SecondLeader => past.leaders().len() > self.leaders_before.max(1),
             Reach::Cut => state.members.iter().any(|member| {
                 let stale = |entry: &&graft_domain::Entry| member.core.entry(entry.index).is_some_and(|e| e != *entry);
                 member.disk.entries.iter().any(|entry| stale(&entry))
@@ -300,7 +327,8 @@ impl Spent {
             Act::Transfer(_) => self.transfers += 1,
             Act::Expire(_) => self.expiries += 1,
             Act::Snapshot(_) => self.snapshots += 1,
-            Act::Deliver(_) | Act::Timeout | Act::Persist | Act::Install(_) => {}
+            Act::Timeout => self.timeouts += 1,
+            Act::Deliver(_) | Act::Persist | Act::Install(_) => {}
         }
         self
     }

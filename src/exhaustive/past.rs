@@ -66,9 +66,9 @@ impl Past {
         &self.snapshots
     }
 
-    /// Whether a command is committed.
-    pub(crate) fn has_chosen(&self) -> bool {
-        self.all_committed().any(|entry| matches!(entry.payload, Payload::Command(_)))
+    /// How many commands are committed.
+    pub(crate) fn commands(&self) -> usize {
+        self.all_committed().filter(|entry| matches!(entry.payload, Payload::Command(_))).count()
     }
 
     /// The memberships that are committed, in order.

@@ -11,6 +11,8 @@ use crate::disk::{Disk, Snapshot};
 pub struct Bounds {
     /// The last term that anybody may stand in.
     pub terms: u64,
+    /// Campaigns, and leaders that step down because they hear nobody.
+    pub timeouts: u8,
     pub proposals: u8,
     pub crashes: u8,
     /// Heartbeats beyond those that a leader begins with.
@@ -22,13 +24,41 @@ pub struct Bounds {
     pub snapshots: u8,
 }
 
-/// How a search begins.
+/// How the cores are run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Rules {
+    /// Campaigns begin with pre-votes; if not, it is as if everybody had said yes.
+    pub(crate) pre_votes: bool,
+    /// An append carries one entry at most.
+    pub(crate) one_by_one: bool,
+    /// Disks report writes that they do not keep: this has to be found out.
+    pub(crate) lying: bool,
+    /// Messages that are nothing to anybody any more stay on the wire.
+    pub(crate) keeps_void: bool,
+}
+
+/// Something that has happened before a search begins, and all that came of it among some; whatever else was said is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Start {
-    /// Nothing is on any disk but who founds the cluster.
-    Blank,
-    /// The first member leads term 2; these have, durably, all that there is.
-    Settled(&'static [usize]),
+pub(crate) struct Before {
+    pub(crate) place: usize,
+    pub(crate) event: Event,
+    /// Whose disks have done everything, and who has heard everything.
+    pub(crate) among: &'static [usize],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    Campaign,
+    /// The same, up to where it leads.
+    Lead,
+    Command(u8),
+    Crash,
+    /// Nothing but that disks go on.
+    Wait,
+}
+
+const fn before(place: usize, event: Event, among: &'static [usize]) -> Before {
+    Before { place, event, among }
 }
 
 /// One search.
@@ -38,15 +68,14 @@ pub struct Scenario {
     pub about: &'static str,
     /// The membership to begin with.
     pub(crate) membership: Membership,
-    pub(crate) start: Start,
+    /// Nothing is on any disk but who founds the cluster. If not, that is the first entry on every disk, committed.
+    pub(crate) blank: bool,
+    pub(crate) before: Vec<Before>,
     /// Members that have never heard anything: nothing is on their disks.
     pub(crate) newcomers: &'static [usize],
-    /// Commands that are committed before it begins.
-    pub(crate) history: u8,
     /// What a leader may be asked to make of the membership.
     pub(crate) changes: Vec<Membership>,
-    /// Whether campaigns begin with pre-votes; if not, as if everybody had said yes.
-    pub(crate) pre_votes: bool,
+    pub(crate) rules: Rules,
     pub bounds: Bounds,
     /// What must be reached for the search to mean anything.
     pub(crate) reaches: &'static [Reach],
@@ -100,6 +129,13 @@ fn towards(from: &Membership, votes: &[(usize, Target)]) -> Membership {
 }
 
 impl Scenario {
+    /// The same with disks that lie.
+    #[must_use]
+    pub fn lying(mut self) -> Self {
+        self.rules.lying = true;
+        self
+    }
+
     pub(crate) fn members(&self) -> usize {
         self.membership.members.len()
     }
@@ -111,7 +147,7 @@ impl Scenario {
         let is_newcomer = self.newcomers.contains(&place);
         let founding = if is_newcomer { Arc::default() } else { Arc::new(founding) };
         let mut disk = Disk { snapshot: Snapshot { membership: founding, ..Snapshot::default() }, ..Disk::default() };
-        if self.start != Start::Blank && !is_newcomer {
+        if !self.blank && !is_newcomer {
             (disk.term, disk.commit) = (Term(1), Index(1));
             disk.entries = vec![self.founding()];
         }
@@ -126,22 +162,22 @@ impl Scenario {
 
 /// All of them.
 pub fn all() -> Vec<Scenario> {
-    vec![founding(), joint(), transfer(), snapshot(), promotion(), pre_votes()]
+    vec![elections(), joint(), transfer(), snapshot(), promotion(), pre_votes(), prior_term()]
 }
 
-fn founding() -> Scenario {
+fn elections() -> Scenario {
     let mut membership = membership(&[0, 1, 2], &[]);
     membership.cluster = ClusterId::UNKNOWN;
     Scenario {
         name: "elections",
         about: "3 members with empty disks, up to term 3, 2 commands, 1 crash",
         membership,
-        start: Start::Blank,
+        blank: true,
+        before: Vec::new(),
         newcomers: &[],
-        history: 0,
         changes: Vec::new(),
-        pre_votes: false,
-        bounds: Bounds { terms: 3, proposals: 2, crashes: 1, ..Bounds::default() },
+        rules: Rules::default(),
+        bounds: Bounds { terms: 3, timeouts: 3, proposals: 2, crashes: 1, ..Bounds::default() },
         reaches: &[Reach::SecondLeader],
     }
 }
@@ -155,11 +191,11 @@ fn joint() -> Scenario {
         about: "n1 leads n1 n2 n3 and the learner n4: n4 takes the place of n3 or of n1 in one step, 1 crash",
         changes: changes.to_vec(),
         membership,
-        start: Start::Settled(&[0, 1, 2, 3]),
+        blank: false,
+        before: vec![before(0, Event::Campaign, &[0, 1, 2, 3])],
         newcomers: &[],
-        history: 0,
-        pre_votes: false,
-        bounds: Bounds { terms: 3, crashes: 1, changes: 1, ..Bounds::default() },
+        rules: Rules::default(),
+        bounds: Bounds { terms: 3, timeouts: 2, crashes: 1, changes: 1, ..Bounds::default() },
         reaches: &[Reach::SecondLeader, Reach::Joint, Reach::JointLeft],
     }
 }
@@ -169,13 +205,14 @@ fn transfer() -> Scenario {
         name: "transfer",
         about: "n1 leads n1 n2 n3 and is told twice to hand over; 1 command, 1 crash, 1 transfer that takes too long",
         membership: membership(&[0, 1, 2], &[]),
-        start: Start::Settled(&[0, 1, 2]),
+        blank: false,
+        before: vec![before(0, Event::Campaign, &[0, 1, 2])],
         newcomers: &[],
-        history: 0,
         changes: Vec::new(),
-        pre_votes: false,
+        rules: Rules::default(),
         bounds: Bounds {
             terms: 4,
+            timeouts: 2,
             proposals: 1,
             crashes: 1,
             beats: 1,
@@ -192,12 +229,12 @@ fn snapshot() -> Scenario {
         name: "snapshot",
         about: "n1 leads n1 n2 n3, n3 lacks all but the first entry: 2 snapshots at any index of anyone, 1 command, 1 crash",
         membership: membership(&[0, 1, 2], &[]),
-        start: Start::Settled(&[0, 1]),
+        blank: false,
+        before: vec![before(0, Event::Campaign, &[0, 1]), before(0, Event::Command(9), &[0, 1])],
         newcomers: &[],
-        history: 1,
         changes: Vec::new(),
-        pre_votes: false,
-        bounds: Bounds { terms: 3, proposals: 1, crashes: 1, beats: 1, snapshots: 2, ..Bounds::default() },
+        rules: Rules::default(),
+        bounds: Bounds { terms: 3, timeouts: 2, proposals: 1, crashes: 1, beats: 1, snapshots: 2, ..Bounds::default() },
         reaches: &[Reach::Chosen, Reach::SecondLeader, Reach::Installed],
     }
 }
@@ -211,11 +248,11 @@ fn promotion() -> Scenario {
         about: "n1 leads n1 n2, the learner n3 has nothing yet: it is filled and given a vote, n2 may lose its own; 1 crash",
         changes: vec![promoted, demoted],
         membership,
-        start: Start::Settled(&[0, 1]),
+        blank: false,
+        before: vec![before(0, Event::Campaign, &[0, 1])],
         newcomers: &[2],
-        history: 0,
-        pre_votes: false,
-        bounds: Bounds { terms: 3, crashes: 1, changes: 2, beats: 1, ..Bounds::default() },
+        rules: Rules::default(),
+        bounds: Bounds { terms: 3, timeouts: 2, crashes: 1, changes: 2, beats: 1, ..Bounds::default() },
         reaches: &[Reach::SecondLeader, Reach::Promoted],
     }
 }
@@ -225,12 +262,37 @@ fn pre_votes() -> Scenario {
         name: "pre-votes",
         about: "as elections, from term 1 on, and every campaign begins with pre-votes",
         membership: membership(&[0, 1, 2], &[]),
-        start: Start::Settled(&[0, 1, 2]),
+        blank: false,
+        before: vec![before(0, Event::Campaign, &[0, 1, 2])],
         newcomers: &[],
-        history: 0,
         changes: Vec::new(),
-        pre_votes: true,
-        bounds: Bounds { terms: 3, proposals: 1, crashes: 1, ..Bounds::default() },
+        rules: Rules { pre_votes: true, ..Rules::default() },
+        bounds: Bounds { terms: 3, timeouts: 2, proposals: 1, crashes: 1, ..Bounds::default() },
         reaches: &[Reach::Chosen, Reach::SecondLeader],
+    }
+}
+
+/// Figure 3.7 of the thesis, after its part b: an entry of term 2 is on n1 alone, and one of term 3 in its place on n2 alone.
+fn prior_term() -> Scenario {
+    Scenario {
+        name: "prior-term",
+        about: "n1 leads term 4 with an entry of term 2, n2 has one of term 3 in its place, n3 neither; up to term 5",
+        membership: membership(&[0, 1, 2], &[]),
+        blank: false,
+        before: vec![
+            before(0, Event::Campaign, &[0, 1, 2]),
+            before(0, Event::Command(9), &[0]),
+            before(0, Event::Crash, &[]),
+            before(0, Event::Campaign, &[0]),
+            before(1, Event::Lead, &[1, 2]),
+            before(1, Event::Wait, &[1]),
+            before(1, Event::Crash, &[]),
+            before(0, Event::Lead, &[0, 2]),
+        ],
+        newcomers: &[],
+        changes: Vec::new(),
+        rules: Rules { one_by_one: true, ..Rules::default() },
+        bounds: Bounds { terms: 5, timeouts: 2, beats: 1, ..Bounds::default() },
+        reaches: &[Reach::SecondLeader, Reach::Cut],
     }
 }

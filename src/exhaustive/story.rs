@@ -33,7 +33,7 @@ fn tell(cluster: &Cluster, number: usize, state: &State, Action { place, act }: 
     let before = state.members[*place];
     let id = before.core.id();
     lines.push(format!("{number:>4}.   {}", happening(id, &before, act)));
-    let (turn, _) = Turn::play(&before, act, cluster.scenario.pre_votes);
+    let (turn, _) = Turn::play(&before, act, cluster.scenario.rules);
     let mut note = |line: String| lines.push(format!("        {line}"));
     turn.told.iter().for_each(|transition| note(format!("{id} {}", changed(transition))));
     if !turn.commits.is_empty() {

@@ -6,13 +6,14 @@ use graft_domain::{Entry, Envelope, Index, Input, Instant, Message, Payload, Raf
 use crate::checks::{Broken, Rule, must};
 use crate::disk::{Operation, Snapshot};
 use crate::kept::Kept;
-use crate::member::{Act, Changed, Commit, LATER, Member, NOW, REST};
+use crate::member::{Act, Changed, Commit, LATER, Member, NOW};
 use crate::promises;
+use crate::scenario::Rules;
 
 /// What gathers while a member acts.
 pub(crate) struct Turn {
     pub(crate) member: Member,
-    now: Instant,
+    pub(crate) now: Instant,
     restarted: bool,
     /// The write that became durable; 0 if none did.
     done: u64,
@@ -28,24 +29,29 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// The act, all of it. With `pre_votes` campaigns begin with asking; without, as if everybody had said yes.
-    pub(crate) fn play(before: &Member, act: &Act, pre_votes: bool) -> (Self, Result<(), Broken>) {
+    /// The act, all of it, and the member counted from there.
+    pub(crate) fn play(before: &Member, act: &Act, rules: Rules) -> (Self, Result<(), Broken>) {
         // A leader's clock runs on only when it is to find out that nobody listens.
-        let now = match act {
-            _ if !before.core.is_leader() => REST,
-            Act::Timeout | Act::Expire(_) => LATER,
-            _ => NOW,
-        };
+        let runs_on = before.core.is_leader() && matches!(act, Act::Timeout | Act::Expire(_));
+        let now = if runs_on { LATER } else { NOW };
+        let (mut turn, verdict) = Self::play_at(before, act, rules, now);
+        turn.rebase();
+        (turn, verdict)
+    }
+
+    /// The act at a time of the member's clock.
+    pub(crate) fn play_at(before: &Member, act: &Act, rules: Rules, now: Instant) -> (Self, Result<(), Broken>) {
         let mut turn = Self::new(before.clone(), now);
-        let verdict = turn.perform(act, pre_votes).and_then(|()| turn.conclude(before));
+        let verdict = turn.perform(act, rules).and_then(|()| turn.conclude(before, rules));
         (turn, verdict)
     }
 
     /// A member that has just been started, with what it wants done at first.
-    pub(crate) fn begin(member: Member) -> Member {
-        let mut turn = Self::new(member.clone(), REST);
-        let verdict = turn.conclude(&member);
+    pub(crate) fn begin(member: Member, rules: Rules) -> Member {
+        let mut turn = Self::new(member.clone(), NOW);
+        let verdict = turn.conclude(&member, rules);
         debug_assert_eq!(verdict, Ok(()), "a search begins with what is sound");
+        turn.rebase();
         turn.member
     }
 
@@ -66,26 +72,27 @@ impl Turn {
         }
     }
 
-    fn perform(&mut self, act: &Act, pre_votes: bool) -> Result<(), Broken> {
+    fn perform(&mut self, act: &Act, rules: Rules) -> Result<(), Broken> {
         match act {
             Act::Deliver(envelope) => drop(self.step(Input::Receive((**envelope).clone()))),
             Act::Timeout => {
                 let _ = self.step(Input::Timeout);
-                if !pre_votes {
+                if !rules.pre_votes {
                     self.everybody_says_yes();
                 }
             }
             Act::Beat => drop(self.step(Input::Timeout)),
             Act::Persist => {
                 let id = self.member.core.id();
-                let done = self.member.disk.complete();
+                let disk = &mut self.member.disk;
+                let done = if rules.lying { Ok(disk.pretend()) } else { disk.complete() };
                 let done = done.map_err(|why| Broken::new(Rule::Promises, format!("the disk of {id}: {why}")))?;
                 if let Some(seq) = done {
                     self.done = seq;
                     let _ = self.step(Input::Persisted { seq });
                 }
             }
-            Act::Crash => self.crash()?,
+            Act::Crash => self.crash(rules)?,
             Act::Propose(number) => {
                 let command = Bytes::from(format!("c{number}"));
                 self.refused = self.step(Input::Propose(vec![command])).is_err();
@@ -129,12 +136,12 @@ impl Turn {
         }
     }
 
-    fn crash(&mut self) -> Result<(), Broken> {
+    fn crash(&mut self, rules: Rules) -> Result<(), Broken> {
         let id = self.member.core.id();
         let done = self.member.disk.crash();
         done.map_err(|why| Broken::new(Rule::Invariants, format!("the disk of {id}: {why}")))?;
-        self.member = Member::new(id, self.member.disk.clone());
-        (self.restarted, self.now) = (true, REST);
+        self.member = Member::new(id, self.member.disk.clone(), rules, self.now);
+        self.restarted = true;
         self.commits = commits(&self.member.core, self.member.core.base().index, None).collect();
         Ok(())
     }
@@ -157,35 +164,38 @@ impl Turn {
     }
 
     /// Does what the core wants done until it wants nothing more.
-    fn conclude(&mut self, before: &Member) -> Result<(), Broken> {
+    fn conclude(&mut self, before: &Member, rules: Rules) -> Result<(), Broken> {
         let known = if self.restarted { self.member.core.last().index } else { before.core.last().index };
         loop {
             let ready = self.member.core.ready(self.now);
             if ready == Ready::default() {
                 break;
             }
-            self.carry_out(ready)?;
+            self.carry_out(ready, rules)?;
         }
         self.changed(known)?;
         promises::is_sound(before, &self.member, self.restarted)?;
-        self.count_from_here();
-        self.member.disk.rebase(self.done);
+        self.pass_time();
         Ok(())
     }
 
-    /// What was before this moment is all alike from here on.
-    fn count_from_here(&mut self) {
+    /// More than an election timeout passes for whoever does not lead. Nothing comes of it but that it owes its vote to nobody.
+    fn pass_time(&mut self) {
         let core = &mut self.member.core;
-        if core.is_leader() {
-            return core.rebase(NOW);
+        if !core.is_leader() {
+            self.now = self.now + LATER.since(NOW) * 2;
+            let idle = core.ready(self.now);
+            debug_assert_eq!(idle, Ready::default(), "time alone changes nothing");
         }
-        // Nothing comes of it but that time has passed.
-        let idle = core.ready(self.now + LATER.since(NOW));
-        debug_assert_eq!(idle, Ready::default(), "time alone changes nothing");
-        core.rebase(REST);
     }
 
-    fn carry_out(&mut self, ready: Ready) -> Result<(), Broken> {
+    /// What was before this moment is all alike from here on.
+    pub(crate) fn rebase(&mut self) {
+        self.member.core.rebase(NOW);
+        self.member.disk.rebase(self.done);
+    }
+
+    fn carry_out(&mut self, ready: Ready, rules: Rules) -> Result<(), Broken> {
         let pending = &mut self.member.disk.pending;
         pending.extend(ready.compact.map(Operation::Compact));
         pending.extend(ready.write.map(Operation::Write));
@@ -195,7 +205,9 @@ impl Turn {
         }
         for envelope in ready.send {
             promises::may_leave(&envelope, &self.member)?;
-            self.sends.push(envelope);
+            if rules.pre_votes || !matches!(envelope.message, Message::PreVote(_)) {
+                self.sends.push(envelope);
+            }
         }
         self.member.fetch = ready.fetch.or(self.member.fetch);
         if let Some(last) = ready.apply.last() {

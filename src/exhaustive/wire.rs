@@ -30,7 +30,7 @@ pub(crate) fn is_void(envelope: &Envelope, to: &Member) -> bool {
 pub(crate) fn after(wire: &[Kept<Envelope>], sends: &[Kept<Envelope>], matters: impl Fn(&Envelope) -> bool) -> Box<[Kept<Envelope>]> {
     let news = sends.iter().filter(|sent| !wire.contains(sent));
     let mut next: Vec<Kept<Envelope>> = wire.iter().chain(news).copied().filter(|envelope| matters(envelope)).collect();
-    next.sort_unstable_by_key(|envelope| envelope.hash());
+    next.sort_unstable_by_key(|envelope| envelope.digest());
     next.dedup();
     next.into_boxed_slice()
 }
