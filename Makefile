@@ -19,8 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
-.PHONY: help demo test test-rust test-python test-pythons simulate matrix mutants fuzz corpus chaos increments sabotage bench \
-	build wheel scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
+.PHONY: help demo test test-rust test-python test-pythons simulate matrix exhaustive sensitivity mutants fuzz corpus chaos increments \
+	sabotage bench build wheel scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
 	check-dependencies fix clean rust
 
 help: ## Say what there is to make.
@@ -50,6 +50,15 @@ simulate: | rust ## Try SEEDS=2000 simulated worlds on all cores, every check af
 export EVERY
 matrix: | rust ## Damage a small store in every way, cut its power everywhere: two million cases.
 	cargo run --quiet --profile fast --locked -p graft-simulation --bin matrix
+
+# One of them: make exhaustive MODEL=joint. Some 3 GB of memory for 4 million states.
+STATES ?= 4000000
+export STATES MODEL THREADS
+exhaustive: | rust ## Look at all states of small clusters, STATES=4000000 of each model, breadth first.
+	cargo run --quiet --profile fast --locked -p graft-exhaustive
+
+sensitivity: $(VENV)/.tools | rust ## Put bugs into a copy of the core, see the search through all states come by each.
+	$(PY) tools/sensitivity.py $(SENSITIVITY)
 
 mutants: $(VENV)/.tools | rust ## Put small bugs into a copy of the tree, see simulated worlds or the matrix find each; write docs/mutants.md.
 	$(PY) tools/mutants.py --report docs/mutants.md $(MUTANTS)

@@ -13,8 +13,9 @@ impl RaftCore {
     /// further back than the new origin counts as at it, so `to` has to be as large as the longest time that matters.
     pub fn rebase(&mut self, to: Instant) {
         let now = self.now;
-        let times = [&mut self.now, &mut self.election_deadline, &mut self.leader_contact, &mut self.reads_expire];
-        times.into_iter().for_each(|time| *time = time.moved(now, to));
+        for time in [&mut self.now, &mut self.election_deadline, &mut self.leader_contact, &mut self.reads_expire] {
+            *time = time.moved(now, to);
+        }
         self.loyalty.rebase(now, to);
         self.forwarded_reads.values_mut().for_each(|read| read.rebase(now, to));
         self.durability.rebase(now, to);

@@ -115,9 +115,8 @@ impl Scene<'_> {
     fn leaders_are_complete(&self, past: &Past) -> Result<(), Broken> {
         for core in self.members.iter().map(|member| &member.core).filter(|core| core.is_leader()) {
             let (base, term) = (core.base().index, core.term());
-            let lacks = past.committed_before(term).find(|entry| {
-                entry.index > base && core.entry(entry.index) != Some(*entry)
-            });
+            let lacks =
+                past.committed_before(term).find(|entry| entry.index > base && core.entry(entry.index) != Some(*entry));
             must(lacks.is_none(), Rule::LeaderCompleteness, || {
                 format!("{} leads term {term} without committed {:?}", core.id(), lacks.map(Entry::id))
             })?;
@@ -144,7 +143,8 @@ impl Scene<'_> {
 }
 
 fn ids(member: &Member) -> String {
-    let ids = |entries: &mut dyn Iterator<Item = EntryId>| entries.map(|id| id.to_string()).collect::<Vec<_>>().join(" ");
+    let ids =
+        |entries: &mut dyn Iterator<Item = EntryId>| entries.map(|id| id.to_string()).collect::<Vec<_>>().join(" ");
     let (memory, disk) = (ids(&mut member.log().map(Entry::id)), ids(&mut member.disk.entries.iter().map(Entry::id)));
     format!("[{memory}] on disk [{disk}]")
 }
@@ -173,9 +173,9 @@ impl Log<'_> {
 
 /// Where both have an entry of one term they have the same, and so they have before it.
 fn logs_agree(one: &Log<'_>, other: &Log<'_>) -> bool {
-    let both = (1..=one.last().min(other.last()).0).rev().filter_map(|index| {
-        one.entry(Index(index)).zip(other.entry(Index(index)))
-    });
+    let both = (1..=one.last().min(other.last()).0)
+        .rev()
+        .filter_map(|index| one.entry(Index(index)).zip(other.entry(Index(index))));
     let mut common = both.skip_while(|(one, other)| one.term != other.term);
     common.all(|(one, other)| one == other)
 }
@@ -185,9 +185,10 @@ pub(crate) fn covers(snapshot: &Snapshot, past: &Past) -> Result<(), Broken> {
     let last = snapshot.last;
     let known = past.committed(last.index).map(Entry::id);
     must(known == Some(last), Rule::Snapshots, || format!("a snapshot of {last}, committed is {known:?}"))?;
-    let in_force = past.all_committed().take_while(|entry| entry.index <= last.index).filter_map(|entry| {
-        if let Payload::Membership(membership) = &entry.payload { Some(membership) } else { None }
-    });
+    let in_force = past
+        .all_committed()
+        .take_while(|entry| entry.index <= last.index)
+        .filter_map(|entry| if let Payload::Membership(membership) = &entry.payload { Some(membership) } else { None });
     let in_force = in_force.last();
     must(in_force.is_none_or(|m| **m == *snapshot.membership), Rule::Snapshots, || {
         format!("a snapshot of {last} has {:?}, in force is {in_force:?}", snapshot.membership)

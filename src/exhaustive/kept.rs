@@ -77,14 +77,14 @@ impl<T: Hash + Eq> Store<T> {
         let mut hasher = DefaultHasher::new();
         value.hash(&mut hasher);
         let hash = hasher.finish();
-        let shelf = &self.shelves[usize::try_from(hash % SHELVES as u64).unwrap_or(0)];
-        let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = shelf.entry(hash).or_default();
-        if let Some(kept) = same.iter().find(|kept| kept.0.value == value) {
+        let place = usize::try_from(hash % SHELVES as u64).unwrap_or(0);
+        let mut values = self.shelves[place].lock().unwrap_or_else(PoisonError::into_inner);
+        let alike = values.entry(hash).or_default();
+        if let Some(kept) = alike.iter().find(|kept| kept.0.value == value) {
             return *kept;
         }
         let kept = Kept(Box::leak(Box::new(Hashed { hash, value })));
-        same.push(kept);
+        alike.push(kept);
         kept
     }
 

@@ -4,6 +4,7 @@
 //! durable, one crash. Every state is looked at: `docs/exhaustive.md` says what is in the model, and what is not.
 #![forbid(unsafe_code)]
 
+mod beginning;
 mod checks;
 mod disk;
 mod kept;
@@ -11,6 +12,7 @@ mod member;
 mod model;
 mod past;
 mod promises;
+mod reach;
 mod run;
 mod scenario;
 mod story;

@@ -28,7 +28,8 @@ fn main() -> ExitCode {
     for scenario in chosen {
         let scenario = if lying { scenario.lying() } else { scenario };
         println!("{}: {}", scenario.name, scenario.about);
-        let report = run(scenario, states, threads, |unique, depth| println!("    {unique} states, {depth} actions deep"));
+        let report =
+            run(scenario, states, threads, |unique, depth| println!("    {unique} states, {depth} actions deep"));
         tell(&report);
         holds &= report.holds();
     }
@@ -57,7 +58,9 @@ fn tell(report: &Report) {
     }
     if let Some((rule, story)) = &report.broken {
         println!("    DOES NOT HOLD: {rule}");
-        story.iter().for_each(|line| println!("    {line}"));
+        for line in story {
+            println!("    {line}");
+        }
     }
 }
 

@@ -11,9 +11,9 @@ use stateright::{Model, Property};
 use crate::checks::{Broken, Rule, Scene};
 use crate::disk::Snapshot;
 use crate::kept::{Kept, Store};
-use crate::member::{Act, Member, Outcome, NOW};
+use crate::member::{Act, Member, Outcome};
 use crate::past::Past;
-use crate::scenario::{Before, Event, Reach, Scenario, id};
+use crate::scenario::{Reach, Scenario, id};
 use crate::turn::Turn;
 use crate::wire;
 
@@ -36,8 +36,8 @@ pub(crate) struct Spent {
     beats: u8,
     changes: u8,
     transfers: u8,
-    expiries: u8,
-    snapshots: u8,
+    pub(crate) expiries: u8,
+    pub(crate) snapshots: u8,
 }
 
 /// An act of one member, by its place.
@@ -47,25 +47,28 @@ pub(crate) struct Action {
     pub(crate) act: Act,
 }
 
-/// Acts that were played before, with what came of them: a member that is told the same does the same.
-type Outcomes = Mutex<HashMap<u64, Vec<(Kept<Member>, Act, &'static Outcome)>>>;
+/// An act that was played before, with what came of it: a member that is told the same does the same.
+type Played = (Kept<Member>, Act, &'static Outcome);
 
 /// One search: a scenario, and whatever is in any of its states.
 pub(crate) struct Cluster {
     pub(crate) scenario: Scenario,
     /// What has been reached, so that it is told once.
-    reached: Mutex<Vec<Reach>>,
+    pub(crate) reached: Mutex<Vec<Reach>>,
     /// Enough states have been seen.
     pub(crate) enough: AtomicBool,
-    members: Store<Member>,
+    /// A rule was broken.
+    told: AtomicBool,
+    pub(crate) members: Store<Member>,
     envelopes: Store<Envelope>,
-    pasts: Store<Past>,
+    pub(crate) pasts: Store<Past>,
     snapshots: Store<Snapshot>,
     broken: Store<Broken>,
     changes: Vec<Kept<Membership>>,
-    outcomes: Vec<Outcomes>,
+    /// By hash; each shelf is locked for itself.
+    outcomes: Vec<Mutex<HashMap<u64, Vec<Played>>>>,
     /// Terms that were led before the search begins.
-    leaders_before: usize,
+    pub(crate) leaders_before: usize,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -84,13 +87,14 @@ impl Cluster {
             scenario,
             reached: Mutex::default(),
             enough: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             members: Store::default(),
             envelopes: Store::default(),
             pasts: Store::default(),
             snapshots: Store::default(),
             broken: Store::default(),
             changes,
-            outcomes: (0..SHELVES).map(|_| Outcomes::default()).collect(),
+            outcomes: (0..SHELVES).map(|_| Mutex::default()).collect(),
             leaders_before: 0,
         };
         cluster.leaders_before = cluster.start().past.leaders().len();
@@ -102,23 +106,25 @@ impl Cluster {
         (self.members.len(), self.envelopes.len(), self.pasts.len())
     }
 
+    /// Whether a rule holds in a state. The first in which one does not is told, and no other: no way to one is shorter.
+    fn keeps(&self, state: &State, rule: Rule) -> bool {
+        state.broken.is_none_or(|broken| broken.rule != rule || self.told.swap(true, Ordering::Relaxed))
+    }
+
     /// What comes of an act; looked up if it was played before.
     fn outcome(&self, before: Kept<Member>, act: &Act) -> &'static Outcome {
         let mut hasher = DefaultHasher::new();
         (before, act).hash(&mut hasher);
         let hash = hasher.finish();
-        let shelf = &self.outcomes[usize::try_from(hash % SHELVES as u64).unwrap_or(0)];
-        let known = |shelf: &HashMap<u64, Vec<(Kept<Member>, Act, &'static Outcome)>>| {
-            let same = shelf.get(&hash)?.iter().find(|(member, played, _)| *member == before && played == act);
-            same.map(|(_, _, outcome)| *outcome)
-        };
-        if let Some(outcome) = known(&shelf.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return outcome;
-        }
-        let outcome: &'static Outcome = Box::leak(Box::new(self.play(before, act)));
-        let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        shelf.entry(hash).or_default().push((before, act.clone(), outcome));
-        outcome
+        let place = usize::try_from(hash % SHELVES as u64).unwrap_or(0);
+        let played = || self.outcomes[place].lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |(member, other, _): &&Played| *member == before && other == act;
+        let known = played().get(&hash).and_then(|alike| alike.iter().find(is_it).map(|(_, _, outcome)| *outcome));
+        known.unwrap_or_else(|| {
+            let outcome: &'static Outcome = Box::leak(Box::new(self.play(before, act)));
+            played().entry(hash).or_default().push((before, act.clone(), outcome));
+            outcome
+        })
     }
 
     fn play(&self, before: Kept<Member>, act: &Act) -> Outcome {
@@ -216,105 +222,6 @@ impl Cluster {
             actions.push(Action { place, act: Act::Expire(envelope) });
         }
     }
-
-    /// How it begins.
-    fn start(&self) -> State {
-        let members = (0..self.scenario.members()).map(|place| {
-            let member = Member::new(id(place), self.scenario.disk(place), self.scenario.rules, NOW);
-            self.members.keep(Turn::begin(member, self.scenario.rules))
-        });
-        let members = members.collect();
-        let mut past = Past::default();
-        if !self.scenario.blank {
-            let founding = self.scenario.founding();
-            let term = founding.term;
-            past.commit(founding, term);
-        }
-        let past = self.pasts.keep(past);
-        let state = State { members, wire: Box::default(), past, spent: Spent::default(), broken: None };
-        self.scenario.before.iter().fold(state, |state, before| {
-            let state = self.settle(state, before);
-            State { wire: Box::default(), spent: Spent::default(), ..state }
-        })
-    }
-
-    /// Something happens, and everything that comes of it among some.
-    fn settle(&self, state: State, Before { place, event, among }: &Before) -> State {
-        let act = match event {
-            Event::Campaign | Event::Lead => Some(Act::Timeout),
-            Event::Command(number) => Some(Act::Propose(*number)),
-            Event::Crash => Some(Act::Crash),
-            Event::Wait => None,
-        };
-        let begun = act.and_then(|act| self.after(&state, &Action { place: *place, act }));
-        let mut state = begun.unwrap_or(state);
-        loop {
-            if *event == Event::Lead && state.members[*place].core.is_leader() {
-                return state;
-            }
-            let persists = among.iter().map(|place| Action { place: *place, act: Act::Persist });
-            let delivers = state.wire.iter().filter_map(|envelope| {
-                let to = among.iter().find(|place| id(**place) == envelope.to)?;
-                Some(Action { place: *to, act: Act::Deliver(*envelope) })
-            });
-            let Some(next) = persists.chain(delivers).find_map(|action| self.after(&state, &action)) else {
-                return state;
-            };
-            state = next;
-        }
-    }
-
-    /// Whether this state is the first to show something that a search must come by.
-    fn reaches(&self, state: &State, reach: Reach) -> bool {
-        if !self.shows(state, reach) {
-            return false;
-        }
-        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = !reached.contains(&reach);
-        if is_news {
-            reached.push(reach);
-        }
-        is_news
-    }
-
-    fn shows(&self, state: &State, reach: Reach) -> bool {
-        let past = &state.past;
-        let later = || past.leaders().iter().skip_while(|(term, _)| term.0 <= 2);
-        let begun = past.memberships().next();
-        match reach {
-            Reach::Chosen => {
-                let history = self.scenario.before.iter().filter(|before| matches!(before.event, Event::Command(_)));
-                past.commands() > history.count()
-            }
-            Reach::SecondLeader => past.leaders().len() > self.leaders_before.max(1),
-            Reach::Cut => state.members.iter().any(|member| {
-                let stale = |entry: &&graft_domain::Entry| member.core.entry(entry.index).is_some_and(|e| e != *entry);
-                member.disk.entries.iter().any(|entry| stale(&entry))
-            }),
-            Reach::Joint => past.memberships().any(Membership::is_joint),
-            Reach::JointLeft => {
-                past.memberships().skip_while(|membership| !membership.is_joint()).any(|m| !m.is_joint())
-            }
-            Reach::NewcomerLeads => {
-                let learner = |id| begun.is_some_and(|m: &Membership| !m.is_voter(id));
-                later().any(|(_, id)| learner(id))
-            }
-            Reach::Handed => {
-                let asks = |envelope: &Envelope| match &envelope.message {
-                    Message::Vote(request) if request.transfer => Some((request.term, envelope.from)),
-                    _ => None,
-                };
-                state.wire.iter().filter_map(|envelope| asks(envelope)).any(|led| past.leaders().contains(&led))
-            }
-            Reach::GivenUp => state.spent.expiries > 0 && state.members.iter().any(|m| m.core.is_leader()),
-            Reach::Installed => {
-                let spent = usize::from(state.spent.snapshots);
-                past.snapshots().len() > spent
-            }
-            Reach::Promoted => past.memberships().skip(1).any(|m| m.voters().count() > 2),
-            Reach::Demoted => past.memberships().skip(1).last().is_some_and(|m| m.voters().count() == 2),
-        }
-    }
 }
 
 impl Spent {
@@ -363,42 +270,30 @@ impl Model for Cluster {
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties = vec![
-            Property::<Self>::always("election safety", |_, state| state.keeps(Rule::ElectionSafety)),
-            Property::<Self>::always("log matching", |_, state| state.keeps(Rule::LogMatching)),
-            Property::<Self>::always("leader completeness", |_, state| state.keeps(Rule::LeaderCompleteness)),
-            Property::<Self>::always("state-machine safety", |_, state| state.keeps(Rule::StateMachineSafety)),
-            Property::<Self>::always("commits are durable on a quorum", |_, state| state.keeps(Rule::DurableCommits)),
-            Property::<Self>::always("promises are durable before they leave", |_, state| state.keeps(Rule::Promises)),
-            Property::<Self>::always("memberships follow one another", |_, state| state.keeps(Rule::Memberships)),
-            Property::<Self>::always("snapshots are of what is committed", |_, state| state.keeps(Rule::Snapshots)),
-            Property::<Self>::always("invariants of the core", |_, state| state.keeps(Rule::Invariants)),
+            Property::<Self>::always("election safety", |cluster, state| cluster.keeps(state, Rule::ElectionSafety)),
+            Property::<Self>::always("log matching", |cluster, state| cluster.keeps(state, Rule::LogMatching)),
+            Property::<Self>::always("leader completeness", |cluster, state| {
+                cluster.keeps(state, Rule::LeaderCompleteness)
+            }),
+            Property::<Self>::always("state-machine safety", |cluster, state| {
+                cluster.keeps(state, Rule::StateMachineSafety)
+            }),
+            Property::<Self>::always("commits are durable on a quorum", |cluster, state| {
+                cluster.keeps(state, Rule::DurableCommits)
+            }),
+            Property::<Self>::always("promises are durable before they leave", |cluster, state| {
+                cluster.keeps(state, Rule::Promises)
+            }),
+            Property::<Self>::always("memberships follow one another", |cluster, state| {
+                cluster.keeps(state, Rule::Memberships)
+            }),
+            Property::<Self>::always("snapshots are of what is committed", |cluster, state| {
+                cluster.keeps(state, Rule::Snapshots)
+            }),
+            Property::<Self>::always("invariants of the core", |cluster, state| cluster.keeps(state, Rule::Invariants)),
             Property::sometimes(ENOUGH, |cluster, _| cluster.enough.load(Ordering::Relaxed)),
         ];
         properties.extend(self.scenario.reaches.iter().map(|reach| reach.property()));
         properties
-    }
-}
-
-impl State {
-    fn keeps(&self, rule: Rule) -> bool {
-        self.broken.is_none_or(|broken| broken.rule != rule)
-    }
-}
-
-impl Reach {
-    fn property(self) -> Property<Cluster> {
-        match self {
-            Self::Chosen => Property::sometimes("a command is chosen", |c, s| c.reaches(s, Self::Chosen)),
-            Self::SecondLeader => Property::sometimes("a second leader", |c, s| c.reaches(s, Self::SecondLeader)),
-            Self::Cut => Property::sometimes("a log is cut", |c, s| c.reaches(s, Self::Cut)),
-            Self::Joint => Property::sometimes("a joint membership", |c, s| c.reaches(s, Self::Joint)),
-            Self::JointLeft => Property::sometimes("a joint membership is left", |c, s| c.reaches(s, Self::JointLeft)),
-            Self::NewcomerLeads => Property::sometimes("a newcomer leads", |c, s| c.reaches(s, Self::NewcomerLeads)),
-            Self::Handed => Property::sometimes("leadership is handed over", |c, s| c.reaches(s, Self::Handed)),
-            Self::GivenUp => Property::sometimes("a transfer is given up", |c, s| c.reaches(s, Self::GivenUp)),
-            Self::Installed => Property::sometimes("a snapshot is installed", |c, s| c.reaches(s, Self::Installed)),
-            Self::Promoted => Property::sometimes("a learner is given a vote", |c, s| c.reaches(s, Self::Promoted)),
-            Self::Demoted => Property::sometimes("a voter loses its vote", |c, s| c.reaches(s, Self::Demoted)),
-        }
     }
 }

@@ -60,8 +60,8 @@ pub fn run(scenario: Scenario, states: usize, threads: usize, mut tell: impl FnM
     let mut found = checker.discoveries();
     let complete = found.remove(ENOUGH).is_none();
     let model = checker.model();
-    let reaches = model.properties().into_iter().filter(|p| !p.expectation.discovery_is_failure() && p.name != ENOUGH);
-    let reached = reaches.map(|p| (p.name, found.remove(p.name).map(|path| steps(&path)))).collect();
+    let wanted = model.properties().into_iter().filter(|p| !p.expectation.discovery_is_failure() && p.name != ENOUGH);
+    let reached = wanted.map(|p| (p.name, found.remove(p.name).map(|path| steps(&path)))).collect();
     let shortest = found.into_iter().min_by_key(|(_, path)| steps(path));
     let broken = shortest.map(|(rule, path)| (rule, story::of(model, path)));
     Report {

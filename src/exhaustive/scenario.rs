@@ -26,6 +26,7 @@ pub struct Bounds {
 
 /// How the cores are run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
 pub(crate) struct Rules {
     /// Campaigns begin with pre-votes; if not, it is as if everybody had said yes.
     pub(crate) pre_votes: bool,
@@ -100,8 +101,8 @@ pub(crate) enum Reach {
 pub(crate) fn id(place: usize) -> NodeId {
     const NAMES: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
     let name = NAMES.get(place).copied().unwrap_or(NAMES[0]);
-    #[expect(clippy::unwrap_used, reason = "the names above are good ones, as every search shows at once")]
-    NodeId::new(name).unwrap()
+    #[expect(clippy::unwrap_used, reason = "a constant")]
+    NodeId::new(name).unwrap() // The names above are good ones, as every search shows at once.
 }
 
 /// Voters and learners, by their places.

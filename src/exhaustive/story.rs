@@ -17,14 +17,13 @@ pub(crate) fn of(cluster: &Cluster, path: Path<State, Action>) -> Vec<String> {
         lines.extend(first.members.iter().map(|member| format!("        {}", shown(member))));
     }
     for (number, (state, action)) in steps.iter().enumerate() {
-        match action {
-            Some(action) => tell(cluster, number + 1, state, action, &mut lines),
-            None => {
-                lines.push("in the end".to_owned());
-                lines.extend(state.members.iter().map(|member| format!("        {}", shown(member))));
-                lines.extend(state.broken.map(|broken| format!("BROKEN: {}", broken.what)));
-            }
+        if let Some(action) = action {
+            tell(cluster, number + 1, state, action, &mut lines);
+            continue;
         }
+        lines.push("in the end".to_owned());
+        lines.extend(state.members.iter().map(|member| format!("        {}", shown(member))));
+        lines.extend(state.broken.map(|broken| format!("BROKEN: {}", broken.what)));
     }
     lines
 }
@@ -59,7 +58,9 @@ fn happening(id: NodeId, before: &Member, act: &Act) -> String {
         Act::Propose(number) => format!("c{number} is proposed to {id}"),
         Act::Change(next) => format!("{id} is asked for the membership {}", membership(next)),
         Act::Transfer(to) => format!("{id} is asked to hand over to {to}"),
-        Act::Expire(envelope) => format!("the time for the transfer of {id} is over when it receives {}", message(envelope)),
+        Act::Expire(envelope) => {
+            format!("the time for the transfer of {id} is over when it receives {}", message(envelope))
+        }
         Act::Snapshot(index) => format!("{id} has a durable snapshot up to {index}"),
         Act::Install(snapshot) => format!("{id} installs the snapshot of {}", snapshot.last),
     }
@@ -72,7 +73,9 @@ fn changed(transition: &Transition) -> String {
         Transition::PreCandidate { term } => format!("is a pre-candidate in term {term}"),
         Transition::Candidate { term } => format!("is a candidate in term {term}"),
         Transition::Leader { term } => format!("LEADS term {term}"),
-        Transition::Membership { index, membership: next } => format!("has membership {} from {index}", membership(next)),
+        Transition::Membership { index, membership: next } => {
+            format!("has membership {} from {index}", membership(next))
+        }
         Transition::MembershipCommitted { index } => format!("has its membership of {index} committed"),
         Transition::Truncated { from } => format!("cuts its log from {from}"),
         Transition::Breach(breach) => format!("FALLS SILENT: {breach:?}"),
@@ -137,7 +140,8 @@ fn list(items: impl Iterator<Item = impl ToString>) -> String {
 }
 
 fn shown(Member { core, disk, .. }: &Member) -> String {
-    let log = (core.base().index.0 + 1..=core.last().index.0).filter_map(|index| core.entry(graft_domain::Index(index)));
+    let log =
+        (core.base().index.0 + 1..=core.last().index.0).filter_map(|index| core.entry(graft_domain::Index(index)));
     let snapshot = if core.base().index.0 > 0 { format!("{} | ", core.base()) } else { String::new() };
     let vote = |vote: Option<NodeId>| vote.map_or_else(|| "-".to_owned(), |vote| vote.to_string());
     format!(

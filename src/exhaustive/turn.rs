@@ -47,9 +47,9 @@ impl Turn {
     }
 
     /// A member that has just been started, with what it wants done at first.
-    pub(crate) fn begin(member: Member, rules: Rules) -> Member {
+    pub(crate) fn begin(member: &Member, rules: Rules) -> Member {
         let mut turn = Self::new(member.clone(), NOW);
-        let verdict = turn.conclude(&member, rules);
+        let verdict = turn.conclude(member, rules);
         debug_assert_eq!(verdict, Ok(()), "a search begins with what is sound");
         turn.rebase();
         turn.member
@@ -107,7 +107,7 @@ impl Turn {
                 let _ = self.step(Input::Timeout);
             }
             Act::Snapshot(index) => self.take_snapshot(*index),
-            Act::Install(snapshot) => self.install(snapshot),
+            Act::Install(snapshot) => self.install(*snapshot),
         }
         Ok(())
     }
@@ -155,10 +155,10 @@ impl Turn {
         let _ = self.step(Input::SnapshotTaken { last });
     }
 
-    fn install(&mut self, snapshot: &Kept<Snapshot>) {
+    fn install(&mut self, snapshot: Kept<Snapshot>) {
         self.member.fetch = None;
-        self.member.disk.keep(snapshot);
-        self.snapshot = Some((**snapshot).clone());
+        self.member.disk.keep(&snapshot);
+        self.snapshot = Some((*snapshot).clone());
         let (last, membership) = (snapshot.last, snapshot.membership.clone());
         let _ = self.step(Input::SnapshotInstalled { last, membership });
     }
@@ -227,16 +227,16 @@ impl Turn {
             let before = core.membership_at(entry.index.prev());
             if before.cluster != graft_domain::ClusterId::UNKNOWN {
                 promises::may_follow(before, next)?;
-                let knows = self.member.term_at(core.commit()) == Some(entry.term);
-                must(knows, Rule::Memberships, || {
+                let is_certain = self.member.term_at(core.commit()) == Some(entry.term);
+                must(is_certain, Rule::Memberships, || {
                     format!("{} changes the membership before it knows what is committed", core.id())
                 })?;
             }
             let earlier = (core.base().index.0 + 1..entry.index.0).rev().map(Index);
             let is_membership =
                 |index: &Index| core.entry(*index).is_some_and(|e| matches!(e.payload, Payload::Membership(_)));
-            let before = earlier.into_iter().find(is_membership).unwrap_or(core.base().index);
-            self.changes.push(Changed { index: entry.index, before });
+            let former = earlier.into_iter().find(is_membership).unwrap_or(core.base().index);
+            self.changes.push(Changed { index: entry.index, before: former });
         }
         Ok(())
     }

@@ -27,7 +27,11 @@ pub(crate) fn is_void(envelope: &Envelope, to: &Member) -> bool {
 }
 
 /// The wire with what was sent, without what is void; in an order that depends on nothing but what is in it.
-pub(crate) fn after(wire: &[Kept<Envelope>], sends: &[Kept<Envelope>], matters: impl Fn(&Envelope) -> bool) -> Box<[Kept<Envelope>]> {
+pub(crate) fn after(
+    wire: &[Kept<Envelope>],
+    sends: &[Kept<Envelope>],
+    matters: impl Fn(&Envelope) -> bool,
+) -> Box<[Kept<Envelope>]> {
     let news = sends.iter().filter(|sent| !wire.contains(sent));
     let mut next: Vec<Kept<Envelope>> = wire.iter().chain(news).copied().filter(|envelope| matters(envelope)).collect();
     next.sort_unstable_by_key(|envelope| envelope.digest());

@@ -103,6 +103,12 @@ fn inputs_that_are_tried_repeat_themselves() {
 }
 
 #[test]
+fn the_search_knows_nothing_but_the_core() {
+    let manifest = Tree::manifest("src/exhaustive");
+    none(layers::dependencies_within("src/exhaustive/Cargo.toml", &manifest, layers::EXHAUSTIVE_MAY_USE));
+}
+
+#[test]
 fn adapters_do_not_know_one_another() {
     let tree = Tree::read();
     let rooms = layers::rooms(tree.rust_under("src/infrastructure/").map(|s| s.path.as_str()));

@@ -8,6 +8,7 @@ use super::source::{Named, Source};
 pub(super) const DOMAIN_MAY_USE: &[&str] = &["bytes"];
 pub(super) const SERVICES_MAY_USE: &[&str] = &["bytes", "graft-domain", "tracing"];
 pub(super) const STORE_MAY_USE: &[&str] = &["bytes", "crc32c", "graft-domain", "graft-services"];
+pub(super) const EXHAUSTIVE_MAY_USE: &[&str] = &["bytes", "graft-domain", "stateright"];
 pub(super) const SIMULATION_MAY_USE: &[&str] = &["bytes", "graft-domain", "graft-services", "graft-store"];
 
 /// Modules of `std` through which the world comes in.
@@ -49,6 +50,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("x509_parser", &["src/infrastructure/tls/"]),
     // Who tries the store makes good checksums over bad bytes.
     ("crc32c", &["src/infrastructure/store/", "src/fuzzing/"]),
+    ("crc32c", &["src/infrastructure/store/"]),
+    ("stateright", &["src/exhaustive/"]),
 ];
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
