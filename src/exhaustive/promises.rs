@@ -1,6 +1,6 @@
 //! What a member may say: nothing that its disk does not hold, or that is not so.
 
-use graft_domain::{AppendOutcome, Envelope, Index, Membership, Message, NodeId, Transition};
+use graft_domain::{AppendOutcome, Envelope, Index, Membership, Message, NodeId, Payload, Transition};
 
 use crate::checks::{Broken, Rule, must};
 use crate::member::Member;
@@ -45,6 +45,13 @@ pub(crate) fn is_sound(before: &Member, member: &Member, restarted: bool) -> Res
     must(restarted || forward, Rule::Invariants, || format!("{id} goes back in term, commit or what is applied"))?;
     must(member.disk.proven_term() >= before.disk.proven_term(), Rule::Invariants, || {
         format!("the disk of {id} goes back from term {}", before.disk.proven_term())
+    })?;
+    let newest =
+        member.log().filter_map(|entry| if let Payload::Membership(m) = &entry.payload { Some(m) } else { None });
+    let newest = newest.last();
+    let in_force = newest.map_or(core.membership_index() <= core.base().index, |newest| newest == core.membership());
+    must(in_force, Rule::Memberships, || {
+        format!("{id} goes by {:?}, and the newest in its log is {newest:?}", core.membership())
     })?;
     let durable = (core.base().index.0 + 1..=core.durable().0).map(|index| core.entry(Index(index)));
     let lacks = durable.flatten().find(|entry| !member.disk.holds(entry));

@@ -50,7 +50,6 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("x509_parser", &["src/infrastructure/tls/"]),
     // Who tries the store makes good checksums over bad bytes.
     ("crc32c", &["src/infrastructure/store/", "src/fuzzing/"]),
-    ("crc32c", &["src/infrastructure/store/"]),
     ("stateright", &["src/exhaustive/"]),
 ];
 
