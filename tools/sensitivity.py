@@ -18,6 +18,7 @@ from pathlib import Path
 
 import mutants
 
+SECONDS_MAX = 600
 BUILD = ["cargo", "build", "--quiet", "--profile", "fast", "--offline", "--package", "graft-exhaustive"]
 
 
@@ -55,8 +56,12 @@ def run(mutant: Mutant, states: int) -> Found:
             return Found("does not build")
         program = mutants.COPY / "target/fast/exhaustive"
         settings = {"MODEL": mutant.model, "STATES": str(states), "THREADS": "1"}
-        played = subprocess.run([program], env=settings, capture_output=True, text=True, check=False, errors="replace")
+        played = subprocess.run(
+            [program], env=settings, capture_output=True, text=True, check=False, errors="replace", timeout=SECONDS_MAX
+        )
         return read(played.stdout, played.stderr)
+    except subprocess.TimeoutExpired:
+        return Found("not reached in time")
     finally:
         path.write_text(text, encoding="utf-8")
 

@@ -95,8 +95,9 @@ fn the_checker_sees_as_many_states_as_there_are() {
 
 #[test]
 fn what_is_void_can_do_nothing() {
-    let mut small = scenario("snapshot");
-    small.bounds = Bounds { terms: 3, timeouts: 1, crashes: 1, ..Bounds::default() };
+    let bounds = Bounds { terms: 2, timeouts: 2, crashes: 1, ..Bounds::default() };
+    let mut small = Scenario { bounds, ..scenario("elections") };
+    small.membership.members.pop_last();
     let without = |keeps_void| {
         let scenario = Scenario { rules: Rules { keeps_void, ..Rules::default() }, ..small.clone() };
         let cluster = Cluster::new(scenario);
