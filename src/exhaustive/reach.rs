@@ -24,8 +24,6 @@ impl Cluster {
 
     fn shows(&self, state: &State, reach: Reach) -> bool {
         let past = &state.past;
-        let later = || past.leaders().iter().skip_while(|(term, _)| term.0 <= 2);
-        let begun = past.memberships().next();
         match reach {
             Reach::Chosen => {
                 let history = self.scenario.before.iter().filter(|before| matches!(before.event, Event::Command(_)));
@@ -40,10 +38,6 @@ impl Cluster {
             Reach::JointLeft => {
                 past.memberships().skip_while(|membership| !membership.is_joint()).any(|m| !m.is_joint())
             }
-            Reach::NewcomerLeads => {
-                let learner = |id| begun.is_some_and(|m: &Membership| !m.is_voter(id));
-                later().any(|(_, id)| learner(id))
-            }
             Reach::Handed => {
                 let asks = |envelope: &Envelope| match &envelope.message {
                     Message::Vote(request) if request.transfer => Some((request.term, envelope.from)),
@@ -57,7 +51,6 @@ impl Cluster {
                 past.snapshots().len() > spent
             }
             Reach::Promoted => past.memberships().skip(1).any(|m| m.voters().count() > 2),
-            Reach::Demoted => past.memberships().skip(1).last().is_some_and(|m| m.voters().count() == 2),
         }
     }
 }
@@ -70,12 +63,10 @@ impl Reach {
             Self::Cut => Property::sometimes("a log is cut", |c, s| c.reaches(s, Self::Cut)),
             Self::Joint => Property::sometimes("a joint membership", |c, s| c.reaches(s, Self::Joint)),
             Self::JointLeft => Property::sometimes("a joint membership is left", |c, s| c.reaches(s, Self::JointLeft)),
-            Self::NewcomerLeads => Property::sometimes("a newcomer leads", |c, s| c.reaches(s, Self::NewcomerLeads)),
             Self::Handed => Property::sometimes("leadership is handed over", |c, s| c.reaches(s, Self::Handed)),
             Self::GivenUp => Property::sometimes("a transfer is given up", |c, s| c.reaches(s, Self::GivenUp)),
             Self::Installed => Property::sometimes("a snapshot is installed", |c, s| c.reaches(s, Self::Installed)),
             Self::Promoted => Property::sometimes("a learner is given a vote", |c, s| c.reaches(s, Self::Promoted)),
-            Self::Demoted => Property::sometimes("a voter loses its vote", |c, s| c.reaches(s, Self::Demoted)),
         }
     }
 }

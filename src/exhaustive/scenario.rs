@@ -90,12 +90,10 @@ pub(crate) enum Reach {
     Cut,
     Joint,
     JointLeft,
-    NewcomerLeads,
     Handed,
     GivenUp,
     Installed,
     Promoted,
-    Demoted,
 }
 
 pub(crate) fn id(place: usize) -> NodeId {
@@ -179,7 +177,7 @@ fn elections() -> Scenario {
         changes: Vec::new(),
         rules: Rules::default(),
         bounds: Bounds { terms: 3, timeouts: 3, proposals: 2, crashes: 1, ..Bounds::default() },
-        reaches: &[Reach::SecondLeader],
+        reaches: &[Reach::Chosen, Reach::SecondLeader],
     }
 }
 
