@@ -27,9 +27,11 @@ COPY = ROOT / "target" / "mutants"
 # What was found of each when it was tried last: a report has all of them, also of those that were not tried this time.
 RESULTS = COPY / "target" / "results.json"
 # As optimised as it may be and still be built anew in seconds.
-BUILD = ["cargo", "build", "--quiet", "--profile", "fast", "--offline", "--locked", "--package", "graft-simulation"]
-BUILD += ["--config", "profile.fast.debug-assertions=false", "--config", "profile.fast.debug=false"]
-BUILD += ["--config", "profile.fast.codegen-units=256"]
+BUILD = [
+    "cargo", "build", "--quiet", "--profile", "fast", "--offline", "--locked", "--package", "graft-simulation",
+    "--config", "profile.fast.debug-assertions=false", "--config", "profile.fast.debug=false",
+    "--config", "profile.fast.codegen-units=256",
+]  # fmt: skip
 TEST = ["cargo", "test", "--quiet", "--offline", "--locked", "--package"]
 # Crates by where they lie. Golden transcripts are of the core alone.
 CORE, STORE = "src/domain", "src/infrastructure/store"

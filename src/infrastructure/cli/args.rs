@@ -220,7 +220,7 @@ pub struct Start {
     /// Its name among the members, for ever [default: ADDR]
     #[arg(long)]
     pub id: Option<String>,
-    /// Where it keeps its log and snapshots [default: graft-<id>]
+    /// Where it keeps its log and snapshots [default: graft-ID]
     #[arg(long, value_name = "DIRECTORY")]
     pub data_dir: Option<PathBuf>,
     /// Where to listen, if that differs from ADDR
