@@ -128,14 +128,15 @@ def matrix() -> str:
 
 
 def failing(mutant: Mutant, which: str) -> str:
-    """The first test of the mutant's crate that fails, of those whose names have this in them."""
+    """The first test of the mutant's crate that fails, of those with this in their names; of stories, which one."""
     crate = next((name for directory, name in CRATES.items() if mutant.file.startswith(directory)), None)
     if crate is None:
         return ""
     played = subprocess.run(
         [*TEST, crate, "--lib", which], cwd=COPY, capture_output=True, text=True, check=False, errors="replace"
     )
-    failed = re.findall(r"^    ([a-z_:0-9]+)$", played.stdout, re.MULTILINE)
+    said = played.stdout + played.stderr
+    failed = re.findall(r"\b([a-z_0-9]+)\.txt:\d+ >", said) or re.findall(r"^    ([a-z_:0-9]+)$", said, re.MULTILINE)
     return failed[0].rsplit("::", 1)[-1] if played.returncode and failed else ""
 
 
