@@ -19,6 +19,7 @@ from graft._errors import ConfigError, MembershipRefused, NoLeader, Stopped, Tim
 from graft._machine import StateMachine
 from graft._mischief import Mischief
 from graft._node import _checked_config
+from graft._progress import checked
 from graft._seat import Seat, reserved
 from graft.tls import CertificateAuthority, checked_insecure
 
@@ -315,16 +316,26 @@ class LocalCluster(Mischief, Client[S]):
                 return False
         return True
 
-    def load(self, call: Callable[[], object] | None = None, *, threads: int = 2) -> Load:
-        """Has threads make one call after the other, to see the cluster at work: until `stop()` of what it returns, or
-        the end of a `with`. By default they call the first command whose arguments are numbers and texts.
+    def load(
+        self,
+        call: Callable[[], object] | None = None,
+        *,
+        threads: int = 2,
+        number: int | None = None,
+        progress: Report = None,
+    ) -> Load:
+        """Has threads make one call after the other, to see the cluster at work: until `stop()` of what it returns, the
+        end of a `with`, or `number` calls. By default they call the first command whose arguments are numbers and
+        texts. `progress` is as in `members`: True for a bar, or a function that is given a `Progress` now and then.
 
         Raises `ConfigError` if there is none and no `call` is given."""
         from graft._load import Load
 
         self._refuse_closed()
+        limit = None if number is None else _units.count("number", number)
+        tell = checked(progress)
         self._end_load()
-        self._load = Load(self, call, _units.count("threads", threads))
+        self._load = Load(self, call, _units.count("threads", threads), limit, tell)
         self._note("load", None, "a stream of commands begins")
         return self._load
 

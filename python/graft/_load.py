@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from graft._errors import ConfigError, GraftError, Stopped
+from graft import _units
+from graft._errors import ConfigError, GraftError, Stopped, Timeout
 from graft._machine import Command
+from graft._progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,17 +18,27 @@ if TYPE_CHECKING:
     from typing import Self
 
     from graft._cluster import LocalCluster
+    from graft._units import Duration
 
 _PAUSE_SECONDS = 0.05
 _JOIN_SECONDS = 5.0
+_TELL_SECONDS = 0.2
 # What a command is given that says no more than its types.
 _VALUES: dict[Any, Any] = {int: 1, float: 1.0, str: "load", bytes: b"load", bool: True}
 
 
 class Load:
-    """Threads that make one call after the other until `stop()` or the end of a `with`: see `LocalCluster.load`."""
+    """Threads that make one call after the other until `stop()`, the end of a `with`, or so many calls: see
+    `LocalCluster.load`."""
 
-    def __init__(self, cluster: LocalCluster[Any], call: Callable[[], object] | None, threads: int) -> None:
+    def __init__(
+        self,
+        cluster: LocalCluster[Any],
+        call: Callable[[], object] | None,
+        threads: int,
+        number: int | None = None,
+        tell: Callable[[Progress], object] | None = None,
+    ) -> None:
         self._call = guess(cluster) if call is None else call
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -35,15 +48,31 @@ class Load:
         """Calls that raised."""
         self.last_error: Exception | None = None
         """What the last of those raised."""
+        self._left = number
+        self._number = number
+        self._tell = tell
+        self._begun = time.monotonic()
         names = [f"graft-load-{number}" for number in range(threads)]
         self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for name in names]
         for thread in self._threads:
             thread.start()
+        if tell is not None:
+            self._say("begins")
+            self._teller = threading.Thread(target=self._tell_on, name="graft-load-progress", daemon=True)
+            self._teller.start()
+
+    _teller: threading.Thread | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether it goes on."""
         return not self._ended.is_set()
+
+    def wait(self, timeout: Duration = 60.0) -> Self:
+        """Waits until it has ended: after its `number` of calls, or because somebody stops it. Raises `Timeout`."""
+        if not self._ended.wait(_units.seconds("timeout", timeout)):
+            raise Timeout(f"{self!r} goes on", fix="wait longer, or stop() it")
+        return self.stop()
 
     def stop(self) -> Self:
         """Ends it, after the calls that are under way. Stopping twice is fine."""
@@ -51,6 +80,8 @@ class Load:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(_JOIN_SECONDS)
+        if self._teller is not None and self._teller is not threading.current_thread():
+            self._teller.join(_JOIN_SECONDS)
         return self
 
     def __enter__(self) -> Self:
@@ -65,8 +96,32 @@ class Load:
         state = "running" if self.is_running else "ended"
         return f"<load, {state}: {self.done} calls done, {self.failed} failed>"
 
+    def _say(self, words: str) -> None:
+        if self._tell is not None:
+            self._tell(Progress(what="load", member=None, done=self.done, total=self._number, words=words))
+
+    def _tell_on(self) -> None:
+        while not self._ended.wait(_TELL_SECONDS):
+            rate = self.done / max(time.monotonic() - self._begun, 0.001)
+            self._say(f"{self.done} calls done, {self.failed} failed, {rate:.0f} a second")
+        for thread in self._threads:
+            thread.join(_JOIN_SECONDS)
+        self._say(f"{self.done} calls done, {self.failed} failed")
+        self._say("done")
+
+    def _takes_one(self) -> bool:
+        """Whether there is another call to make. Whoever makes the last one ends it for all."""
+        with self._lock:
+            if self._left is None:
+                return not self._ended.is_set()
+            if self._left == 0:
+                self._ended.set()
+                return False
+            self._left -= 1
+            return not self._ended.is_set()
+
     def _run(self) -> None:
-        while not self._ended.is_set():
+        while self._takes_one():
             try:
                 self._call()
             except Stopped:

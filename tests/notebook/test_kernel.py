@@ -173,6 +173,10 @@ _ = cluster.members.add("n9", address, progress=True)
     printed, _ = kernel.run("print(told[-1]._repr_mimebundle_()['text/html']); node.stop()")
     assert '<progress max="1" value="1.000"' in printed
     assert "adding n9: done" in printed
+    printed, _ = kernel.run(
+        "told.clear(); _ = cluster.load(number=100, progress=True).wait(); print(told[-1]._progress)"
+    )
+    assert printed.strip() == "load: done"
 
 
 def test_a_kernel_that_is_restarted_begins_afresh(kernel: Kernel, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
@@ -318,3 +319,22 @@ def test_closing_again_takes_no_address_from_the_next_cluster():
 def _place(cluster):
     host, port = cluster["n1"].address.rsplit(":", 1)
     return host, int(port)
+
+
+def test_a_load_of_so_many_calls_ends_by_itself_and_tells_how_far_it_is():
+    told = []
+    with graft.LocalCluster(Bank, 3) as cluster:
+        load = cluster.load(
+            lambda: cluster.execute(Bank.deposit, "ann", 1), threads=4, number=200, progress=told.append
+        )
+        load.wait(DEADLINE_SECONDS)
+        assert (load.done, load.failed, load.is_running) == (200, 0, False)
+        assert cluster.query(Bank.balance, "ann") == 200
+        assert (told[0].words, told[-1].words) == ("begins", "done")
+        assert told[-1].fraction == 1.0
+        assert all(before.done <= after.done for before, after in itertools.pairwise(told))
+        with pytest.raises(graft.Timeout, match="goes on"), cluster.load() as endless:
+            endless.wait(0.05)
+        assert not endless.is_running
+        with pytest.raises(TypeError, match="progress"):
+            cluster.load(progress="yes")
