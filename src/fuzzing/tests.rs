@@ -31,7 +31,9 @@ fn files(target: &Target) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    // What is empty is not set: make hands all of its own on.
+    let said = env::var(name).ok().filter(|text| !text.is_empty());
+    said.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 /// `UPDATE_CORPUS=1` writes the samples that are not there as they are said.
