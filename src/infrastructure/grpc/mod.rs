@@ -76,6 +76,7 @@ mod owing;
 mod pace;
 mod plain;
 mod probing;
+mod readers;
 mod reflection;
 mod refusal;
 mod security;
@@ -99,6 +100,7 @@ pub use faults::{LinkFault, LinkFaults};
 pub use fuzzing_samples::samples as said_samples;
 pub use handshake::{founded, is_restored, restored};
 pub use join_reply::JoinReply;
+pub use readers::{Arrival, Desk, Reader, Readers, Reading};
 pub use security::{Guard, Io, Secured, Securing, Security};
 pub use transport::Transport;
 

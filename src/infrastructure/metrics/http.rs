@@ -21,8 +21,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The least that hyper takes; a request for metrics has a few hundred.
 const HEADER_BYTES_MAX: usize = 8 << 10;
 
-/// Answers one request with what `text` is then.
-pub async fn serve<T: Future<Output = String>>(
+/// Answers one request with what `text` is then; with none if there is no place for one more who reads.
+pub async fn serve<T: Future<Output = Option<String>>>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     text: impl Fn() -> T,
 ) -> Result<(), hyper::Error> {
@@ -30,7 +30,7 @@ pub async fn serve<T: Future<Output = String>>(
         let text = answers(request.method(), request.uri().path()).map(|()| text());
         async {
             Ok::<_, Infallible>(match text {
-                Ok(text) => page(text.await),
+                Ok(text) => text.await.map_or_else(crowded, page),
                 Err(refusal) => *refusal,
             })
         }
@@ -46,20 +46,25 @@ pub async fn serve<T: Future<Output = String>>(
 
 /// Whether this is a request for metrics.
 fn answers(method: &Method, path: &str) -> Result<(), Box<Response<Full<Bytes>>>> {
-    let refuse = |status, words: &'static str| {
-        let mut response = Response::new(Full::new(Bytes::from_static(words.as_bytes())));
-        *response.status_mut() = status;
-        Box::new(response)
-    };
     if path != PATH {
-        return Err(refuse(StatusCode::NOT_FOUND, "there is /metrics here, and nothing else\n"));
+        return Err(Box::new(refusal(StatusCode::NOT_FOUND, "there is /metrics here, and nothing else\n")));
     }
     if method != Method::GET && method != Method::HEAD {
-        let mut refusal = refuse(StatusCode::METHOD_NOT_ALLOWED, "metrics are read, with GET\n");
+        let mut refusal = refusal(StatusCode::METHOD_NOT_ALLOWED, "metrics are read, with GET\n");
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return Err(refusal);
+        return Err(Box::new(refusal));
     }
     Ok(())
+}
+
+fn crowded() -> Response<Full<Bytes>> {
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "too many read at a time: ask again in a moment\n")
+}
+
+fn refusal(status: StatusCode, words: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(words.as_bytes())));
+    *response.status_mut() = status;
+    response
 }
 
 fn page(text: String) -> Response<Full<Bytes>> {

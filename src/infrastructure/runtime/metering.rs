@@ -5,23 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use graft_services::identity::Identity;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::StartError;
 use super::front::Front;
 use super::renewal::Certified;
-use super::security::refuse_plain_listener;
+use super::security::{self, refuse_plain_listener};
 use crate::infrastructure::config::NodeConfig;
-use crate::infrastructure::grpc::{self, Complaints, Guard as _};
+use crate::infrastructure::grpc::{self, Complaints, Reader, Readers};
 use crate::infrastructure::metrics::{self, Metrics, Seen};
 
-/// Those who read at a time; more are hung up on. Few ask, and seldom.
-const READERS_MAX: usize = 16;
 /// How long one may take for all of it.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to leave the port alone after it failed.
@@ -45,6 +42,14 @@ impl Metering {
         let status = self.front.status();
         let waiting = self.front.inflight.load(Ordering::Relaxed);
         self.metrics.text(&Seen { status: &status, waiting, refused: self.complaints.counts() })
+    }
+
+    /// Whether this is a member that was removed, as far as this node knows at this moment.
+    async fn is_removed(self: &Arc<Self>, identity: &Identity) -> bool {
+        let Some(id) = identity.member() else { return false };
+        let front = Arc::clone(&self.front);
+        // Looking at the engine waits for it.
+        spawn_blocking(move || front.status().former.contains(&id)).await.unwrap_or(true)
     }
 }
 
@@ -72,22 +77,27 @@ pub(super) fn serve(
         let _runtime = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
     };
-    let guard = certified.filter(|_| !local.ip().to_canonical().is_loopback()).cloned();
-    runtime.spawn(accept(listener, guard, Arc::clone(metering)));
+    let guard = certified.filter(|_| !local.ip().to_canonical().is_loopback());
+    let readers = Readers::new(security::guard(guard), Arc::clone(&metering.complaints));
+    runtime.spawn(accept(listener, readers, Arc::clone(metering)));
     Ok(local)
 }
 
-async fn accept(listener: tokio::net::TcpListener, guard: Option<Arc<Certified>>, metering: Arc<Metering>) {
-    let places = Arc::new(Semaphore::new(READERS_MAX));
+async fn accept(listener: tokio::net::TcpListener, readers: Readers, metering: Arc<Metering>) {
+    let readers = Arc::new(readers);
     loop {
         let Ok((stream, remote)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let answered = answer(stream, remote, guard.clone(), Arc::clone(&metering));
+        let arrival = readers.enter(remote);
+        let (readers, metering) = (Arc::clone(&readers), Arc::clone(&metering));
         tokio::spawn(async move {
-            let _place = place;
+            let answered = async {
+                if let Some(reader) = readers.receive(stream, arrival).await {
+                    answer(reader, remote, &readers, &metering).await;
+                }
+            };
             if timeout(READ_TIMEOUT, answered).await.is_err() {
                 debug!(%remote, "whoever asked for metrics took too long");
             }
@@ -95,27 +105,27 @@ async fn accept(listener: tokio::net::TcpListener, guard: Option<Arc<Certified>>
     }
 }
 
-async fn answer(stream: TcpStream, remote: SocketAddr, guard: Option<Arc<Certified>>, metering: Arc<Metering>) {
+async fn answer(mut reader: Reader, remote: SocketAddr, readers: &Readers, metering: &Arc<Metering>) {
+    if let Some(identity) = &reader.identity
+        && metering.is_removed(identity).await
+    {
+        return readers.refuse(remote, &format_args!("{identity} was removed from this cluster"));
+    }
+    let desk = reader.desk.clone();
     let text = || {
-        let metering = Arc::clone(&metering);
-        // Looking at the engine waits for it.
-        async move { spawn_blocking(move || metering.text()).await.unwrap_or_default() }
-    };
-    let served = match guard {
-        None => metrics::serve(stream, text).await,
-        Some(guard) => {
-            let secured = match guard.accept(stream).await {
-                Ok(secured) => secured,
-                Err(why) => return warn!(%remote, "connection for metrics refused: {why}"),
-            };
-            let member = secured.identity.member();
-            if member.is_some_and(|id| metering.front.standing.status().former.contains(&id)) {
-                return warn!(%remote, "connection for metrics refused: {} was removed", secured.identity);
-            }
-            metrics::serve(secured.stream, text).await
+        let (desk, metering) = (desk.clone(), Arc::clone(metering));
+        async move {
+            let _reading = desk.ask()?;
+            // Looking at the engine waits for it.
+            spawn_blocking(move || metering.text()).await.ok()
         }
     };
-    if let Err(error) = served {
-        debug!(%remote, %error, "a connection for metrics failed");
+    tokio::select! {
+        served = metrics::serve(reader.stream(), text) => {
+            if let Err(error) = served {
+                debug!(%remote, %error, "a connection for metrics failed");
+            }
+        }
+        () = desk.end().cancelled() => debug!(%remote, "newer ones came before metrics were asked for"),
     }
 }
