@@ -201,7 +201,8 @@ def test_check_says_what_this_machine_is_worth(shell, one):
     assert checks["durable write"]["values"]["p99_seconds"] > 0
     assert not list(shell.directory.glob(".graft-check*"))
     taken = shell.run("check", "--bind", one, status=10)
-    assert "choose another address" in taken.stdout
+    assert "choose another port" in taken.stdout
+    assert "write it as HOST:PORT" in shell.run("check", "--bind", "banana", status=10).stdout
     assert "error[UNHEALTHY]" in taken.stderr
     assert "bad" in shell.run("check", "--data-dir", "nowhere", status=10).stdout
 

@@ -209,8 +209,13 @@ fn port(address: &str) -> Finding {
     let (found, advice) = match bound {
         Ok(_) => ("free".to_owned(), None),
         Err(error) => {
-            let advice = "stop what listens there, or choose another address of this machine".to_owned();
-            (error.to_string(), Some((Grade::Bad, advice)))
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
+                io::ErrorKind::PermissionDenied => "choose a port from 1024 on, or let this user have that one",
+                io::ErrorKind::InvalidInput => "write it as HOST:PORT",
+                _ => "choose an address that this machine has",
+            };
+            (error.to_string(), Some((Grade::Bad, advice.to_owned())))
         }
     };
     Finding { what: "port", found, advice, document: json!({ "address": address }) }
