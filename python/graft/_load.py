@@ -52,12 +52,13 @@ class Load:
         self._number = number
         self._tell = tell
         self._begun = time.monotonic()
+        self._running = threads
+        self._say("begins")
         names = [f"graft-load-{number}" for number in range(threads)]
         self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for name in names]
         for thread in self._threads:
             thread.start()
         if tell is not None:
-            self._say("begins")
             self._teller = threading.Thread(target=self._tell_on, name="graft-load-progress", daemon=True)
             self._teller.start()
 
@@ -110,15 +111,13 @@ class Load:
         self._say("done")
 
     def _takes_one(self) -> bool:
-        """Whether there is another call to make. Whoever makes the last one ends it for all."""
+        """Whether there is another call to make."""
         with self._lock:
-            if self._left is None:
-                return not self._ended.is_set()
-            if self._left == 0:
-                self._ended.set()
+            if self._left == 0 or self._ended.is_set():
                 return False
-            self._left -= 1
-            return not self._ended.is_set()
+            if self._left is not None:
+                self._left -= 1
+            return True
 
     def _run(self) -> None:
         while self._takes_one():
@@ -134,6 +133,10 @@ class Load:
             else:
                 with self._lock:
                     self.done += 1
+        with self._lock:
+            self._running -= 1
+            if self._running == 0:
+                self._ended.set()
 
 
 def guess(cluster: LocalCluster[Any]) -> Callable[[], object]:

@@ -154,7 +154,8 @@ class Bar:
     def __call__(self, progress: Progress) -> None:
         """Shows it, at most five times a second while it only gets on."""
         now = time.monotonic()
-        if progress.fraction is not None and progress.fraction < 1 and now < self._next:
+        is_over = progress.words == "done" or progress.fraction == 1
+        if progress.fraction is not None and not is_over and now < self._next:
             return
         self._next = now + _BAR_SECONDS
         shown = _Shown(progress)
@@ -206,7 +207,7 @@ class Line:
         if self._rewrites:
             padding = " " * max(0, self._width - len(text))
             self._to.write(f"\r{text}{padding}{chr(10) if ends else ''}")
-        elif fraction is None or time.monotonic() >= self._next:
+        elif fraction is None or ends or time.monotonic() >= self._next:
             self._to.write(f"{text}\n")
             self._next = time.monotonic() + _LINES_SECONDS
         self._width = len(text)

@@ -197,6 +197,9 @@ impl Change {
         if !settled.members.contains_key(&old) {
             return refuse(unknown(settled, old));
         }
+        if let Some(member) = newcomer.filter(|member| *member.address != *address) {
+            return refuse(elsewhere(new, member, address));
+        }
         let mut planned = match newcomer {
             // It has let itself in, and all that is left to do is the other half.
             Some(member) if member.voter => settled.clone(),
@@ -223,12 +226,7 @@ impl Change {
         }
         for (id, address) in wanted {
             match settled.members.get(id) {
-                Some(member) if *member.address != **address => {
-                    return refuse(format!(
-                        "{id} is a member at {}, not at {address}; if it has moved, start it there: it announces itself",
-                        member.address
-                    ));
-                }
+                Some(member) if *member.address != **address => return refuse(elsewhere(*id, member, address)),
                 Some(_) => {}
                 None => planned = Self::admit(&planned, *id, address, Target::Voter, Incarnation::UNKNOWN)?,
             }
@@ -299,6 +297,11 @@ fn stand_still(current: &Membership) -> Membership {
 /// Members that are to vote.
 fn remaining(planned: &Membership) -> usize {
     planned.members.values().filter(|member| member.target == Target::Voter).count()
+}
+
+fn elsewhere(id: NodeId, member: &Member, address: &str) -> String {
+    let known = &member.address;
+    format!("{id} is a member at {known}, not at {address}; if it has moved, start it there: it announces itself")
 }
 
 fn unknown(membership: &Membership, id: NodeId) -> String {

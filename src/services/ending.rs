@@ -1,6 +1,6 @@
 //! How calls end other than by the machine's answer: at their deadline, with the node's failure, with its stop.
 
-use graft_domain::{ClusterId, Input, Instant, NodeId};
+use graft_domain::{Input, Instant, NodeId};
 
 use crate::error::{Outcome, Refusal};
 use crate::replica::{Effect, Replica};
@@ -59,26 +59,6 @@ impl Replica {
         self.step(input);
         self.dismiss(&Refusal::Halted(why.clone()), &format!("this node failed before the answer came: {why}"));
         self.failure.get_or_insert(why);
-    }
-
-    /// `peer`, or whoever is at an address to join by, says that it is of another cluster.
-    ///
-    /// A member that has others is no stranger to its own cluster for that: somebody else may have taken a member's address.
-    /// It is one if so many say so that the rest decides nothing.
-    pub(crate) fn on_estranged(&mut self, peer: Option<NodeId>, why: String) {
-        let membership = self.core.membership();
-        let is_settled = self.core.cluster() != ClusterId::UNKNOWN && membership.contains(&self.core.id());
-        if is_settled && membership.members.len() > 1 {
-            let Some(peer) = peer else {
-                self.join_trouble = Some(why);
-                return;
-            };
-            self.strangers.insert(peer);
-            if membership.is_quorum(|id| !self.strangers.contains(id)) {
-                return;
-            }
-        }
-        self.outcast = Some(("CLUSTER_MISMATCH", why));
     }
 
     /// This node serves nobody any more: its cluster should not be.

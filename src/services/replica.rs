@@ -198,11 +198,6 @@ pub enum Event {
         code: &'static str,
         why: String,
     },
-    /// Who was dialled, a member or whoever is at an address to join by, is of another cluster than this node.
-    Estranged {
-        peer: Option<NodeId>,
-        why: String,
-    },
     /// This node has founded a cluster, and should not have: what others say, and what to do.
     Contradicted(String),
     /// What keeps this node from being let into a cluster, for now.
@@ -319,8 +314,6 @@ pub struct Replica {
     /// This node is no member any more.
     pub(crate) removed: bool,
     pub(crate) outcast: Option<(&'static str, String)>,
-    /// Members at whose addresses there are nodes of other clusters.
-    pub(crate) strangers: BTreeSet<NodeId>,
     /// Others have shown that this node should not have founded its cluster.
     pub(crate) contradicted: Option<String>,
     pub(crate) join_trouble: Option<String>,
@@ -364,7 +357,6 @@ impl Replica {
             identities,
             removed: false,
             outcast: None,
-            strangers: BTreeSet::new(),
             contradicted: None,
             join_trouble: None,
             told: ("", None, Term(0)),
@@ -462,7 +454,6 @@ impl Replica {
             Event::Probed { id, address, found } => self.on_probed(id, &address, &found),
             Event::Removed => self.on_removed(),
             Event::Outcast { code, why } => self.outcast = Some((code, why)),
-            Event::Estranged { peer, why } => self.on_estranged(peer, why),
             Event::Contradicted(why) => self.on_contradicted(why),
             Event::JoinTrouble(why) => self.join_trouble = Some(why),
             event => self.handle_snapshot(event),
@@ -567,7 +558,7 @@ impl Replica {
 
     fn on_transition(&mut self, transition: &Transition) {
         match transition {
-            Transition::Leader { .. } => self.outcast = None,
+            Transition::Leader { .. } => (self.outcast, self.join_trouble) = (None, None),
             Transition::Follower { leader: Some(_), .. } => {
                 self.route_at = self.clock.now;
                 (self.outcast, self.join_trouble) = (None, None);

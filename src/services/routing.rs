@@ -141,7 +141,6 @@ impl Replica {
     pub(crate) fn on_connected(&mut self, peer: NodeId) {
         self.reachable.insert(peer);
         self.troubles.remove(&peer);
-        self.strangers.remove(&peer);
         self.ask_again();
         self.tell_link(peer, None);
         let term = self.core.term();

@@ -42,6 +42,8 @@ impl Replica {
             return why;
         }
         self.why_no_leader(&mut why);
+        // At the address to join by there is somebody else.
+        why.extend(self.join_trouble.clone().filter(|_| self.core.leader().is_none()));
         self.why_no_commit(&mut why);
         self.why_members_trouble(&mut why);
         if self.storage_full {

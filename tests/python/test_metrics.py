@@ -121,11 +121,24 @@ def test_beyond_this_machine_metrics_take_a_certificate(tmp_path):
             secured(port, tmp_path / "other")
 
 
-def secured(port, directory):
+@pytest.mark.parametrize("offered", [["h2", "http/1.1"], ["http/1.1"], []])
+def test_readers_may_offer_what_they_speak(tmp_path, offered):
+    authority = CertificateAuthority.create(tmp_path / "tls", "bank")
+    tls = authority.node("n1")
+    with graft.Node(
+        Bank(), id="n1", address="127.0.0.1:0", data_dir=tmp_path / "n1", metrics="0.0.0.0:0", tls=tls
+    ) as node:
+        authority.client("prometheus", "reader")
+        assert "graft_term" in secured(node.metrics_address.rpartition(":")[2], tmp_path / "tls", offered)
+
+
+def secured(port, directory, offered=()):
     """As Prometheus reads, with `insecure_skip_verify`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if offered:
+        context.set_alpn_protocols(offered)
     context.load_cert_chain(directory / "client-prometheus.pem", directory / "client-prometheus.key")
     connection = http.client.HTTPSConnection("127.0.0.1", int(port), timeout=DEADLINE_SECONDS, context=context)
     try:

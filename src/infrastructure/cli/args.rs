@@ -86,7 +86,10 @@ impl Secrets {
 }
 
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.strip_suffix('s').unwrap_or(text).parse().map_err(|_| "write seconds, such as 2.5")?;
+    let units = [("ms", 0.001), ("min", 60.0), ("s", 1.0)];
+    let unit = units.iter().find_map(|(name, unit)| text.strip_suffix(name).map(|number| (number, *unit)));
+    let (number, unit) = unit.unwrap_or((text, 1.0));
+    let seconds = unit * number.trim().parse::<f64>().map_err(|_| "write seconds, such as 2.5, or 500ms")?;
     let sane = seconds.is_finite() && (0.001..=86_400.0).contains(&seconds);
     sane.then_some(seconds).ok_or_else(|| "between 0.001 and 86400 seconds".to_owned())
 }

@@ -225,6 +225,7 @@ impl From<StartError> for Failure {
         let code = match &error {
             StartError::Tls(_) => "TLS",
             StartError::Insecure(_) => "INSECURE",
+            StartError::Contradicted(_) => "CLUSTER_MISMATCH",
             StartError::Config(_) => "USAGE",
             _ => "IO",
         };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 
-use super::args::{Global, Start};
+use super::args::{Global, Start, seconds};
 use super::failure::Failure;
 use super::output::Out;
 
@@ -107,14 +107,17 @@ impl Settings {
         for (key, _) in KEYS {
             let name = format!("GRAFT_{}", key.to_uppercase());
             if let Some(text) = environment(&name) {
-                settings.0.insert(key, (of_text(key, &text), name));
+                settings
+                    .0
+                    .insert(key, (of_text(key, &text).map_err(|why| Failure::usage(format!("{name}: {why}")))?, name));
             }
         }
         for pair in &sets.set {
             let (key, text) =
                 pair.split_once('=').ok_or_else(|| Failure::usage(format!("{pair:?} is no KEY=VALUE")))?;
             let key = known(key, "--set")?;
-            settings.0.insert(key, (of_text(key, text), "--set".to_owned()));
+            let value = of_text(key, text).map_err(|why| Failure::usage(format!("--set: {why}")))?;
+            settings.0.insert(key, (value, "--set".to_owned()));
         }
         Ok(settings)
     }
@@ -151,6 +154,13 @@ impl Settings {
 
     fn path(&self, key: &str) -> Option<PathBuf> {
         self.text(key).map(PathBuf::from)
+    }
+
+    /// Seconds.
+    fn timeout(&self) -> Result<Option<f64>, Failure> {
+        let Some((value, place)) = self.0.get("timeout") else { return Ok(None) };
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        seconds(&text).map(Some).map_err(|why| Failure::usage(format!("{place}: timeout={text}: {why}")))
     }
 
     fn is_insecure(&self) -> bool {
@@ -198,12 +208,16 @@ fn take_places(settings: &Settings, global: &mut Global) -> Result<(), Failure> 
         )));
     }
     secrets.insecure |= settings.is_insecure();
+    if global.timeout.is_none() {
+        global.timeout = settings.timeout()?;
+    }
     Ok(())
 }
 
 /// Fills in what a node was not given on the command line.
 pub(super) fn fill_start(start: &mut Start, mut global: Global) -> Result<(), Failure> {
     let settings = Settings::read(global.config.as_deref(), &start.sets)?;
+    let timeout = global.timeout;
     take_places(&settings, &mut global)?;
     start.address = start.address.take().or_else(|| settings.text("address"));
     start.machine = start.machine.take().or_else(|| settings.text("machine"));
@@ -212,6 +226,7 @@ pub(super) fn fill_start(start: &mut Start, mut global: Global) -> Result<(), Fa
     start.metrics = start.metrics.take().or_else(|| settings.text("metrics"));
     start.data_dir = start.data_dir.take().or_else(|| settings.path("data_dir"));
     start.settings = settings.tunables();
+    start.settings.extend(timeout.map(|seconds| ("timeout".to_owned(), Setting::Text(format!("{seconds}s")))));
     start.cluster = global.cluster;
     start.tls = global.secrets.files();
     start.insecure = global.secrets.insecure;
@@ -306,17 +321,21 @@ fn addresses(text: &str) -> Vec<String> {
 }
 
 /// From the environment or the command line: numbers are numbers, all else is text.
-fn of_text(key: &str, text: &str) -> Json {
-    match key {
+fn of_text(key: &str, text: &str) -> Result<Json, String> {
+    Ok(match key {
         "cluster" => json!(addresses(text)),
-        "insecure" => json!(!matches!(text.to_lowercase().as_str(), "0" | "false" | "no" | "off" | "n" | "f")),
+        "insecure" => match text.to_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => json!(true),
+            "0" | "false" | "no" | "off" => json!(false),
+            _ => return Err(format!("insecure={text:?} must be true or false")),
+        },
         _ if PLACES.contains(&key) => json!(text),
         _ => text
             .parse::<u64>()
             .map(Json::from)
             .or_else(|_| text.parse::<f64>().map(Json::from))
             .unwrap_or_else(|_| json!(text)),
-    }
+    })
 }
 
 fn of_toml(key: &str, value: toml::Value, place: &str) -> Result<Json, Failure> {
@@ -355,7 +374,7 @@ pub fn settings_of_file(text: &str) -> Result<(Vec<String>, BTreeMap<String, Set
 #[cfg(feature = "fuzzing")]
 pub fn setting_of_text(key: &str, text: &str) -> Result<Setting, String> {
     let key = known(key, "--set").map_err(|failure| failure.what)?;
-    Ok(Setting::of(&of_text(key, text)))
+    of_text(key, text).map(|value| Setting::of(&value))
 }
 
 #[cfg(test)]
@@ -391,6 +410,18 @@ mod tests {
         let lone = Settings::read(None, &set(&["key=c"])).unwrap();
         let why = take_places(&lone, &mut parsed(&["graft", "status"])).unwrap_err().what;
         assert!(why.contains("(missing: --ca, --cert)"), "{why}");
+        for (said, seconds) in [("timeout=2", 2.0), ("timeout=1500ms", 1.5), ("timeout=2min", 120.0)] {
+            let mut global = parsed(&["graft", "status"]);
+            take_places(&Settings::read(None, &set(&[said])).unwrap(), &mut global).unwrap();
+            assert_eq!(global.timeout, Some(seconds));
+            let mut global = parsed(&["graft", "status", "--timeout", "5"]);
+            take_places(&Settings::read(None, &set(&[said])).unwrap(), &mut global).unwrap();
+            assert_eq!(global.timeout, Some(5.0));
+        }
+        assert_eq!(
+            Settings::read(None, &set(&["insecure=none"])).unwrap_err().what,
+            "--set: insecure=\"none\" must be true or false"
+        );
     }
 
     #[test]

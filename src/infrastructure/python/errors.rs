@@ -89,6 +89,7 @@ pub(super) fn start(py: Python<'_>, error: &StartError) -> PyErr {
         StartError::Config(_) | StartError::Bind(_) => raise(py, "CONFIG", &words, &[]),
         StartError::Tls(_) => raise(py, "TLS", &words, &[]),
         StartError::Insecure(..) => raise(py, "INSECURE", &words, &[]),
+        StartError::Contradicted(_) => raise(py, "CLUSTER_MISMATCH", &words, &[]),
         StartError::Machine(_) => raise(py, "HALTED", &words, &[]),
         StartError::Store(error) => store(py, error),
         StartError::Io { .. } => raise(py, "STORAGE", &words, &[]),

@@ -158,6 +158,7 @@ impl Engine {
         self.send();
         self.stop_joining_when_in();
         self.see_leavers_off();
+        self.settle();
         self.transport.set_health(self.fitness.of(&self.replica));
         if !self.notices.is_empty() {
             self.events.push(self.notices.drain(..));

@@ -13,10 +13,10 @@ use tracing::debug;
 
 use super::StartError;
 use super::front::Front;
-use super::renewal::Certified;
-use super::security::{self, refuse_plain_listener};
+use super::renewal::{Certified, OfHttp1};
+use super::security::refuse_plain_listener;
 use crate::infrastructure::config::NodeConfig;
-use crate::infrastructure::grpc::{self, Complaints, Reader, Readers};
+use crate::infrastructure::grpc::{self, Complaints, Reader, Readers, Security};
 use crate::infrastructure::metrics::{self, Metrics, Seen};
 
 /// How long one may take for all of it.
@@ -78,7 +78,8 @@ pub(super) fn serve(
         tokio::net::TcpListener::from_std(listener)?
     };
     let guard = certified.filter(|_| !local.ip().to_canonical().is_loopback());
-    let readers = Readers::new(security::guard(guard), Arc::clone(&metering.complaints));
+    let guard = guard.map(|certified| Security::new(Arc::new(OfHttp1(Arc::clone(certified)))));
+    let readers = Readers::new(guard.unwrap_or_default(), Arc::clone(&metering.complaints));
     runtime.spawn(accept(listener, readers, Arc::clone(metering)));
     Ok(local)
 }

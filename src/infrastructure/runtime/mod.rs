@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod door;
 mod door_queue;
+mod doubt;
 mod engine;
 mod events;
 mod faults;
@@ -87,6 +88,8 @@ pub enum StartError {
     Tls(TlsError),
     /// There are none, what is said would leave this machine, and nobody said that this is meant.
     Insecure(String),
+    /// An earlier start was shown that this node should not have founded its cluster.
+    Contradicted(String),
     Store(StoreError),
     /// The machine could not open its own state.
     Machine(Halt),
@@ -230,7 +233,7 @@ impl std::fmt::Display for StartError {
             Self::Config(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
-            Self::Insecure(why) => f.write_str(why),
+            Self::Insecure(why) | Self::Contradicted(why) => f.write_str(why),
             Self::Store(error) => error.fmt(f),
             Self::Machine(halt) => f.write_str(&halt.why),
             Self::Io { doing, error } => write!(f, "{doing}: {error}"),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use graft_domain::{Incarnation, Instant, NodeId};
+use graft_domain::{ClusterId, Incarnation, NodeId};
 use graft_services::change::{Ask, Change};
 use graft_services::error::{Outcome, Refusal};
 use graft_services::{Clock, Event};
 
 use super::calls::{Caller, Sink};
+use super::doubt::Doubt;
 use super::engine::{Engine, weight};
 use crate::infrastructure::config::NodeConfig;
 use crate::infrastructure::grpc::{JoinReply, JoinTrouble, Peer, PeerEvent, RefusedCode};
@@ -32,18 +33,14 @@ pub(crate) struct Peers {
     lingering: BTreeSet<NodeId>,
     /// The transport still looks for a cluster, or announces this node to it.
     pub(crate) joining: bool,
-    /// Until then whoever expects this node in another cluster is believed: it founded this one at its start, alone. Members
-    /// call for one another about twice a second, and seldom less often than once in ten.
-    pub(crate) doubtful_until: Instant,
+    /// Whoever expects this node in another cluster is believed: it has founded this one alone, not long ago.
+    pub(crate) doubt: Option<Doubt>,
     /// How long a joiner waits for an answer before it asks again: a longer wait here would be for nobody.
     join_wait: Duration,
 }
 
-/// How long a cluster of one is so young that others who miss this node are believed.
-const DOUBT: Duration = Duration::from_secs(30);
-
 impl Peers {
-    pub(crate) fn new(config: &NodeConfig, join_wait: Duration, has_founded: bool) -> Self {
+    pub(crate) fn new(config: &NodeConfig, join_wait: Duration, doubt: Option<Doubt>) -> Self {
         Self {
             addresses: config.members.clone().unwrap_or_default(),
             guests: BTreeMap::new(),
@@ -51,7 +48,7 @@ impl Peers {
             lingering: BTreeSet::new(),
             joining: !config.join.is_empty(),
             join_wait,
-            doubtful_until: if has_founded { Instant(0) + DOUBT } else { Instant(0) },
+            doubt,
         }
     }
 }
@@ -196,17 +193,37 @@ impl Engine {
     /// Members of a cluster that lives expect this node among them, and it has just founded another one, alone: what it is
     /// given would be lost to those who mean that cluster, and whatever asks it finds an empty state.
     fn claimed(&mut self, clock: Clock, by: NodeId, address: &str) {
-        if clock.now >= self.peers.doubtful_until {
-            return;
-        }
+        self.settle();
+        let Some(doubt) = self.peers.doubt.take() else { return };
         let own = self.replica.core().id();
         let why = format!(
             "{by} at {address} belongs to another cluster and takes this node for its member {own}, but this data directory is \
              a new one, with which {own} has founded a cluster of its own. If {own} is that member, start it with the data \
              directory that it had; if that is lost, start another node with a new id and join={address}, and remove {own}. If \
-             this is meant to be a new cluster, take another address for it, or remove {own} from the other one first"
+             this is meant to be a cluster of its own, stop {by}, or remove {own} from the other one first; then remove {}",
+            doubt.path().display()
         );
+        doubt.confirm(&why);
         self.replica.handle(clock, Event::Contradicted(why));
+    }
+
+    /// A cluster that has members besides this one, or was there for long enough, is nobody's mistake.
+    pub(crate) fn settle(&mut self) {
+        let Some(doubt) = self.peers.doubt.take() else { return };
+        let core = self.replica.core();
+        let committed = core.membership_at(core.commit());
+        let has_company = committed.members.len() > 1 || !committed.removed.is_empty();
+        if has_company || !Doubt::holds(self.clock.now()) {
+            doubt.settle();
+        } else {
+            self.peers.doubt = Some(doubt);
+        }
+    }
+
+    /// Whether what others say of clusters is no reason to end: this node knows which one it is a member of.
+    fn is_settled(&self) -> bool {
+        let core = self.replica.core();
+        self.peers.doubt.is_none() && core.cluster() != ClusterId::UNKNOWN && core.membership().contains(&core.id())
     }
 
     fn refused(&mut self, clock: Clock, peer: NodeId, code: RefusedCode, why: String, by_peer: bool) {
@@ -215,7 +232,10 @@ impl Engine {
             RefusedCode::IdentityMismatch if by_peer => {
                 Some(Event::Outcast { code: outcast_code(Some(code)), why: why.clone() })
             }
-            RefusedCode::ClusterMismatch if by_peer => Some(Event::Estranged { peer: Some(peer), why: why.clone() }),
+            // Somebody else may have taken the peer's address: a settled member is no stranger to its own cluster for that.
+            RefusedCode::ClusterMismatch if by_peer && !self.is_settled() => {
+                Some(Event::Outcast { code: outcast_code(Some(code)), why: why.clone() })
+            }
             _ => None,
         };
         let event_is_lasting = event.is_some();
@@ -266,8 +286,8 @@ impl Engine {
         let event = match answer {
             Ok(()) => return,
             Err(JoinTrouble { code: Some(RefusedCode::Removed), .. }) => Event::Removed,
-            Err(JoinTrouble { why, code: Some(RefusedCode::ClusterMismatch), .. }) => {
-                Event::Estranged { peer: None, why }
+            Err(JoinTrouble { why, code: Some(RefusedCode::ClusterMismatch), .. }) if self.is_settled() => {
+                Event::JoinTrouble(format!("{address}: {why}"))
             }
             Err(JoinTrouble { why, fatal: true, code }) => Event::Outcast { code: outcast_code(code), why },
             Err(JoinTrouble { why, .. }) => Event::JoinTrouble(format!("{address}: {why}")),

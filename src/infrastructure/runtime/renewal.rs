@@ -176,6 +176,23 @@ impl Guard for Certified {
     }
 }
 
+/// The same for a port on which HTTP/1.1 is spoken.
+pub(super) struct OfHttp1(pub(super) Arc<Certified>);
+
+impl Guard for OfHttp1 {
+    fn accept(&self, stream: TcpStream) -> Securing<'_> {
+        let endpoint = self.0.endpoint();
+        Box::pin(async move {
+            let secured = endpoint.accept_http1(stream).await?;
+            Ok(Secured { stream: Box::new(secured.stream), identity: secured.identity })
+        })
+    }
+
+    fn connect(&self, stream: TcpStream) -> Securing<'_> {
+        self.0.connect(stream)
+    }
+}
+
 impl std::fmt::Debug for Certified {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.endpoint().fmt(f)

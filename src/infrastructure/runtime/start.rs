@@ -15,6 +15,7 @@ use super::calls::Callers;
 use super::clock::Monotonic;
 use super::door::Doorkeeper;
 use super::door_queue::Queue;
+use super::doubt::Doubt;
 use super::engine::{Engine, Message, weight};
 use super::events::Events;
 use super::faults::Faults;
@@ -62,6 +63,7 @@ impl Node {
         let metrics = Arc::new(Metrics::default());
         let membership = config.founding(&address);
         let (wal, snapshots, opened) = open_store(config, &membership)?;
+        let doubt = doubt(config, &membership, &opened)?;
         let (engine, inbox) = channel();
         let (machine_jobs, machine_inbox) = channel();
         let (writer, snapshot_jobs) = channel();
@@ -100,6 +102,7 @@ impl Node {
             address,
             membership,
             opened,
+            doubt,
             seal,
             applied,
             wal,
@@ -123,6 +126,7 @@ struct Build<'a> {
     address: String,
     membership: Membership,
     opened: Arc<Opened>,
+    doubt: Option<Doubt>,
     /// Of the newest snapshot: bytes of state, and their checksum.
     seal: Option<(u64, u32)>,
     applied: Index,
@@ -146,7 +150,6 @@ impl Build<'_> {
         let inbox_bytes = Arc::new(AtomicUsize::new(0));
         let clock = Monotonic::start();
         let replica = self.replica()?;
-        let has_founded = self.has_founded_alone();
         let killed = Arc::new(AtomicBool::new(false));
         let ending = Arc::new(Ending::new(config.id, engine.clone(), clock, Arc::clone(&killed)));
         let front = Arc::new(self.front(engine.clone(), clock, &replica, &ending));
@@ -180,7 +183,7 @@ impl Build<'_> {
             store,
             machine: self.machine_jobs,
             transport: Arc::clone(&transport),
-            peers: Peers::new(config, peers.join_wait, has_founded),
+            peers: Peers::new(config, peers.join_wait, self.doubt),
             events: Arc::clone(&front.events),
             hub: self.hub,
             door: Arc::clone(&queue),
@@ -316,12 +319,6 @@ impl Build<'_> {
             .map_err(io("starting the transport"))
     }
 
-    /// Whether this start founds a cluster, of this node and nobody else.
-    fn has_founded_alone(&self) -> bool {
-        let is_new = self.opened.recovered.entries.is_empty() && self.opened.snapshot.is_none();
-        is_new && self.membership.members.len() == 1
-    }
-
     /// What founders compare; 0 for a node that joins, and for one that has come past its founding.
     fn founding(&self) -> u64 {
         match &self.opened.snapshot {
@@ -361,6 +358,13 @@ fn open_store(config: &NodeConfig, membership: &Membership) -> Result<(Wal, Arc<
         tracing::warn!(node = %config.id, "{note}");
     }
     Ok(opened)
+}
+
+/// Whether the cluster may be a mistake: one that this start founds, of this node and nobody else, or that an earlier one did.
+fn doubt(config: &NodeConfig, membership: &Membership, opened: &Opened) -> Result<Option<Doubt>, StartError> {
+    let before = Doubt::read(&config.data_dir)?;
+    let is_new = opened.recovered.entries.is_empty() && opened.snapshot.is_none();
+    if is_new && membership.members.len() == 1 { Doubt::begin(&config.data_dir).map(Some) } else { Ok(before) }
 }
 
 /// Binds the port. Answers what others are told to dial as well.

@@ -148,10 +148,18 @@ impl Depot {
                  anything. Make a certificate for them by name"
             )));
         }
+        if !files.key.exists() {
+            return Err(TlsError::new(format!(
+                "the key of {shown} is not beside it as {}, and the two are renewed together: name them so, or make a \
+                 certificate for {identity} by name",
+                files.key.display()
+            )));
+        }
         let pem = self.authority.issue(&identity)?;
         // Between the two a node that reads them finds that they do not fit, and keeps what it has.
         replace(&files.key, &pem.key, Access::Secret)?;
         replace(&files.cert, &pem.cert, Access::Public)?;
+        sync(cert.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")))?;
         Ok((identity, files))
     }
 

@@ -23,6 +23,7 @@ use super::words::{Side, words};
 
 /// HTTP/2: what gRPC speaks.
 const PROTOCOL: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// One certificate, and whom its holder believes.
 #[derive(Clone)]
@@ -98,7 +99,18 @@ impl Endpoint {
 
     /// Secures an accepted connection, and says who it is.
     pub async fn accept(&self, stream: TcpStream) -> Result<Secured, Distrust> {
-        let accepted = TlsAcceptor::from(Arc::clone(&self.server)).accept(stream).await;
+        self.accept_by(Arc::clone(&self.server), stream).await
+    }
+
+    /// The same, on which HTTP/1.1 is to be spoken.
+    pub async fn accept_http1(&self, stream: TcpStream) -> Result<Secured, Distrust> {
+        let mut server = ServerConfig::clone(&self.server);
+        server.alpn_protocols = vec![HTTP1.to_vec()];
+        self.accept_by(Arc::new(server), stream).await
+    }
+
+    async fn accept_by(&self, server: Arc<ServerConfig>, stream: TcpStream) -> Result<Secured, Distrust> {
+        let accepted = TlsAcceptor::from(server).accept(stream).await;
         let stream = accepted.map_err(|error| words(&error, Side::Accepting))?;
         let identity = self.identity_of(stream.get_ref().1.peer_certificates())?;
         Ok(Secured { stream: SecuredStream::new(stream.into(), Side::Accepting), identity })

@@ -209,6 +209,9 @@ fn to_replace() {
             ("1 2 5+", "another change is under way (n5 catches up and is to vote): wait for it, or cancel it"),
         ],
     );
+    let elsewhere = Change::Replace { old: id(2), new: id(3), address: address(7) };
+    let why = "n3 is a member at host3:7001, not at host7:7001; if it has moved, start it there: it announces itself";
+    check(&elsewhere, &[("1 2 3", why), ("1 2 3l", why)]);
     check(&replace(2, 2), &[("1 2", "n2 cannot replace itself: give the new node an id of its own")]);
 }
 

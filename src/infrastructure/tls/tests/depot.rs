@@ -69,6 +69,13 @@ fn a_renewed_certificate_is_another_one_of_the_same_name() {
     let renewed = depot.renew(std::slice::from_ref(&files.cert)).unwrap();
     assert_eq!(renewed, [(files.check().unwrap(), files.clone())]);
     assert_ne!((fs::read(&files.cert).unwrap(), fs::read(&files.key).unwrap()), (cert, key));
+    // A pair that is kept under two names stays as it is.
+    let apart = depot.directory.join("apart.pem");
+    fs::copy(&files.cert, &apart).unwrap();
+    let why = depot.renew(std::slice::from_ref(&apart)).unwrap_err();
+    assert!(why.0.contains("apart.key"), "{why}");
+    assert_eq!(fs::read(&apart).unwrap(), fs::read(&files.cert).unwrap());
+    assert!(!apart.with_extension("key").exists());
     let other = Depot::create(&depot.directory.join("other"), "shop").unwrap();
     let why = other.renew(&[files.cert]).unwrap_err();
     assert!(why.0.contains("\"bank\"") && why.0.contains("\"shop\""), "{why}");
