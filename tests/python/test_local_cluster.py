@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -338,3 +339,13 @@ def test_a_load_of_so_many_calls_ends_by_itself_and_tells_how_far_it_is():
         assert not endless.is_running
         with pytest.raises(TypeError, match="progress"):
             cluster.load(progress="yes")
+        # The thread that finds nothing to do ends it no sooner than the one that has the last call.
+        slow = cluster.load(lambda: time.sleep(0.3), threads=2, number=1).wait(DEADLINE_SECONDS)
+        assert (slow.done, slow.failed) == (1, 0)
+
+        def fails(_: object) -> None:
+            raise RuntimeError("as told")
+
+        with pytest.raises(RuntimeError, match="as told"):
+            cluster.load(progress=fails)
+        assert not any(thread.name.startswith("graft-load") for thread in threading.enumerate())
