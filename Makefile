@@ -20,7 +20,7 @@ WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
 .PHONY: help demo test test-rust test-python test-pythons simulate matrix exhaustive sensitivity mutants fuzz corpus chaos increments \
-	sabotage bench build wheel scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
+	sabotage bench scale soak build wheel scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
 	check-dependencies fix clean rust
 
 help: ## Say what there is to make.
@@ -110,6 +110,26 @@ bench: $(VENV)/.tools | rust ## Measure beside limits and peers; QUICK=1 for one
 	$(PY) -m pip install --quiet --no-deps --target $(BENCH) $(BENCH)/*.whl
 	PYTHONPATH=$(BENCH) $(PY) benches/bench.py --profile $(BENCH_PROFILE) $(if $(QUICK),--quick) \
 		--json target/bench.jsonl --plot target/bench.png
+
+# The wheel as it ships, beside the one of the tests; QUICK=1 takes that.
+SHIPPED := target/shipped
+LIMITS := PYTHONPATH=$(if $(QUICK),,$(SHIPPED)/site:)tests/python:benches $(PY)
+# Some of it: make scale PARTS="failover locks". With a log of N=10000000 entries it takes 10 GB of memory and 5 GB of disk.
+PARTS ?= writing recovering failover idling locks install
+scale: $(if $(QUICK),$(VENV)/.wheel,$(SHIPPED)/.wheel) ## Large logs, recovery, failover, idle nodes, beside targets; QUICK=1 for less.
+	$(LIMITS) -m scale --parts $(PARTS) $(if $(QUICK),--quick) $(if $(N),--entries $(N)) --json target/scale.json \
+		--wheel $$(ls $(if $(QUICK),$(WHEELS),$(SHIPPED))/*.whl) $(SCALE)
+
+# Shorter: make soak MINUTES=20. With a leak that it has to find: make soak MINUTES=6 LEAK=machine.
+soak: HOURS ?= 1
+soak: $(if $(QUICK),$(VENV)/.wheel,$(SHIPPED)/.wheel) ## Load three members for HOURS=1 under faults, see that nothing grows or is lost.
+	$(LIMITS) -m soak $(if $(MINUTES),--minutes $(MINUTES),--hours $(HOURS)) $(if $(LEAK),--leak $(LEAK)) $(SOAK)
+
+$(SHIPPED)/.wheel: $(WHEEL_SOURCES) $(VENV)/.tools | rust
+	rm -rf $(SHIPPED)
+	$(VENV)/bin/maturin build --release --locked --auditwheel skip --interpreter $(PY) --out $(SHIPPED)
+	$(PY) -m pip install --quiet --no-deps --target $(SHIPPED)/site $(SHIPPED)/*.whl
+	@touch $@
 
 build: $(VENV)/.tools | rust ## Build into .venv as the Python files lie here: edit them and go on.
 	rm -f $(VENV)/.wheel

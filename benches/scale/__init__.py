@@ -1,0 +1,1 @@
+"""What grows, what fails and what rests, measured beside its targets: `make scale`."""
