@@ -29,27 +29,30 @@ EMITTED_BYTES_MAX = 1 << 20
 class Context:
     """The entry that a command is applied from. All of it is identical on every replica."""
 
-    __slots__ = ("_bytes", "_emitted", "_random", "_uuids", "index", "term", "time", "time_ns")
+    # One is made for every command, and most commands use little of it.
+    __slots__ = ("_bytes", "_emitted", "_random", "_uuids", "index", "term", "time_ns")
 
     index: int
     """Where the entry stands in the log. It only ever grows: use it as a revision or as a fencing token."""
     term: int
     """The term of the leader that took the command."""
-    time: float
-    """Seconds since the epoch, stamped by the leader; never goes back along the log."""
     time_ns: int
-    """The same in nanoseconds, exactly."""
+    """Nanoseconds since the epoch, stamped by the leader; never goes back along the log."""
 
     def __init__(self, index: int, term: int, time_ns: int) -> None:
         self.index = index
         self.term = term
         self.time_ns = time_ns
-        self.time = time_ns / 1e9
         self._random: _random.Random | None = None
         self._uuids = 0
         # None once the command has ended.
         self._emitted: list[tuple[str, bytes]] | None = []
         self._bytes = 0
+
+    @property
+    def time(self) -> float:
+        """The same in seconds."""
+        return self.time_ns / 1e9
 
     @property
     def random(self) -> _random.Random:

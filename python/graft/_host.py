@@ -83,16 +83,18 @@ class Host:
         told: list[Told] = []
         run = self._run_raw if self.raw else self._run_typed
         with machine_thread():
-            for place, (index, term, time_ns, body) in enumerate(batch):
-                here.context = context = Context(index, term, time_ns)
-                try:
+            try:
+                for place, (index, term, time_ns, body) in enumerate(batch):
+                    here.context = context = Context(index, term, time_ns)
                     replies.append(run(body, index))
-                except _Halting as halting:
-                    context.close()
-                    return replies, str(halting), told
-                finally:
-                    here.context = None
-                told += [(place, topic, value) for topic, value in context.close()]
+                    if emitted := context.close():
+                        told += [(place, topic, value) for topic, value in emitted]
+            except _Halting as halting:
+                if here.context is not None:
+                    here.context.close()
+                return replies, str(halting), told
+            finally:
+                here.context = None
         return replies, None, told
 
     def query(self, batch: list[bytes]) -> list[Reply]:
@@ -248,14 +250,16 @@ class Host:
                 f"the log holds the command {name!r} at index {index} with arguments that could not be read here: "
                 f"{kind}: {message}\n{trace}"
             ) from None
-        return self._run(command.attribute, index, lambda: command.function(self.machine, *args, **kwargs))
+        return self._run(command.attribute, index, command.function, (self.machine, *args), kwargs)
 
     def _run_raw(self, body: bytes, index: int) -> Reply:
-        return self._run("apply", index, lambda: self.machine.apply(body))
+        return self._run("apply", index, self.machine.apply, (body,), {})
 
-    def _run(self, title: str, index: int, call: Callable[[], object]) -> Reply:
+    def _run(
+        self, title: str, index: int, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Reply:
         try:
-            value = call()
+            value = function(*args, **kwargs)
         except _HALTING as error:
             raise self._halt(title, index, error) from None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the command's answer
