@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import graft
 from processes import until
 
-from scale.cluster import Members
+from scale.cluster import LONG_SECONDS, Members, asked
 from scale.member import Words
 from scale.report import Finding, quantile
 
@@ -27,7 +27,7 @@ PROBE_SECONDS = 0.005
 
 
 class Probe:
-    """Sends a write every few milliseconds, whatever became of those before, and others wait for answers."""
+    """Sends a write every few milliseconds, whatever became of those before; others, as they are answered."""
 
     def __init__(self, client: graft.Client[Words], writers: int) -> None:
         self._client = client
@@ -68,8 +68,8 @@ class Probe:
     def _write(self) -> None:
         while not self._ending.is_set():
             try:
-                self._client.execute_many([(Words.put, "load", "x" * 100)] * 16)
-                self.done += 16
+                self._client.execute(Words.put, "load", "x" * 100)
+                self.done += 1
             except graft.GraftError:
                 self.failed += 1
 
@@ -82,16 +82,19 @@ def measured(directory: Path, kills: int) -> Iterator[Finding]:
         graft.Client(members.addresses, Words, timeout=30) as client,
     ):
         probe = Probe(client, writers=4)
-        for _ in range(kills):
-            leader = members.leader()
-            time.sleep(luck.uniform(0.5, 0.6))
-            killed = time.monotonic()
-            members.kill(leader)
-            answered: float = until(partial(probe.first, killed), "a write is acknowledged again")
-            outages.append(answered - killed)
-            members.start(leader)
-            members.ready()
-        probe.end()
+        try:
+            for _ in range(kills):
+                leader = members.leader()
+                time.sleep(luck.uniform(0.5, 0.6))
+                killed = time.monotonic()
+                members.kill(leader)
+                answered: float = until(partial(probe.first, killed), "a write is acknowledged again")
+                outages.append(answered - killed)
+                members.start(leader)
+                # It applies all of its log first, which grows from kill to kill.
+                asked(members[leader], "wait_ready", seconds=LONG_SECONDS)
+        finally:
+            probe.end()
     median, p99 = statistics.median(outages), quantile(outages, 0.99)
     counts = f"{len(outages)} kills, {min(outages):.3f}-{max(outages):.3f} s"
     figures = {"seconds": outages, "written": probe.done, "failed": probe.failed}
