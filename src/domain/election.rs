@@ -53,7 +53,7 @@ impl RaftCore {
         let id = &self.config.id;
         let is_voter = self.membership().is_voter(id)
             || (self.log.membership_index() > self.commit && self.log.membership_at(self.commit).is_voter(id));
-        let is_able = !self.unfit && !self.is_disk_hanging();
+        let is_able = !self.unfit && !self.is_disk_hanging() && !self.may_have_forgotten();
         is_voter && is_able && self.term < Term::LAST && self.log.last().index < Index::LAST
     }
 
@@ -103,11 +103,22 @@ impl RaftCore {
     /// Whether a candidate's log may lead this one (thesis §3.6.1).
     ///
     /// A node without memory of what it may have acknowledged helps to found a cluster, and to elect in one only after a leader
-    /// has given it the log as far as it was committed then. The recipient's own membership plays no part.
+    /// has given it the log as far as it was committed then.
     fn is_up_to_date(&self, request: &VoteRequest) -> bool {
-        let forgetful =
-            if self.is_blank() { request.commit > self.log.base().index } else { self.may_have_forgotten() };
+        let forgetful = if self.is_blank() { !self.helps_to_found(request) } else { self.may_have_forgotten() };
         request.last >= self.log.last() && !forgetful
+    }
+
+    /// Whether a node that is blank, and may have been wiped, can vote for this candidate: what a majority holds another one than
+    /// it must hold whom the candidate needs as well, or nobody holds anything.
+    ///
+    /// Quorums of an even number have two in common, so that one without memory may help whoever knows of no commitment. Of an
+    /// odd number they may have just this one in common: it helps whoever has nothing either. That is enough: those who have
+    /// something are a majority, or the others are.
+    fn helps_to_found(&self, request: &VoteRequest) -> bool {
+        let (base, voters) = (self.log.base().index, self.membership().voters().count());
+        let is_even = voters > 0 && voters.is_multiple_of(2);
+        request.last.index <= base || (is_even && request.commit <= base)
     }
 
     /// Whether it has nothing but what a cluster is founded with: an empty log, or a backup that it was restored from.

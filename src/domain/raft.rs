@@ -89,6 +89,8 @@ impl RaftCore {
             log.append(entry);
         }
         let last = log.last().index;
+        // As [`RaftCore::issue_write`] says it.
+        let memory_from = if recovered.commit > last { recovered.commit } else { Index::ZERO };
         let term = recovered.term.max(log.last().term);
         let commit = recovered.commit.min(last).max(log.base().index);
         let applied = recovered.applied.max(log.base().index);
@@ -107,7 +109,7 @@ impl RaftCore {
             loyalty: Loyalty::at_start(term, now, config.election_timeout.max(recovered.promised)),
             forwarded_reads: BTreeMap::new(),
             reads_expire: Instant::NEVER,
-            memory_from: Index::ZERO,
+            memory_from,
             unfit: false,
             silenced: false,
             outbox: Vec::new(),
@@ -271,7 +273,9 @@ impl RaftCore {
         let last = self.log.last().index;
         let (seq, first) = self.durability.issue(last, self.now)?;
         let entries = first.map_or_else(Vec::new, |first| self.log.slice(first, last, usize::MAX));
-        Some(Write { seq, term: self.term, vote: self.vote, entries, commit: self.commit })
+        // A start must know how far the log has to come before this node votes.
+        let commit = if self.may_have_forgotten() { self.memory_from } else { self.commit };
+        Some(Write { seq, term: self.term, vote: self.vote, entries, commit })
     }
 
     fn on_persisted(&mut self, seq: u64) {

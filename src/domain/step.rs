@@ -83,7 +83,8 @@ pub struct Write {
     pub term: Term,
     pub vote: Option<NodeId>,
     pub entries: Vec<Entry>,
-    /// A hint for recovery: at most what is known to be committed.
+    /// A hint for recovery: at most what is known to be committed. Beyond the log's end it says that this log was blank and is
+    /// being filled, and how far it has to come before this node votes.
     pub commit: Index,
 }
 
@@ -182,7 +183,8 @@ pub struct Recovered {
     pub membership: Arc<Membership>,
     /// Everything after the snapshot.
     pub entries: Vec<Entry>,
-    /// A hint, never trusted beyond the log's end.
+    /// A hint, never trusted beyond the log's end. If it is beyond, this node may have acknowledged what it lacks, and neither
+    /// votes nor campaigns until it has come so far.
     pub commit: Index,
     /// The last entry that the machine has applied on its own disk.
     pub applied: Index,

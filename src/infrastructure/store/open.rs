@@ -172,8 +172,8 @@ fn begin<F: Files>(
             (term, vote) = (meta.last.term, None);
         }
     }
-    let LogState { base, last, .. } = wal.durable.state;
-    let commit = hard.commit.min(last.index).max(base.index);
+    let LogState { base, .. } = wal.durable.state;
+    let commit = hard.commit.max(base.index);
     let (membership, applied) = (Arc::clone(membership), Index::ZERO);
     Ok(Recovered {
         term,

@@ -12,7 +12,7 @@ use super::record::Base;
 pub(super) struct HardState {
     pub(super) term: Term,
     pub(super) vote: Option<NodeId>,
-    /// A hint, never trusted beyond the log's end.
+    /// A hint, never trusted beyond the log's end: there it says how far the log has to come before its node votes.
     pub(super) commit: Index,
 }
 

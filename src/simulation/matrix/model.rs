@@ -207,11 +207,11 @@ impl Model {
         self.entries.last().map_or(self.base, Entry::id)
     }
 
-    /// As recovery shows it: the commit index is no more than the log, the term no less than the snapshot's.
+    /// As recovery shows it: neither the commit index nor the term is less than the snapshot's.
     pub(super) fn shown(&self) -> Self {
         let cut = Self { promise: self.promise, ..self.reopened() };
         let vote = cut.vote.filter(|_| cut.term >= cut.base.term);
-        let commit = cut.commit.min(cut.last().index).max(cut.base.index);
+        let commit = cut.commit.max(cut.base.index);
         Self { term: cut.term.max(cut.base.term), vote, commit, ..cut }
     }
 

@@ -266,12 +266,11 @@ impl Model {
         Self { snapshot: EntryId::ZERO, ..self.after(&Step::Cut(self.snapshot)) }
     }
 
-    /// As recovery shows it: the commit index is no more than the log, the term no less than the snapshot's.
+    /// As recovery shows it: neither the commit index nor the term is less than the snapshot's.
     fn shown(&self) -> Self {
         let cut = self.reopened();
-        let last = cut.entries.last().map_or(cut.base.index, |entry| entry.index);
         let vote = cut.vote.filter(|_| cut.term >= cut.base.term);
-        let (term, commit) = (cut.term.max(cut.base.term), cut.commit.min(last).max(cut.base.index));
+        let (term, commit) = (cut.term.max(cut.base.term), cut.commit.max(cut.base.index));
         Self { term, vote, commit, ..cut }
     }
 }
