@@ -14,6 +14,7 @@ mod faults;
 mod fetching;
 mod history;
 mod ledger;
+mod life;
 mod liveness;
 mod machine;
 pub mod matrix;
@@ -24,6 +25,7 @@ mod pace;
 mod run;
 mod shadow;
 mod storage;
+mod turn;
 mod world;
 
 #[cfg(test)]

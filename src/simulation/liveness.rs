@@ -10,7 +10,7 @@ use graft_services::error::{Outcome, Refusal};
 use graft_services::{Consistency, Read, RequestId};
 
 use crate::history::Verdict;
-use crate::node::words;
+use crate::turn::words;
 use crate::world::World;
 
 /// Within this time, in milliseconds, after everything healed.

@@ -1,0 +1,202 @@
+//! How a node comes up, from what is on its disk, and goes down.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use graft_domain::{ClusterId, Index, Instant, NodeId, Payload, RaftCore, Recovered};
+use graft_services::Replica;
+use graft_services::applier::Applier;
+use graft_services::ports::{Opened, SnapshotFiles, StoreError};
+use graft_store::{Snapshots, Wal};
+
+use crate::disk::{Disk, Stop};
+use crate::ledger::Ledger;
+use crate::machine::Work;
+use crate::node::Running;
+use crate::shadow::Shadow;
+use crate::storage::StoreJob;
+use crate::world::{Happening, World};
+
+impl World {
+    /// A machine comes up and its node with it, from what is on its disk.
+    pub(crate) fn start(&mut self, id: NodeId) {
+        if self.is_up(id) || self.lost.contains(&id) {
+            return;
+        }
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let cut_again = (!self.healed && self.dice.chance(120)).then(|| self.dice.below(12));
+        let again = cut_again.is_none() && self.dice.chance(200);
+        node.faulted = false;
+        node.disk.faults(|faults| {
+            (faults.change_fails, faults.sync_fails, faults.power_off_in) = (false, false, cut_again);
+        });
+        let (opened, is_settled) = node.open(again);
+        self.coverage.saw_times("a recovery is opened again", u64::from(again));
+        if !is_settled {
+            self.must(Err(format!(
+                "{id} recovers, and what is opened once more is not the same, or to be repaired again"
+            )));
+            return;
+        }
+        match opened {
+            Ok((wal, snapshots, opened)) => {
+                if let Err(why) = self.begin(id, wal, snapshots, &opened) {
+                    let damaged = self.nodes[&id].damaged;
+                    self.must(if damaged { Ok(()) } else { Err(format!("{id} does not start: {why}")) });
+                    self.refused(id, &why);
+                }
+            }
+            Err(StoreError::Corrupt { file, offset, what }) if node.damaged => {
+                self.refused(id, &format!("{file} at {offset}: {what}"));
+            }
+            Err(error) => {
+                let excused = cut_again.is_some() || matches!(error, StoreError::Full { .. } | StoreError::Io { .. });
+                let fatal = !excused || (self.healed && !matches!(error, StoreError::Full { .. }));
+                self.note(|| format!("{id} does not start: {error}"));
+                self.must(if fatal { Err(format!("{id} does not start: {error}")) } else { Ok(()) });
+                let Some(node) = self.nodes.get_mut(&id) else { return };
+                node.disk.stop(Stop::Torn, &mut self.dice);
+                self.coverage.saw("recovery crashed half way");
+                let after = self.dice.micros(10_000, 400_000);
+                self.later(after, Happening::Start(id));
+            }
+        }
+    }
+
+    /// What is on its disk is not what it was, and the node says so: it is replaced, never repaired.
+    fn refused(&mut self, id: NodeId, why: &str) {
+        self.coverage.saw("a damaged disk is refused");
+        self.note(|| format!("{id} refuses its disk for good: {why}"));
+        self.lost.insert(id);
+    }
+
+    /// Whether what the store acknowledged is there again. Otherwise the world has ended.
+    fn is_held_to_its_word(&mut self, id: NodeId, opened: &Opened) -> bool {
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        let found = node.shadow.is_found_again(&node.in_flight, opened);
+        let tails = opened.notes.iter().filter(|note| note.contains("torn") || note.contains("cut")).count();
+        self.coverage.saw_times("recovery cut a torn tail", tails as u64);
+        match found {
+            Ok(unreported) => {
+                node.shadow = Shadow::of(opened);
+                node.in_flight.clear();
+                self.coverage.saw_times("recovery found a write that was never reported", u64::from(unreported));
+                true
+            }
+            Err(why) => {
+                self.must(Err(format!("{id}: what its store had acknowledged is not there any more: {why}")));
+                false
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        id: NodeId,
+        wal: Wal<Disk>,
+        snapshots: Arc<Snapshots<Disk>>,
+        opened: &Opened,
+    ) -> Result<(), String> {
+        let (session, now) = (self.dice.draw().max(1), self.now);
+        if !self.is_held_to_its_word(id, opened) {
+            return Ok(());
+        }
+        let ledger = Ledger::default();
+        let mut applier = Applier::new(Box::new(ledger.clone()));
+        let upto = self.restore_at_start(id, &mut applier, &ledger, &snapshots, opened)?;
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        node.runs += 1;
+        let run = node.runs;
+        node.core.seed = session;
+        node.core.incarnation = opened.identity.incarnation;
+        node.config.session = session;
+        let bytes = snapshots.newest().map_or(0, |(_, bytes)| bytes);
+        let restored = opened.snapshot.clone().map(|meta| (meta, bytes));
+        let clock = node.clock(now);
+        let recovered = Recovered { applied: upto, ..opened.recovered.clone() };
+        let replica =
+            Replica::new(node.config.clone(), RaftCore::new(node.core.clone(), recovered, clock.now), clock, restored);
+        let mut store_jobs = VecDeque::new();
+        let cluster = replica.core().cluster();
+        if opened.identity.cluster == ClusterId::UNKNOWN && cluster != ClusterId::UNKNOWN {
+            store_jobs.push_back(StoreJob::Cluster(cluster));
+        }
+        self.checks.restarted(replica.core());
+        node.running = Some(Running {
+            run,
+            replica,
+            wal,
+            snapshots,
+            applier,
+            ledger,
+            work: Work { restored: upto, applied: upto, halted: None },
+            inbox: VecDeque::new(),
+            turn_is_due: true,
+            wake_at: Instant::NEVER,
+            store_jobs,
+            storing: Vec::new(),
+            store_failed: false,
+            machine_jobs: VecDeque::new(),
+            working: false,
+            snapshot_jobs: VecDeque::new(),
+        });
+        self.note(|| {
+            format!(
+                "{id} starts: its log ends with {}, its snapshot with {}",
+                wal_end(opened),
+                opened.recovered.snapshot
+            )
+        });
+        self.mind_store(id);
+        self.turn(id);
+        Ok(())
+    }
+
+    /// A machine begins with the newest snapshot. Answers up to where that goes.
+    fn restore_at_start(
+        &mut self,
+        id: NodeId,
+        applier: &mut Applier,
+        ledger: &Ledger,
+        snapshots: &Snapshots<Disk>,
+        opened: &Opened,
+    ) -> Result<Index, String> {
+        let Some(meta) = &opened.snapshot else { return Ok(Index::ZERO) };
+        let (_, file) = snapshots.read(meta.last).map_err(|error| error.to_string())?;
+        applier.restore(file, Index::ZERO)?;
+        self.coverage.saw("a machine is restored at a start");
+        let (command, digest) = ledger.end();
+        let verdict = self.history.agrees(id, command, digest);
+        self.must(verdict);
+        Ok(meta.last.index)
+    }
+
+    /// A node goes down.
+    pub(crate) fn crash(&mut self, id: NodeId, stop: Stop) {
+        if !self.is_up(id) {
+            return;
+        }
+        self.note(|| format!("{id} goes down ({stop:?})"));
+        self.break_off(id);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.running = None;
+        (node.pause, node.transfer) = (None, None);
+        node.links.clear();
+        (node.halts, node.snapshot_fails, node.stopping, node.ends_after) = (false, false, false, None);
+        (node.hangs_until, node.slow_until) = (Instant(0), Instant(0));
+        node.disk.stop(stop, &mut self.dice);
+        self.history.crashed(id);
+        for other in self.ids() {
+            self.disconnect(other, id);
+        }
+    }
+}
+
+fn wal_end(opened: &Opened) -> String {
+    let recovered = &opened.recovered;
+    let kind = |payload: &Payload| if matches!(payload, Payload::Membership(_)) { " (a membership)" } else { "" };
+    recovered
+        .entries
+        .last()
+        .map_or_else(|| recovered.snapshot.to_string(), |e| format!("{}{}", e.id(), kind(&e.payload)))
+}
