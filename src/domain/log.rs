@@ -28,6 +28,23 @@ impl Log {
         Self { base, entries, sums, sum_at_base: 0, memberships: alloc::vec![(base.index, membership)] }
     }
 
+    /// With what a store has kept behind `base`: as if each entry were appended, in the memory that they are in already.
+    pub(crate) fn recovered(base: EntryId, membership: Arc<Membership>, entries: Vec<Entry>) -> Self {
+        let mut log = Self::new(base, membership);
+        log.sums.reserve_exact(entries.len());
+        let (mut last, mut sum) = (base, 0);
+        for entry in &entries {
+            check_follows(last, entry);
+            (last, sum) = (entry.id(), sum + entry.size() as u64);
+            log.sums.push_back(sum);
+            if let Payload::Membership(membership) = &entry.payload {
+                log.memberships.push((entry.index, Arc::clone(membership)));
+            }
+        }
+        log.entries = entries.into();
+        log
+    }
+
     pub(crate) const fn base(&self) -> EntryId {
         self.base
     }
@@ -101,8 +118,7 @@ impl Log {
     }
 
     pub(crate) fn append(&mut self, entry: Entry) {
-        assert_eq!(entry.index, self.last().index.next(), "the log is contiguous");
-        assert!(entry.term >= self.last().term, "terms never go back");
+        check_follows(self.last(), &entry);
         self.sums.push_back(self.sums.back().unwrap_or(&self.sum_at_base) + entry.size() as u64);
         if let Payload::Membership(membership) = &entry.payload {
             self.memberships.push((entry.index, Arc::clone(membership)));
@@ -178,6 +194,11 @@ impl Log {
     }
 }
 
+fn check_follows(last: EntryId, entry: &Entry) {
+    assert_eq!(entry.index, last.index.next(), "the log is contiguous");
+    assert!(entry.term >= last.term, "terms never go back");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +208,18 @@ mod tests {
     fn command(index: u64, bytes: usize) -> Entry {
         let payload = Payload::Command(Bytes::from(alloc::vec![0; bytes]));
         Entry { index: Index(index), term: Term(1), payload }
+    }
+
+    #[test]
+    fn a_log_that_is_recovered_is_the_one_that_was_appended_to() {
+        let base = EntryId { term: Term(2), index: Index(7) };
+        let member = |n: u8| Arc::new(Membership { cluster: crate::ids::ClusterId(n.into()), ..Membership::default() });
+        let mut entries: Vec<Entry> = (8..40).map(|n| Entry { term: Term(2), ..command(n, n as usize) }).collect();
+        entries[5].payload = Payload::Noop;
+        entries[9].payload = Payload::Membership(member(1));
+        let mut appended = Log::new(base, member(0));
+        entries.iter().for_each(|entry| appended.append(entry.clone()));
+        assert_eq!(Log::recovered(base, member(0), entries), appended);
     }
 
     #[test]

@@ -84,10 +84,7 @@ pub(crate) enum Role {
 impl RaftCore {
     /// A member as its disk remembers it: a follower of nobody.
     pub fn new(config: Config, recovered: Recovered, now: Instant) -> Self {
-        let mut log = Log::new(recovered.snapshot, recovered.membership);
-        for entry in recovered.entries {
-            log.append(entry);
-        }
+        let log = Log::recovered(recovered.snapshot, recovered.membership, recovered.entries);
         let last = log.last().index;
         // As [`RaftCore::issue_write`] says it.
         let memory_from = if recovered.commit > last { recovered.commit } else { Index::ZERO };

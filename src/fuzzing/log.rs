@@ -63,7 +63,10 @@ pub(crate) fn run(bytes: &[u8]) {
     if had_identity {
         let inspected = inspected.unwrap_or_else(|error| panic!("opened, and not to be looked at: {error}"));
         assert_eq!(inspected.entries, recovered.entries);
-        assert_eq!((inspected.term, inspected.commit), (recovered.term, recovered.commit.min(last_of(recovered).index)));
+        assert_eq!(
+            (inspected.term, inspected.commit),
+            (recovered.term, recovered.commit.min(last_of(recovered).index))
+        );
         assert_eq!(inspected.snapshot.map(|(meta, _)| meta), opened.snapshot);
         assert_eq!(snapshots.newest().is_some(), opened.snapshot.is_some());
     }

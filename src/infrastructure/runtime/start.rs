@@ -94,16 +94,18 @@ impl Node {
         let beginning = Beginning { directory, opened: Arc::clone(&opened) };
         let (machine_thread, applied) =
             start_machine(config.id, machine, beginning, work).map_err(StartError::Machine)?;
+        // The machine has let go of it: a log may be large, and is moved from here on.
+        let opened = Arc::unwrap_or_clone(opened);
+        let founding = founding(&opened, seal, &membership);
         let snapshot_thread = thread(config.id, "snap", move || run_snapshots(&writing))?;
         let threads = vec![machine_thread, snapshot_thread];
         let build = Build {
             config,
             certified,
             address,
-            membership,
             opened,
             doubt,
-            seal,
+            founding,
             applied,
             wal,
             snapshots,
@@ -115,20 +117,22 @@ impl Node {
             metrics,
             metrics_port,
         };
-        build.run(engine, inbox, listener)
+        build.run((engine, inbox), listener)
     }
 }
+
+/// The two ends of what the event loop hears.
+type Inbox = (Sender<Message>, Receiver<Message>);
 
 /// Everything that is there before the threads.
 struct Build<'a> {
     config: &'a NodeConfig,
     certified: Option<Arc<Certified>>,
     address: String,
-    membership: Membership,
-    opened: Arc<Opened>,
+    opened: Opened,
     doubt: Option<Doubt>,
-    /// Of the newest snapshot: bytes of state, and their checksum.
-    seal: Option<(u64, u32)>,
+    /// What founders compare.
+    founding: u64,
     applied: Index,
     wal: Wal,
     snapshots: Arc<dyn SnapshotFiles>,
@@ -144,7 +148,7 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn run(self, engine: Sender<Message>, inbox: Receiver<Message>, listener: TcpListener) -> Result<Node, StartError> {
+    fn run(mut self, (engine, inbox): Inbox, listener: TcpListener) -> Result<Node, StartError> {
         let config = self.config;
         let runtime = network_threads(config.id)?;
         let inbox_bytes = Arc::new(AtomicUsize::new(0));
@@ -252,7 +256,7 @@ impl Build<'_> {
         }
     }
 
-    fn replica(&self) -> Result<Replica, StartError> {
+    fn replica(&mut self) -> Result<Replica, StartError> {
         let config = self.config;
         let cluster = self.cluster()?;
         let core = Config {
@@ -264,7 +268,7 @@ impl Build<'_> {
             log_bytes_max: config.log_bytes_max,
             ..Config::new(config.id, cluster, random()?)
         };
-        let recovered = Recovered { applied: self.applied, ..self.opened.recovered.clone() };
+        let recovered = Recovered { applied: self.applied, ..std::mem::take(&mut self.opened.recovered) };
         let now = graft_domain::Instant(0);
         let replica = ReplicaConfig {
             session: random()?.max(1),
@@ -299,7 +303,7 @@ impl Build<'_> {
             incarnation: self.opened.identity.incarnation,
             cluster: self.opened.identity.cluster,
             address: self.address.clone(),
-            membership_hash: self.founding(),
+            membership_hash: self.founding,
         };
         let inbox_bytes = Arc::clone(inbox_bytes);
         // Sending from several threads at once: std's sender is `Sync`.
@@ -319,30 +323,31 @@ impl Build<'_> {
             .map_err(io("starting the transport"))
     }
 
-    /// What founders compare; 0 for a node that joins, and for one that has come past its founding.
-    fn founding(&self) -> u64 {
-        match &self.opened.snapshot {
-            Some(meta) if store::is_restored(meta) => {
-                let (bytes, checksum) = self.seal.unwrap_or_default();
-                let state = [&meta.encode()[..], &bytes.to_le_bytes(), &checksum.to_le_bytes()].concat();
-                grpc::restored(hash(&state))
-            }
-            Some(_) => 0,
-            None if self.membership.members.is_empty() => 0,
-            None => {
-                let founding = founded(&self.opened.recovered).unwrap_or_else(|| self.membership.clone());
-                grpc::founded(hash(&founding.encode()))
-            }
-        }
-    }
-
     /// The name that the cluster gets if this node is its first leader.
     fn cluster(&self) -> Result<ClusterId, StartError> {
-        let first = match self.founding() {
+        let first = match self.founding {
             founding if grpc::is_restored(founding) => founding,
             _ => random()?,
         };
         Ok(ClusterId(u128::from(first) << 64 | u128::from(random()?.max(1))))
+    }
+}
+
+/// What founders compare; 0 for a node that joins, and for one that has come past its founding. `seal` is that of the newest
+/// snapshot: bytes of state, and their checksum.
+fn founding(opened: &Opened, seal: Option<(u64, u32)>, membership: &Membership) -> u64 {
+    match &opened.snapshot {
+        Some(meta) if store::is_restored(meta) => {
+            let (bytes, checksum) = seal.unwrap_or_default();
+            let state = [&meta.encode()[..], &bytes.to_le_bytes(), &checksum.to_le_bytes()].concat();
+            grpc::restored(hash(&state))
+        }
+        Some(_) => 0,
+        None if membership.members.is_empty() => 0,
+        None => {
+            let founding = founded(&opened.recovered).unwrap_or_else(|| membership.clone());
+            grpc::founded(hash(&founding.encode()))
+        }
     }
 }
 
