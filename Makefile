@@ -20,7 +20,7 @@ WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
 .PHONY: help demo test test-rust test-python test-pythons simulate matrix exhaustive sensitivity mutants fuzz corpus chaos increments \
-	sabotage bench scale soak build wheel scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
+	sabotage bench scale soak micro instructions build wheel scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
 	check-dependencies fix clean rust
 
 help: ## Say what there is to make.
@@ -130,6 +130,18 @@ $(SHIPPED)/.wheel: $(WHEEL_SOURCES) $(VENV)/.tools | rust
 	$(VENV)/bin/maturin build --release --locked --auditwheel skip --interpreter $(PY) --out $(SHIPPED)
 	$(PY) -m pip install --quiet --no-deps --target $(SHIPPED)/site $(SHIPPED)/*.whl
 	@touch $@
+
+# Beside an earlier time: make micro SAVE=before, change something, make micro BASELINE=before. FILTER=core runs what has it in its name.
+micro: | rust ## Time a command in core, services and log alone; SAVE=name keeps the times, BASELINE=name compares.
+	cargo bench --locked -p graft-micro --bench micro -- $(if $(SAVE),--save-baseline $(SAVE)) $(if $(BASELINE),--baseline $(BASELINE)) $(FILTER)
+
+# CASES="wal way" counts those that begin so.
+export CASES
+instructions: | rust ## Count instructions and allocations per command in core, services and log; UPDATE=1 expects them from now on.
+	@command -v valgrind >/dev/null || { echo "valgrind is missing, and is installed as Debian has it"; \
+		{ apt-get install -y valgrind || { apt-get update && apt-get install -y valgrind; }; } >/dev/null 2>&1 \
+		|| echo "that failed" >&2; }
+	UPDATE=$(UPDATE) cargo run --quiet --profile simulate --locked -p graft-micro --bin instructions
 
 build: $(VENV)/.tools | rust ## Build into .venv as the Python files lie here: edit them and go on.
 	rm -f $(VENV)/.wheel

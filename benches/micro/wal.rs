@@ -1,6 +1,6 @@
 //! How fast the log takes entries of 128 bytes, and how fast it comes back; beside each the bare system calls for the
 //! same bytes: one write and one `fdatasync` a batch, to a file that grows and to one that is written already. Run with
-//! `cargo bench --bench wal`; it needs 2 GiB under the temporary directory, or under `GRAFT_BENCH_DIR`.
+//! `cargo bench -p graft-micro --bench wal`; it needs 2 GiB under the temporary directory, or under `GRAFT_BENCH_DIR`.
 //!
 //! CPU is that of the one thread, system calls included, where the system tells (Linux).
 
@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use graft::domain::{Entry, Incarnation, Index, Membership, NodeId, Payload, Term, Write};
-use graft::infrastructure::store::{Founding, StoreConfig, Wal, open};
-use graft::services::ports::{LogStore, Opened};
+use graft_domain::{Entry, Incarnation, Index, Membership, NodeId, Payload, Term, Write};
+use graft_services::ports::{LogStore, Opened};
+use graft_store::{Founding, StoreConfig, Wal, open};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
