@@ -138,18 +138,21 @@ impl Log {
 
     /// Entries from `from` on, cut by bytes; at least one if there is one.
     pub(crate) fn slice(&self, from: Index, upto: Index, bytes_max: usize) -> Vec<Entry> {
-        let mut taken = Vec::new();
-        let mut bytes = 0;
-        let mut index = from;
-        while let Some(entry) = (index <= upto).then(|| self.entry(index)).flatten() {
-            bytes += entry.size();
-            if bytes > bytes_max && !taken.is_empty() {
-                break;
-            }
-            taken.push(entry.clone());
-            index = index.next();
+        let (Some(first), Some(last)) = (self.place(from), self.place(upto)) else { return Vec::new() };
+        let end = self.entries.len().min(last.saturating_add(1));
+        if first >= end {
+            return Vec::new();
         }
-        taken
+        let most = self.sum_at(from.prev()).saturating_add(bytes_max as u64);
+        let all_fit = self.sums.get(end - 1).is_some_and(|sum| *sum <= most);
+        let end = if all_fit { end } else { self.sums.partition_point(|sum| *sum <= most).clamp(first + 1, end) };
+        self.entries.range(first..end).cloned().collect()
+    }
+
+    /// Where memberships stand behind `from`, up to `upto`, among the entries that are here.
+    pub(crate) fn memberships_between(&self, from: Index, upto: Index) -> impl Iterator<Item = Index> + '_ {
+        let from = from.max(self.base.index);
+        self.memberships.iter().map(|(at, _)| *at).filter(move |at| *at > from && *at <= upto)
     }
 
     /// Forgets everything up to here, which a snapshot covers.
@@ -214,11 +217,14 @@ mod tests {
     fn a_log_that_is_recovered_is_the_one_that_was_appended_to() {
         let base = EntryId { term: Term(2), index: Index(7) };
         let member = |n: u8| Arc::new(Membership { cluster: crate::ids::ClusterId(n.into()), ..Membership::default() });
-        let mut entries: Vec<Entry> = (8..40).map(|n| Entry { term: Term(2), ..command(n, n as usize) }).collect();
+        let mut entries: Vec<Entry> =
+            (8..40u8).map(|n| Entry { term: Term(2), ..command(n.into(), n.into()) }).collect();
         entries[5].payload = Payload::Noop;
         entries[9].payload = Payload::Membership(member(1));
         let mut appended = Log::new(base, member(0));
-        entries.iter().for_each(|entry| appended.append(entry.clone()));
+        for entry in &entries {
+            appended.append(entry.clone());
+        }
         assert_eq!(Log::recovered(base, member(0), entries), appended);
     }
 
@@ -250,6 +256,32 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_is_what_fits_and_one_entry_at_the_least() {
+        let mut random = Random::new(5);
+        let mut log = Log::new(EntryId::ZERO, Arc::default());
+        for _ in 0..3_000 {
+            let (base, last) = (log.base().index.0, log.last().index.0);
+            let mut any = || Index(base.saturating_sub(2) + random.next() % (last - base + 6));
+            let (from, upto, cut) = (any(), any(), any());
+            let limit = usize::try_from(random.next() % 400).expect("small");
+            let mut bytes = 0;
+            let expected: Vec<Entry> = log.entries.iter().skip_while(|e| e.index < from).cloned().collect();
+            let expected = expected.into_iter().take_while(|e| {
+                let is_first = bytes == 0;
+                bytes += e.size();
+                e.index <= upto && (is_first || bytes <= limit)
+            });
+            let expected: Vec<Entry> = if from.0 > base { expected.collect() } else { Vec::new() };
+            assert_eq!(log.slice(from, upto, limit), expected, "{from} to {upto}, {limit} bytes");
+            match random.next() % 40 {
+                0 => log.truncate_from(cut.next()),
+                1 => log.compact(EntryId { term: Term(1), index: cut }),
+                _ => log.append(command(last + 1, usize::try_from(random.next() % 50).expect("small"))),
+            }
+        }
+    }
+
+    #[test]
     fn no_index_overflows() {
         let end = EntryId::new(u64::MAX, u64::MAX);
         let mut log = Log::new(end, Arc::default());
@@ -257,6 +289,7 @@ mod tests {
         assert_eq!(log.term_at(Index(u64::MAX)), Some(Term(u64::MAX)));
         assert_eq!(log.last_at_most(Index(u64::MAX), Term(u64::MAX)), end);
         assert_eq!((log.bytes_after(Index(u64::MAX)), log.reach_back(Index(u64::MAX), 0)), (0, Index(u64::MAX)));
+        assert_eq!(log.slice(Index(u64::MAX), Index(u64::MAX), usize::MAX), []);
         log.compact(end);
         assert_eq!(log.last(), end);
     }

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::ids::NodeId;
-use crate::membership::Membership;
+use crate::membership::{Member, Membership};
 
 /// How a count of votes stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,15 +17,28 @@ pub(crate) enum Tally {
 /// The largest value that a quorum has reached: what at least half of the voters plus one are at or beyond, in every half.
 /// With no voters nothing is reached.
 pub(crate) fn reached<T: Ord + Copy + Default>(membership: &Membership, value: impl Fn(&NodeId) -> T) -> T {
-    let incoming = reached_by(membership.voters().map(|id| value(&id)).collect());
-    if membership.is_joint() {
-        incoming.min(reached_by(membership.outgoing().map(|id| value(&id)).collect()))
-    } else {
-        incoming
-    }
+    let of_half = |votes: fn(&Member) -> bool| {
+        let voters = membership.members.iter().filter(move |(_, member)| votes(member));
+        reached_by(voters.map(|(id, _)| value(id)))
+    };
+    let incoming = of_half(|member| member.voter);
+    if membership.is_joint() { incoming.min(of_half(|member| member.outgoing)) } else { incoming }
 }
 
-fn reached_by<T: Ord + Copy + Default>(mut values: Vec<T>) -> T {
+/// Voters of whom nothing need be allocated: it is asked with every message.
+const FEW_MAX: usize = 9;
+
+fn reached_by<T: Ord + Copy + Default>(all: impl Iterator<Item = T>) -> T {
+    let (mut few, mut many, mut count) = ([T::default(); FEW_MAX], Vec::new(), 0);
+    for value in all {
+        match few.get_mut(count) {
+            Some(place) => *place = value,
+            None if many.is_empty() => many.extend(few.into_iter().chain([value])),
+            None => many.push(value),
+        }
+        count += 1;
+    }
+    let values = if many.is_empty() { &mut few[..count] } else { &mut many[..] };
     if values.is_empty() {
         return T::default();
     }
@@ -100,6 +113,19 @@ mod tests {
                 brute,
                 "{values:?} {incoming:06b} {outgoing:06b}"
             );
+        }
+    }
+
+    #[test]
+    fn so_are_many() {
+        for count in 1..40_u64 {
+            let ids = (0..count).map(|n| NodeId::new(&format!("n{n}")).expect("a good id"));
+            let membership = Membership::founding(ids.map(|id| (id, "a:1")));
+            let middle = (count - 1) / 2;
+            let value = |id: &NodeId| number(id) as u64 * 7 % 41;
+            let mut values: Vec<u64> = (0..count).map(|n| n * 7 % 41).collect();
+            values.sort_unstable();
+            assert_eq!(reached(&membership, value), values[usize::try_from(middle).expect("small")], "of {count}");
         }
     }
 

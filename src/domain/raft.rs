@@ -293,32 +293,31 @@ impl RaftCore {
             return Vec::new();
         }
         let entries = self.log.slice(self.handed.next(), upto, room);
-        self.applying_bytes += entries.iter().map(Entry::size).sum::<usize>();
-        self.handed = entries.last().map_or(self.handed, |e| e.index);
+        let last = entries.last().map_or(self.handed, |e| e.index);
+        self.applying_bytes += self.log.bytes_between(self.handed, last);
+        self.handed = last;
         entries
     }
 
     pub(crate) fn on_applied(&mut self, index: Index) {
-        let mut at = self.applied;
-        while at < index.min(self.handed) {
-            at = at.next();
-            self.applying_bytes -= self.log.entry(at).map_or(0, Entry::size);
+        let upto = index.min(self.handed);
+        if upto > self.applied {
+            self.applying_bytes -= self.log.bytes_between(self.applied, upto);
+            self.applied = upto;
         }
-        self.applied = at;
     }
 
     /// Raises the commit index.
     pub(crate) fn commit_to(&mut self, index: Index) {
-        while self.commit < index {
-            self.commit = self.commit.next();
-            let Some(entry) = self.log.entry(self.commit) else { continue };
-            let size = entry.size();
-            if matches!(entry.payload, Payload::Membership(_)) {
-                self.transitions.push(Transition::MembershipCommitted { index: self.commit });
-            }
-            if let Role::Leader(leader) = &mut self.role {
-                leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(size);
-            }
+        if index <= self.commit {
+            return;
+        }
+        let before = core::mem::replace(&mut self.commit, index);
+        let committed = self.log.memberships_between(before, index);
+        self.transitions.extend(committed.map(|index| Transition::MembershipCommitted { index }));
+        if let Role::Leader(leader) = &mut self.role {
+            let bytes = self.log.bytes_between(before, index);
+            leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
         }
     }
 

@@ -80,7 +80,7 @@ impl RaftCore {
         if let Some(last) = entries.last().map(|e| e.index) {
             match &mut progress.mode {
                 Mode::Probe { waiting } => *waiting = true,
-                _ => progress.sent(last, entries.iter().map(Entry::size).sum()),
+                _ => progress.sent(last, self.log.bytes_between(before, last)),
             }
         }
         progress.told = commit;

@@ -88,7 +88,8 @@ impl Applier {
     fn apply_run(&mut self, run: &[Committed], applied: &mut Applied) -> Result<(), Halt> {
         let mut fresh = Vec::with_capacity(run.len());
         let plans: Vec<Plan> = run.iter().map(|command| self.plan(command, &mut fresh)).collect();
-        let mut made = Made::default();
+        let mut made = Made { replies: Vec::with_capacity(fresh.len()), ..Made::default() };
+        applied.answers.reserve(run.len());
         let result = if fresh.is_empty() { Ok(()) } else { self.machine.apply(&fresh, &mut made) };
         applied.emitted.append(&mut made.emitted);
         for (command, plan) in run.iter().zip(plans) {

@@ -15,22 +15,24 @@ impl Replica {
             return;
         }
         let mut batch = Batch { upto: self.handed, ..Batch::default() };
+        batch.commands.reserve(entries.len());
         for entry in entries {
-            if let Err(why) = self.put_into(&mut batch, &entry) {
-                let why = format!("entry {} is not a command: {why}", entry.id());
+            let id = entry.id();
+            if let Err(why) = self.put_into(&mut batch, entry) {
+                let why = format!("entry {id} is not a command: {why}");
                 self.fail(why, Input::Unfit);
                 break;
             }
-            batch.upto = entry.index;
+            batch.upto = id.index;
         }
         self.handed = batch.upto;
         self.effects.push(Effect::Apply(batch));
     }
 
-    fn put_into(&mut self, batch: &mut Batch, entry: &Entry) -> Result<(), commands::BadCommand> {
-        self.snapshots.count(entry);
-        if let Payload::Command(command) = &entry.payload {
-            let commands::Logged { time, ticket, act } = commands::decode(command)?;
+    fn put_into(&mut self, batch: &mut Batch, entry: Entry) -> Result<(), commands::BadCommand> {
+        self.snapshots.count(&entry);
+        if let Payload::Command(command) = entry.payload {
+            let commands::Logged { time, ticket, act } = commands::decode_owned(command)?;
             self.time = self.time.max(time);
             if ticket.session == self.config.session
                 && let Some(request) = self.recognise(ticket.sequence, entry.index, &act)

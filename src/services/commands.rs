@@ -52,6 +52,13 @@ pub enum BadCommand {
 const HEADER_BYTES: usize = 25;
 /// Bytes of a slot.
 const SLOT_BYTES: usize = 24;
+/// What is not a command has no more.
+const OTHERS_BYTES_MAX: usize = 64;
+
+/// Bytes that are allocated at once, for commands that follow one another in the log, and go together when it is cut.
+const ARENA_BYTES: usize = 64 << 10;
+/// A larger command is alone in its allocation: no more than this is lost at the end of another.
+const SHARED_BYTES_MAX: usize = ARENA_BYTES / 8;
 
 // The first byte of a command, so also the version of its format.
 const COMMAND: u8 = 1;
@@ -95,22 +102,15 @@ pub(crate) fn mix(one: u64, other: u64) -> u64 {
     low.iter().zip(high).rev().fold(0, |folded, (low, high)| folded << 8 | u64::from(low ^ high))
 }
 
-/// Puts a command down behind what `arena` holds and cuts it off: one allocation serves a batch.
+/// Puts a command down behind what `arena` holds and cuts it off: one allocation serves many.
 pub fn encode(arena: &mut BytesMut, time: u64, ticket: Ticket, act: &Act) -> Bytes {
-    arena.reserve(HEADER_BYTES + SLOT_BYTES + act.size());
-    arena.put_u8(act.kind());
-    arena.put_u64_le(time);
-    arena.put_u64_le(ticket.session);
-    arena.put_u64_le(ticket.sequence);
+    if let Act::Command { slot, body } = act {
+        return encode_command(arena, time, ticket, *slot, body);
+    }
+    make_room(arena, HEADER_BYTES + OTHERS_BYTES_MAX);
+    put_header(arena, act.kind(), time, ticket);
     match act {
-        Act::Command { slot, body } => {
-            if let Some(Slot { session, sequence, unanswered }) = slot {
-                arena.put_u64_le(*session);
-                arena.put_u64_le(*sequence);
-                arena.put_u64_le(*unanswered);
-            }
-            arena.put_slice(body);
-        }
+        Act::Command { .. } => {}
         Act::OpenSession { ttl, key } => {
             arena.put_u64_le(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
             arena.put_u64_le(*key);
@@ -120,9 +120,51 @@ pub fn encode(arena: &mut BytesMut, time: u64, ticket: Ticket, act: &Act) -> Byt
     arena.split().freeze()
 }
 
+/// The same for a command whose body stays where it is.
+pub(crate) fn encode_command(
+    arena: &mut BytesMut,
+    time: u64,
+    ticket: Ticket,
+    slot: Option<Slot>,
+    body: &[u8],
+) -> Bytes {
+    let bytes = HEADER_BYTES + SLOT_BYTES + body.len();
+    let mut alone = BytesMut::new();
+    let arena = if bytes > SHARED_BYTES_MAX { &mut alone } else { arena };
+    make_room(arena, bytes);
+    put_header(arena, if slot.is_some() { COMMAND_IN_SESSION } else { COMMAND }, time, ticket);
+    if let Some(Slot { session, sequence, unanswered }) = slot {
+        arena.put_u64_le(session);
+        arena.put_u64_le(sequence);
+        arena.put_u64_le(unanswered);
+    }
+    arena.put_slice(body);
+    arena.split().freeze()
+}
+
+/// So much is free behind what the arena holds.
+fn make_room(arena: &mut BytesMut, bytes: usize) {
+    if arena.capacity() - arena.len() < bytes {
+        arena.reserve(if bytes > SHARED_BYTES_MAX { bytes } else { ARENA_BYTES });
+    }
+}
+
+fn put_header(arena: &mut BytesMut, kind: u8, time: u64, ticket: Ticket) {
+    let mut header = [0; HEADER_BYTES];
+    header[0] = kind;
+    header[1..9].copy_from_slice(&time.to_le_bytes());
+    header[9..17].copy_from_slice(&ticket.session.to_le_bytes());
+    header[17..].copy_from_slice(&ticket.sequence.to_le_bytes());
+    arena.put_slice(&header);
+}
+
 /// The reverse of [`encode`]; the body shares the entry's bytes.
 pub fn decode(command: &Bytes) -> Result<Logged, BadCommand> {
-    let mut rest = command.clone();
+    decode_owned(command.clone())
+}
+
+/// The same for one that nobody else wants.
+pub(crate) fn decode_owned(mut rest: Bytes) -> Result<Logged, BadCommand> {
     let kind = rest.try_get_u8().map_err(|_| BadCommand::Truncated)?;
     let mut number = || rest.try_get_u64_le().map_err(|_| BadCommand::Truncated);
     let (time, ticket) = (number()?, Ticket { session: number()?, sequence: number()? });

@@ -1,13 +1,14 @@
 //! The session that this node has of its own, for the calls that are made on it without one. Opened through the log when the
 //! first of them comes, and again when it has expired.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use graft_domain::{Index, Instant};
 
 use crate::commands::{Slot, mix};
 use crate::error::{Outcome, Refusal};
+use crate::numbered::Numbered;
 use crate::replica::Replica;
 use crate::sessions::WINDOW_MAX;
 use crate::waiting::{Call, Place, RequestId, Want};
@@ -28,7 +29,7 @@ pub(crate) struct OwnSession {
     /// The next sequence to be given.
     next: u64,
     /// Sequences without an answer, and how many calls wait for it: none if nobody does, and somebody may again.
-    owed: BTreeMap<u64, u32>,
+    owed: Numbered<u32>,
     /// Places of calls that ended unknown: of this session, and of those before it.
     unresolved: BTreeSet<(u64, u64)>,
     window: u64,
@@ -36,7 +37,7 @@ pub(crate) struct OwnSession {
 
 impl Default for OwnSession {
     fn default() -> Self {
-        let (owed, unresolved) = (BTreeMap::new(), BTreeSet::new());
+        let (owed, unresolved) = (Numbered::default(), BTreeSet::new());
         Self { id: None, opening: false, next: 1, owed, unresolved, window: WINDOW_MAX }
     }
 }
@@ -51,7 +52,7 @@ impl OwnSession {
     /// nobody waits for give way.
     fn give(&mut self) -> Option<Place> {
         let session = self.id?;
-        while let Some((&lowest, &waiting)) = self.owed.first_key_value()
+        while let Some((lowest, &waiting)) = self.owed.first()
             && self.next - lowest >= self.window
         {
             if waiting > 0 {
@@ -67,8 +68,8 @@ impl OwnSession {
 
     fn give_up(&mut self, session: u64, sequence: u64) {
         self.unresolved.remove(&(session, sequence));
-        if self.id == Some(session) && self.owed.get(&sequence) == Some(&0) {
-            self.owed.remove(&sequence);
+        if self.id == Some(session) && self.owed.get(sequence) == Some(&0) {
+            self.owed.remove(sequence);
         }
     }
 
@@ -83,7 +84,7 @@ impl OwnSession {
                 "no call on this node has the place {sequence} in session {session}"
             )));
         }
-        let Some(waiting) = self.owed.get_mut(&sequence) else { return Ok((Place::Theirs(slot), true)) };
+        let Some(waiting) = self.owed.get_mut(sequence) else { return Ok((Place::Theirs(slot), true)) };
         *waiting += 1;
         Ok((Place::Own { session, sequence }, true))
     }
@@ -123,16 +124,16 @@ impl OwnSession {
         if self.id != Some(session) {
             return;
         }
-        let Some(waiting) = self.owed.get_mut(&sequence) else { return };
+        let Some(waiting) = self.owed.get_mut(sequence) else { return };
         *waiting = waiting.saturating_sub(1);
         if *waiting == 0 && !keep {
-            self.owed.remove(&sequence);
+            self.owed.remove(sequence);
         }
     }
 
     /// Sequences below have their answers, or need none.
     fn unanswered(&self) -> u64 {
-        self.owed.first_key_value().map_or(self.next, |(lowest, _)| *lowest)
+        self.owed.first().map_or(self.next, |(lowest, _)| lowest)
     }
 
     /// What the log is to say of a place.

@@ -192,6 +192,7 @@ pub struct Command {
     pub term: Term,
     /// Nanoseconds since the Unix epoch, stamped by the leader; never goes back along the log.
     pub time: u64,
+    /// It shares memory with what stands beside it in the log: copy what is to be kept for long.
     pub body: Bytes,
 }
 

@@ -116,6 +116,7 @@ impl Replica {
         while self.calls.may_forward()
             && let Some((sequence, want)) = self.calls.send_next(leader, term)
         {
+            let want = want.clone();
             self.forward(leader, term, sequence, want);
         }
     }
@@ -271,8 +272,17 @@ impl Replica {
         let (leader, term, session) = (self.core.id(), self.core.term(), self.config.session);
         let mut batch = Vec::new();
         while own && let Some((sequence, want)) = self.calls.send_next(leader, term) {
-            let act = self.act(want);
-            batch.push(commands::encode(&mut self.arena, self.time, Ticket { session, sequence }, &act));
+            let ticket = Ticket { session, sequence };
+            batch.push(match want {
+                Want::Command { body, place } => {
+                    commands::encode_command(&mut self.arena, self.time, ticket, self.own.slot(*place), body)
+                }
+                Want::OpenSession { ttl, key } => {
+                    let act = Act::OpenSession { ttl: *ttl, key: *key };
+                    commands::encode(&mut self.arena, self.time, ticket, &act)
+                }
+                Want::Verify => commands::encode(&mut self.arena, self.time, ticket, &Act::Verify { origin: leader }),
+            });
         }
         for Forwarded { ticket, act, .. } in std::mem::take(&mut self.forwarded) {
             batch.push(commands::encode(&mut self.arena, self.time, ticket, &act));

@@ -105,11 +105,16 @@ impl Session {
     }
 
     fn find(&self, sequence: u64) -> Result<usize, usize> {
-        // Most come in order.
-        match self.done.back() {
-            Some(last) if last.sequence >= sequence => self.done.binary_search_by_key(&sequence, |r| r.sequence),
-            _ => Err(self.done.len()),
+        // Most come in order, and without gaps.
+        let (Some(first), Some(last)) = (self.done.front(), self.done.back()) else { return Err(0) };
+        if last.sequence < sequence {
+            return Err(self.done.len());
         }
+        let place = usize::try_from(sequence.wrapping_sub(first.sequence)).unwrap_or(usize::MAX);
+        if self.done.get(place).is_some_and(|record| record.sequence == sequence) {
+            return Ok(place);
+        }
+        self.done.binary_search_by_key(&sequence, |r| r.sequence)
     }
 
     /// Forgets what is below; answers how many records and bytes of replies that were.
@@ -207,7 +212,12 @@ impl Sessions {
                 Admission::Known { index, term, reply }
             }
             Err(place) => {
-                session.done.insert(place, Record { sequence, index, term, reply: None });
+                let record = Record { sequence, index, term, reply: None };
+                if place == session.done.len() {
+                    session.done.push_back(record);
+                } else {
+                    session.done.insert(place, record);
+                }
                 self.records += 1;
                 if self.records > self.limits.records {
                     self.shed_records();

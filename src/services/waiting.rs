@@ -1,12 +1,14 @@
 //! The calls that this node owes an answer.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use graft_domain::{Index, Instant, NodeId, Term};
 
 use crate::commands::Slot;
+use crate::deadlines::Deadlines;
+use crate::numbered::Numbered;
 
 /// Calls that may be on their way to another member's leader; further ones stay parked, so that what the link cannot take
 /// is refused for certain and not lost on it.
@@ -74,19 +76,27 @@ impl Call {
     }
 }
 
+/// Sequences, ascending: each that comes is the greatest so far.
+type Queue = VecDeque<u64>;
+
+/// Takes a sequence out of a queue, if it is in it.
+fn take_out(queue: &mut Queue, sequence: u64) -> bool {
+    queue.binary_search(&sequence).is_ok_and(|place| queue.remove(place).is_some())
+}
+
 /// Every call by its sequence number, and in the order of their deadlines.
 ///
 /// A sequence number is good for one handing-over. A call that is parked again gets a new one, so that whatever is still
 /// said of the old one, late or twice, is said of nobody.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    by_sequence: BTreeMap<u64, Call>,
-    deadlines: BTreeSet<(Instant, u64)>,
-    parked: BTreeSet<u64>,
+    by_sequence: Numbered<Call>,
+    deadlines: Deadlines,
+    parked: Queue,
     /// Those that cannot be handed over before they have a place in a session.
-    unplaced: BTreeSet<u64>,
+    unplaced: Queue,
     /// Those that are made again a few at a time, how many that is, and those that are on their way.
-    aside: BTreeSet<u64>,
+    aside: Queue,
     aside_count: usize,
     aside_out: Vec<u64>,
     applying: VecDeque<(Index, u64)>,
@@ -115,14 +125,14 @@ impl Calls {
         let is_unplaced = call.place() == Some(Place::Wanted);
         let sequence = self.insert(call);
         let queue = if is_unplaced { &mut self.unplaced } else { &mut self.parked };
-        queue.insert(sequence);
+        queue.push_back(sequence);
     }
 
     fn insert(&mut self, call: Call) -> u64 {
         self.sequence += 1;
         self.bytes += call.size();
         self.count += usize::from(call.request.is_some());
-        self.deadlines.insert((call.deadline, self.sequence));
+        self.deadlines.insert(call.deadline, self.sequence);
         self.by_sequence.insert(self.sequence, Call { stage: Stage::Parked, ..call });
         self.sequence
     }
@@ -130,7 +140,7 @@ impl Calls {
     /// Takes in a call that is to be made again: one at first, twice as many each time these came through.
     pub(crate) fn set_aside(&mut self, call: Call) {
         let sequence = self.insert(call);
-        self.aside.insert(sequence);
+        self.aside.push_back(sequence);
         (self.aside_count, self.aside_out) = (1, Vec::new());
     }
 
@@ -140,7 +150,7 @@ impl Calls {
             return;
         }
         let is_out = |sequence: &u64| {
-            let stage = self.by_sequence.get(sequence).map(|call| call.stage);
+            let stage = self.by_sequence.get(*sequence).map(|call| call.stage);
             matches!(stage, Some(Stage::Parked | Stage::Sent { .. }))
         };
         if !all && self.aside_out.iter().any(is_out) {
@@ -169,7 +179,7 @@ impl Calls {
 
     /// The call that has waited longest for a place has this one.
     pub(crate) fn place_next(&mut self, given: Place) {
-        let Some(mut call) = self.unplaced.first().copied().and_then(|sequence| self.remove(sequence)) else { return };
+        let Some(mut call) = self.unplaced.front().copied().and_then(|sequence| self.remove(sequence)) else { return };
         if let Want::Command { place, .. } = &mut call.want {
             *place = given;
         }
@@ -178,35 +188,35 @@ impl Calls {
 
     /// Comparisons of the replicas that are not known to be committed.
     pub(crate) fn verifies(&self) -> usize {
-        self.by_sequence.values().filter(|call| call.want == Want::Verify).count()
+        self.by_sequence.iter().filter(|(_, call)| call.want == Want::Verify).count()
     }
 
     /// Whether one may be passed to another member's leader now.
     pub(crate) fn may_forward(&self) -> bool {
-        let next = self.parked.first().and_then(|sequence| self.by_sequence.get(sequence));
+        let next = self.parked.front().and_then(|sequence| self.by_sequence.get(*sequence));
         let fits = |call: &Call| self.sent == 0 || self.sent_bytes + call.size() <= FORWARD_BYTES_MAX;
         self.sent < FORWARDS_MAX && next.is_some_and(fits)
     }
 
     /// Hands the parked call that came first to a leader: its sequence and what is wanted.
-    pub(crate) fn send_next(&mut self, leader: NodeId, term: Term) -> Option<(u64, Want)> {
-        let sequence = self.parked.pop_first()?;
-        let call = self.by_sequence.get_mut(&sequence)?;
+    pub(crate) fn send_next(&mut self, leader: NodeId, term: Term) -> Option<(u64, &Want)> {
+        let sequence = self.parked.pop_front()?;
+        let call = self.by_sequence.get_mut(sequence)?;
         call.stage = Stage::Sent { leader, term };
         self.sent += 1;
         self.sent_bytes += call.size();
-        Some((sequence, call.want.clone()))
+        Some((sequence, &call.want))
     }
 
     /// What was handed to this leader and has not been seen since, in the order it was.
     pub(crate) fn sent_to(&self, leader: NodeId, term: Term) -> impl Iterator<Item = (u64, Want)> + '_ {
         let to_it = move |call: &Call| call.stage == Stage::Sent { leader, term };
-        self.by_sequence.iter().filter(move |(_, call)| to_it(call)).map(|(s, call)| (*s, call.want.clone()))
+        self.by_sequence.iter().filter(move |(_, call)| to_it(call)).map(|(s, call)| (s, call.want.clone()))
     }
 
     /// Takes out a call that was handed to a leader under this number and not seen since.
     pub(crate) fn take_sent(&mut self, sequence: u64) -> Option<Call> {
-        let is_sent = matches!(self.by_sequence.get(&sequence)?.stage, Stage::Sent { .. });
+        let is_sent = matches!(self.by_sequence.get(sequence)?.stage, Stage::Sent { .. });
         if is_sent { self.remove(sequence) } else { None }
     }
 
@@ -221,7 +231,7 @@ impl Calls {
 
     /// It is committed at `index`; answers whom to tell when the machine is done.
     pub(crate) fn applying(&mut self, sequence: u64, index: Index) -> Option<RequestId> {
-        let call = self.by_sequence.get_mut(&sequence)?;
+        let call = self.by_sequence.get_mut(sequence)?;
         if !matches!(call.stage, Stage::Sent { .. }) {
             return None;
         }
@@ -242,14 +252,14 @@ impl Calls {
     }
 
     fn remove(&mut self, sequence: u64) -> Option<Call> {
-        let call = self.by_sequence.remove(&sequence)?;
-        self.deadlines.remove(&(call.deadline, sequence));
+        let call = self.by_sequence.remove(sequence)?;
+        self.deadlines.remove(call.deadline, sequence);
         self.bytes -= call.size();
         self.count -= usize::from(call.request.is_some());
         match call.stage {
             Stage::Parked => {
                 let queues = [&mut self.parked, &mut self.unplaced, &mut self.aside];
-                queues.into_iter().any(|queue| queue.remove(&sequence));
+                queues.into_iter().any(|queue| take_out(queue, sequence));
             }
             Stage::Sent { .. } => {
                 self.sent -= 1;
@@ -261,7 +271,7 @@ impl Calls {
     }
 
     fn take(&mut self, which: impl Fn(&Call) -> bool) -> Vec<Call> {
-        let sequences: Vec<u64> = self.by_sequence.iter().filter(|(_, call)| which(call)).map(|(s, _)| *s).collect();
+        let sequences: Vec<u64> = self.by_sequence.iter().filter(|(_, call)| which(call)).map(|(s, _)| s).collect();
         sequences.into_iter().filter_map(|sequence| self.remove(sequence)).collect()
     }
 
@@ -285,7 +295,7 @@ impl Calls {
     /// Takes out the calls whose deadline has come.
     pub(crate) fn expired(&mut self, now: Instant) -> Vec<Call> {
         let mut expired = Vec::new();
-        while let Some((_, sequence)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+        while let Some((_, sequence)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
             expired.extend(self.remove(sequence));
         }
         expired
@@ -297,6 +307,6 @@ impl Calls {
     }
 
     pub(crate) fn deadline(&self) -> Instant {
-        self.deadlines.first().map_or(Instant::NEVER, |(at, _)| *at)
+        self.deadlines.first().map_or(Instant::NEVER, |(at, _)| at)
     }
 }

@@ -49,10 +49,17 @@ pub(super) fn put_hard_state(out: &mut Vec<u8>, hard: &HardState) {
 /// False, with nothing put, if the payload is too large for a length of four bytes.
 #[must_use]
 pub(super) fn put_entry(out: &mut Vec<u8>, entry: &Entry) -> bool {
-    let data = entry.payload.data();
+    let encoded;
+    let data = match &entry.payload {
+        Payload::Command(bytes) => bytes,
+        payload => {
+            encoded = payload.data();
+            &encoded
+        }
+    };
     let Ok(length) = u32::try_from(data.len()) else { return false };
     put_head(out, ENTRY, entry.payload.kind(), length, entry.id());
-    out.extend_from_slice(&data);
+    out.extend_from_slice(data);
     true
 }
 

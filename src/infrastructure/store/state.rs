@@ -89,6 +89,16 @@ impl LogState {
 
     /// Appends an entry. One that is not after the last replaces everything from its index on.
     pub(super) fn append(&mut self, entry: EntryId) -> Result<(), Misfit> {
+        // Nearly all go on where the last one of their term is, and change nothing else.
+        if entry.index == self.last.index.next()
+            && entry.term == self.last.term
+            && entry.term <= self.hard.term
+            && entry.index > self.base.index
+            && self.runs.last().is_some_and(|(_, term)| *term == entry.term)
+        {
+            self.last = entry;
+            return Ok(());
+        }
         if entry.index <= self.base.index {
             return Err(Misfit::Covered { base: self.base.index, index: entry.index });
         }
