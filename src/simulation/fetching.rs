@@ -7,6 +7,7 @@ use graft_services::Event;
 use graft_services::ports::{SnapshotFiles, StoreError};
 
 use crate::storage::content;
+use crate::trace::Origin;
 use crate::world::{Happening, World};
 
 /// Attempts in a row without a byte.
@@ -122,6 +123,9 @@ impl World {
         match running.snapshots.accept(last) {
             Ok(meta) => {
                 node.shadow.snapshot = last;
+                if let Some(trace) = &mut self.trace {
+                    trace.has_snapshot(to, last, Origin::Fetched);
+                }
                 let found = content(&running.snapshots, last);
                 let verdict = self
                     .checks

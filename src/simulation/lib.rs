@@ -25,6 +25,7 @@ mod pace;
 mod run;
 mod shadow;
 mod storage;
+mod trace;
 mod turn;
 mod world;
 
@@ -34,3 +35,4 @@ mod tests;
 pub use coverage::Coverage;
 pub use mix::{Fault, Mix};
 pub use run::{Report, Twist, run, shrink};
+pub use trace::{Behaviour, behaviour};

@@ -78,6 +78,7 @@ impl World {
         self.coverage.saw_times("recovery cut a torn tail", tails as u64);
         match found {
             Ok(unreported) => {
+                node.unreported = node.in_flight.last().filter(|_| unreported).map_or(0, |write| write.seq);
                 node.shadow = Shadow::of(opened);
                 node.in_flight.clear();
                 self.coverage.saw_times("recovery found a write that was never reported", u64::from(unreported));
@@ -122,6 +123,9 @@ impl World {
             store_jobs.push_back(StoreJob::Cluster(cluster));
         }
         self.checks.restarted(replica.core());
+        if let Some(trace) = &mut self.trace {
+            trace.restarted(id, replica.core(), node.unreported);
+        }
         node.running = Some(Running {
             run,
             replica,

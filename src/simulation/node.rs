@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) shadow: Shadow,
     /// What was being written when it went down.
     pub(crate) in_flight: Vec<Write>,
+    /// The last write of an earlier run that was found again although nobody had heard of it.
+    pub(crate) unreported: u64,
     /// Its disk was told to fail in this run.
     pub(crate) faulted: bool,
     /// Bits of it were flipped.
@@ -141,6 +143,7 @@ impl Node {
             links: BTreeSet::new(),
             shadow: Shadow::default(),
             in_flight: Vec::new(),
+            unreported: 0,
             faulted: false,
             damaged: false,
             hangs_until: Instant(0),

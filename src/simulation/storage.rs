@@ -9,6 +9,7 @@ use graft_services::snapshot_meta::SnapshotMeta;
 
 use crate::disk::Disk;
 use crate::node::Running;
+use crate::trace::Origin;
 use crate::world::{Happening, World};
 
 /// How long to wait before a write is tried again on a full disk.
@@ -109,6 +110,9 @@ impl World {
                     }
                 }
                 if let Some(seq) = seq {
+                    if let Some(trace) = &mut self.trace {
+                        trace.stored(id, seq);
+                    }
                     self.tell(id, Event::Persisted { seq });
                 }
                 self.mind_store(id);
@@ -183,6 +187,9 @@ impl World {
                     .covers(last, &meta.membership)
                     .and_then(|()| found.and_then(|(_, hash)| self.history.snapshotted(id, last, hash)));
                 self.coverage.saw("a snapshot is written");
+                if let Some(trace) = &mut self.trace {
+                    trace.has_snapshot(id, last, Origin::Made);
+                }
                 self.must(verdict);
                 self.note(|| format!("{id} has written a snapshot of {last}"));
                 Event::SnapshotWritten { last, bytes }

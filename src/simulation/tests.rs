@@ -1,7 +1,7 @@
 //! A few hundred worlds in every run of the tests, and the proofs that the simulator itself is to be trusted: the same seed
 //! is the same world, and a disk that lies is found out.
 
-use crate::{Coverage, Twist, run};
+use crate::{Coverage, Twist, behaviour, run};
 
 const SEEDS: u64 = 120;
 /// Milliseconds of misfortune: without optimisation the world goes slowly.
@@ -44,4 +44,15 @@ fn a_disk_that_says_synced_and_does_nothing_is_found_out() {
     let twist = Twist { lying: true, horizon: Some(HORIZON), ..Twist::default() };
     let found = (0..60).filter(|seed| run(*seed, &twist).broken.is_some()).count();
     assert!(found > 20, "only {found} of 60");
+}
+
+/// `make tla` holds the lines against the specification. Here it is only seen that there is something in them.
+#[test]
+fn what_happens_can_be_written_down_for_the_specification() {
+    let told = |event| move |seed| behaviour(seed, "T", 400).is_some_and(|b| b.events.contains_key(event));
+    for event in ["receive", "send", "look", "write", "persist", "restart", "timeout", "propose", "change", "snapshot"]
+    {
+        assert!((0..40).any(told(event)), "no {event} in any of 40 worlds");
+    }
+    assert_eq!(behaviour(0, "T", 400), behaviour(0, "T", 400), "the same seed is the same behaviour");
 }

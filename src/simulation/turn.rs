@@ -10,6 +10,7 @@ use graft_services::{Clock, Effect, Event};
 use crate::disk::Stop;
 use crate::machine::MachineJob;
 use crate::storage::StoreJob;
+use crate::trace::handle;
 use crate::world::{Happening, Probe, World};
 
 impl World {
@@ -56,13 +57,17 @@ impl World {
         node.pause = None;
         let Some(running) = &mut node.running else { return };
         running.turn_is_due = false;
+        let mut traced = self.trace.as_mut().and_then(|trace| Some((trace.turn(id, running.replica.core())?, trace)));
         for event in running.inbox.drain(..count.min(running.inbox.len())) {
-            running.replica.handle(begun, event);
+            handle(&mut running.replica, begun, event, &mut traced);
         }
         if running.replica.deadline() <= begun.now {
-            running.replica.handle(begun, Event::Timeout);
+            handle(&mut running.replica, begun, Event::Timeout, &mut traced);
         }
         let effects = running.replica.effects(clock);
+        if let Some((turn, trace)) = traced {
+            turn.ends(&effects, running.replica.core(), trace);
+        }
         if !running.inbox.is_empty() {
             running.turn_is_due = true;
             let run = running.run;

@@ -17,6 +17,7 @@ use crate::history::{History, Verdict};
 use crate::mix::Mix;
 use crate::network::Network;
 use crate::node::Node;
+use crate::trace::Trace;
 
 /// Lines of the story that are kept.
 const STORY_LINES: usize = 400;
@@ -98,6 +99,8 @@ pub(crate) struct World {
     pub(crate) healed: bool,
     pub(crate) broken: Option<String>,
     pub(crate) story: Option<VecDeque<String>>,
+    /// What happens, for the specification.
+    pub(crate) trace: Option<Trace>,
     pub(crate) hash: u64,
     pub(crate) happenings: u64,
     /// Disks that are gone for good.
@@ -137,6 +140,7 @@ impl World {
             healed: false,
             broken: None,
             story: told.then(VecDeque::new),
+            trace: None,
             hash: seed,
             happenings: 0,
             lost: BTreeSet::new(),
