@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
-.PHONY: help demo test test-rust test-python test-pythons simulate matrix exhaustive sensitivity mutants fuzz corpus chaos increments \
+.PHONY: help demo test test-rust test-python test-pythons simulate matrix exhaustive sensitivity tla mutants fuzz corpus chaos increments \
 	sabotage bench scale soak micro instructions build wheel scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
 	check-dependencies fix clean rust
 
@@ -59,6 +59,18 @@ exhaustive: | rust ## Look at all states of small clusters, STATES=4000000 of ea
 
 sensitivity: $(VENV)/.tools | rust ## Put bugs into a copy of the core, see the search through all states come by each.
 	$(PY) tools/sensitivity.py $(SENSITIVITY)
+
+# A few of it: make tla TLA="--only traces" TRACES=200 LINES=1000. The checker takes some minutes to build, once.
+TRACES ?= 24
+LINES ?= 500
+export TRACES LINES FIRST
+tla: target/tools/bin/tla $(VENV)/.tools | rust ## Check spec/Graft.tla: small models, what is wrong on purpose, TRACES=24 of the simulator.
+	rm -rf target/traces
+	cargo run --quiet --profile fast --locked -p graft-simulation --bin traces -- target/traces
+	$(PY) tools/tla.py target/tools/bin/tla $(TLA)
+
+target/tools/bin/tla: | rust
+	CARGO_TARGET_DIR=target/tools/build cargo install --root target/tools --locked --version 0.24.11 tla-checker
 
 mutants: $(VENV)/.tools | rust ## Put small bugs into a copy of the tree, see simulated worlds or the matrix find each; write docs/mutants.md.
 	$(PY) tools/mutants.py --report docs/mutants.md $(MUTANTS)
