@@ -19,8 +19,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
-.PHONY: help demo test test-rust test-python test-pythons simulate matrix exhaustive sensitivity tla mutants fuzz corpus chaos increments \
-	sabotage bench scale soak micro instructions build wheel scenarios docs notebooks test-notebook pictures check check-rust check-python check-architecture check-docs \
+.PHONY: help demo test test-rust test-python test-pythons simulate matrix exhaustive sensitivity tla mutants fuzz corpus chaos chaos-tools \
+	increments powercuts sabotage bench scale soak micro instructions build wheel scenarios docs notebooks test-notebook pictures \
+	check check-rust check-python check-architecture check-docs \
 	check-dependencies fix clean rust
 
 help: ## Say what there is to make.
@@ -99,12 +100,27 @@ corpus: | rust ## Write the examples in fuzz/corpus anew, from the code.
 	UPDATE_CORPUS=1 cargo test --package graft-fuzzing --locked the_corpus_begins_with_real_examples
 
 # More arguments, such as --seed 7 or --network namespaces: make chaos CHAOS="--seed 7".
-chaos: SECONDS ?= 600
-chaos: $(VENV)/.wheel ## Break five processes for SECONDS=600, check what clients saw.
-	PYTHONPATH=tests/python $(PY) -m chaos faults --members 5 --seconds $(SECONDS) $(CHAOS)
+MINUTES ?= 10
+chaos: $(VENV)/.wheel chaos-tools ## Break five processes, disks and clocks for MINUTES=10, check what clients saw.
+	PYTHONPATH=tests/python $(PY) -m chaos faults --members 5 --minutes $(MINUTES) $(CHAOS)
 
 increments: $(VENV)/.wheel ## Kill 20 leaders under 8000 increments, miss and double none.
 	PYTHONPATH=tests/python $(PY) -m chaos increments --number 1000 --kills 20 $(CHAOS)
+
+CUTS ?= 1000
+powercuts: $(VENV)/.wheel chaos-tools ## Cut the power of three machines at once CUTS=1000 times, lose nothing.
+	PYTHONPATH=tests/python $(PY) -m chaos powercuts --cuts $(CUTS) $(CHAOS)
+
+# Where one is missing, its faults are left out, and the run says so.
+chaos-tools:
+	@missing=; command -v strace >/dev/null || missing="$$missing strace"; \
+	command -v mkfs.ext4 >/dev/null || missing="$$missing e2fsprogs"; \
+	ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$$missing libfaketime"; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing$$missing"; \
+		{ apt-get install -y $$missing || { apt-get update && apt-get install -y $$missing; }; } >/dev/null 2>&1 \
+			|| echo "that failed: what needs them is left out" >&2; \
+	fi
 
 sabotage: $(VENV)/.wheel ## Break the engine in two ways, see the chaos tests find it out.
 	$(PY) tools/sabotage.py $(SABOTAGE)

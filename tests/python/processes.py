@@ -86,8 +86,11 @@ class Answer:
 class Proc:
     """One process."""
 
-    def __init__(self, id_: str, told: dict[str, Any], log: Path, command: Sequence[str] = _NODE) -> None:
-        """Starts it: `command` and what it is told, as JSON, in the last argument."""
+    def __init__(
+        self, id_: str, told: dict[str, Any], log: Path, command: Sequence[str] = _NODE, *, process: Any = None
+    ) -> None:
+        """Starts it: `command` and what it is told, as JSON, in the last argument. Or it is a `process` that has been
+        started and told."""
         self.id = id_
         self.paused = False
         self._calls = 0
@@ -95,16 +98,19 @@ class Proc:
         self._answers: dict[int, dict[str, Any]] = {}
         self._ended = False
         self._news = threading.Condition()
-        with log.open("ab") as file:
-            whole = [*command, json.dumps(told)]
-            self._process = subprocess.Popen(whole, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file)
+        if process is None:
+            with log.open("ab") as file:
+                whole = [*command, json.dumps(told)]
+                process = subprocess.Popen(whole, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file)
+        self._process = process
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.started = Answer(self, 0)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        found: int = self._process.pid
+        return found
 
     @property
     def running(self) -> bool:

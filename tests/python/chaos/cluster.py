@@ -9,6 +9,8 @@ from typing import Any
 from linearizable import History
 from processes import Cluster, Died, Proc, ProcessError, until
 
+from chaos.clocks import Clocks
+from chaos.disks import Disk
 from chaos.network import Network, run
 from chaos.workload import CALL_SECONDS, Workload
 
@@ -20,13 +22,24 @@ SETTINGS = {"election_timeout": "400ms", "heartbeat": "40ms", "snapshot_every_en
 
 
 class Members(Cluster):
-    """A cluster of members with a `Store`, each at a place of the network."""
+    """A cluster of members with a `Store`, each at a place of the network, on a disk and with a clock of its own where
+    such can be had."""
 
-    def __init__(self, directory: Path, ids: list[str], network: Network) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ids: list[str],
+        network: Network,
+        disks: dict[str, Disk] | None = None,
+        clocks: Clocks | None = None,
+    ) -> None:
         settings: dict[str, Any] = dict(SETTINGS)
         super().__init__(directory, len(ids), **settings)
         self.ids = ids
         self.network = network
+        self.disks = disks or {}
+        self.clocks = clocks
+        self.data_dirs = {id_: disk.path / "data" for id_, disk in self.disks.items()}
 
     def __enter__(self) -> Members:
         self.members = {id_: self.network.address(id_) for id_ in self.ids}
@@ -37,7 +50,8 @@ class Members(Cluster):
         return super()._told(id_) | {"bind": self.network.bind(id_)}
 
     def _launched(self, id_: str, told: dict[str, Any]) -> Proc:
-        command = [*self.network.command(id_), *run("chaos.member")]
+        clock = [] if self.clocks is None else ["env", *self.clocks.environment(id_)]
+        command = [*self.network.command(id_), *clock, *run("chaos.member")]
         proc = Proc(id_, told, self.home(id_) / "log", command)
         self.network.placed(id_, proc.pid)
         return proc
@@ -127,9 +141,13 @@ class Clients:
                 found[name] = found.get(name, 0) + number
         return found
 
+    def journals(self, *names: str) -> list[Path]:
+        """Where they noted things under these names."""
+        return sorted(path for name in names for path in self.directory.glob(f"{name}.*.jsonl"))
+
     def history(self, *names: str) -> History:
         """What they noted under these names."""
-        return History.load(sorted(path for name in names for path in self.directory.glob(f"{name}.*.jsonl")))
+        return History.load(self.journals(*names))
 
     def _all(self, do: str, *, within: float = 2 * READY_SECONDS, among: list[str] | None = None, **told: Any) -> None:
         answers = [self._procs[name].send(do, **told) for name in among or self.names]

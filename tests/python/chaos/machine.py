@@ -65,6 +65,11 @@ class Store(graft.StateMachine):
         """What is there."""
         return self.entries.get(name)
 
+    @graft.command
+    def ballast(self, blob: bytes) -> int:
+        """Nothing but much to write."""
+        return len(blob)
+
     @graft.query
     def fingerprint(self) -> str:
         """The same on two replicas if they have the same state."""

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+import graft
 from process_node import Process
 
 from chaos.machine import Store
@@ -17,6 +18,11 @@ class Member(Process):
 
     def _machine(self) -> Store:
         return Store()
+
+    def do_ballast(self, size: int, seconds: float) -> int:
+        """Gives all members so many bytes to write."""
+        calls: graft.Calls[Store] = self._node.options(timeout=seconds)
+        return calls.execute(Store.ballast, bytes(size))
 
 
 if __name__ == "__main__":

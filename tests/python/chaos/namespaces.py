@@ -42,8 +42,9 @@ class Namespaces:
         """Why they cannot be had here; None if they can."""
         if os.geteuid() != 0:
             return "network namespaces need root"
-        if shutil.which("ip") is None:
-            return "network namespaces need the command ip"
+        for command in ("ip", "nsenter"):
+            if shutil.which(command) is None:
+                return f"network namespaces need the command {command}"
         try:
             Namespaces(["probe"]).close()
         except subprocess.CalledProcessError as error:
@@ -59,8 +60,8 @@ class Namespaces:
         return self.address(place)
 
     def command(self, place: str) -> list[str]:
-        """Enters the namespace."""
-        return ["ip", "netns", "exec", self._namespace(place)]
+        """Enters the namespace. `ip netns exec` would hold on to mounts, too."""
+        return ["nsenter", f"--net=/run/netns/{self._namespace(place)}"]
 
     def placed(self, place: str, pid: int) -> None:
         """It is there already."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from linearizable import FAILED, OK, UNKNOWN, History, Operation, Verdict, check
-from linearizable.models import READS
+from linearizable import OK, UNKNOWN, History, Operation, Verdict
 from processes import until
 
+from chaos.checking import Checker, Checking
+from chaos.clocks import Clocks
 from chaos.cluster import LANES, Clients, Members, leads
+from chaos.disks import MODES, Disk
 from chaos.namespaces import Namespaces
 from chaos.nemesis import Nemesis
 from chaos.network import Network, Proxies
+from chaos.tally import Tally
 from chaos.workload import Workload
 
 KINDS = ("proxies", "namespaces")
@@ -26,38 +27,6 @@ _HISTORY = "history.jsonl"
 
 class NotLinearizable(AssertionError):
     """What the clients saw has no explanation. The message tells it, and where the history lies."""
-
-
-@dataclass
-class Tally:
-    """What was done so far."""
-
-    seconds: float = 0.0
-    operations: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter[str])
-    faults: Counter[str] = field(default_factory=Counter[str])
-    reads: Counter[str] = field(default_factory=Counter[str])
-    """Those that were answered, by how they were read."""
-    check_seconds: float = 0.0
-
-    def add(self, history: History, verdict: Verdict, seconds: float) -> None:
-        """One epoch more."""
-        self.seconds += seconds
-        self.operations += len(history)
-        self.outcomes.update(history.outcomes())
-        self.reads.update(_kind(one) for one in history if one.verb in READS and one.outcome == OK)
-        self.check_seconds += verdict.seconds
-
-    def __str__(self) -> str:
-        outcomes = ", ".join(f"{self.outcomes[name]} {name}" for name in (OK, FAILED, UNKNOWN))
-        faults = ", ".join(f"{number} {name}" for name, number in sorted(self.faults.items()))
-        reads = ", ".join(f"{number} {name}" for name, number in sorted(self.reads.items()))
-        checked = f"checked in {self.check_seconds:.1f} s"
-        return f"{self.operations} operations ({outcomes}; reads: {reads}); faults: {faults or 'none'}; {checked}"
-
-
-def _kind(read: Operation) -> str:
-    return " ".join(map(str, read.arguments)) or "linearizable"
 
 
 class Story:
@@ -71,44 +40,75 @@ class Story:
         members: int = 3,
         clients: int = 8,
         kind: str = "proxies",
+        machines: bool = False,
     ) -> None:
+        """With `machines` each member has a disk and a clock of its own, as far as that is possible here."""
         self.directory = directory
         self.tally = Tally()
         self.seed = seed
         self._ids = [f"n{number + 1}" for number in range(members)]
         self._names = [f"c{number + 1}" for number in range(clients)]
         self._kind = kind
+        self._machines = machines
         self._stack = contextlib.ExitStack()
         self._epoch = 0
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            self._checker = Checker()
+            stack.callback(self._checker.close)
             network: Network = (
                 Namespaces([*self._ids, *self._names])
                 if self._kind == "namespaces"
                 else Proxies(self.directory, self._ids)
             )
             stack.callback(network.close)
-            self.members = stack.enter_context(Members(self.directory, self._ids, network))
+            self.members = stack.enter_context(Members(self.directory, self._ids, network, *self._made(stack)))
             self.clients = stack.enter_context(Clients(self.members, self._names, self.seed))
             self.nemesis = Nemesis(self.members, self._names, self.seed)
             self.members.ready()
+            self.tally = Tally()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.__exit__(*error)  # type: ignore[arg-type]
 
+    def _made(self, stack: contextlib.ExitStack) -> tuple[dict[str, Disk], Clocks | None]:
+        if not self._machines:
+            return {}, None
+        disks: dict[str, Disk] = {}
+        if Disk.trouble() is None:
+            for number, id_ in enumerate(self._ids):
+                disks[id_] = disk = Disk(self.directory / id_ / "disk", MODES[number % len(MODES)])
+                stack.callback(disk.close)
+        return disks, Clocks(self.directory / "clocks") if Clocks.trouble() is None else None
+
     def epoch(self, seconds: float, pause: float = 0.02) -> Verdict:
-        """Some time of work and harm, on objects that nobody has used; then everything is healed, and what was seen is
-        checked. Raises `NotLinearizable`."""
+        """Some time of work and harm, and its verdict. Raises `NotLinearizable`."""
+        return self.verdict(self.harm(seconds, pause))
+
+    def harm(self, seconds: float, pause: float) -> Checking:
+        """Some time of work and harm, on objects that nobody has used; then everything is healed, and what was seen
+        begins to be checked."""
         self._epoch += 1
         workload = Workload(self._epoch, pause=pause)
         self.clients.live(workload)
         self.nemesis.run(seconds)
         self.clients.end()
-        self.tally.faults = self.nemesis.done
-        return self._checked(f"epoch-{self._epoch}", workload.keys(), seconds)
+        self.tally.seconds += seconds
+        self.tally.faults, self.tally.stopped = self.nemesis.done, self.nemesis.stopped
+        return self._looked_at(f"epoch-{self._epoch}", workload.keys())
+
+    def verdict(self, checking: Checking) -> Verdict:
+        """What the check comes to. Raises `NotLinearizable`."""
+        checked = checking.result()
+        self.tally.add(checked)
+        if not checked.verdict.is_linearizable:
+            path = self.directory / _HISTORY
+            History.load(checked.paths).save(path)
+            raise NotLinearizable(f"seed {self.seed}, the history is in {path}\n{checked.verdict}")
+        return checked.verdict
 
     def increments(self, number: int, kills: int) -> Verdict:
         """Each client increments one counter until so many of its calls are acknowledged, while one leader after the
@@ -123,7 +123,7 @@ class Story:
             self.members.start(leader)
             self.tally.faults["kill_leader"] += 1
         self.clients.join(_JOIN_SECONDS)
-        verdict = self._checked("increments", [key], 0.0)
+        verdict = self.verdict(self._looked_at("increments", [key]))
         self._count([one for one in self.clients.history("increments") if one.verb == "increment"], total)
         return verdict
 
@@ -138,15 +138,8 @@ class Story:
         reads = {one.result for one in self.clients.history("look-increments")}
         assert reads == {total}, f"the counter is {reads}, and {total} calls were acknowledged"
 
-    def _checked(self, name: str, keys: list[str], seconds: float) -> Verdict:
+    def _looked_at(self, name: str, keys: list[str]) -> Checking:
         self.members.ready()
         self.clients.look(f"look-{name}", keys)
         self.members.agreed()
-        history = self.clients.history(name, f"look-{name}")
-        verdict = check(history)
-        self.tally.add(history, verdict, seconds)
-        if not verdict.is_linearizable:
-            path = self.directory / _HISTORY
-            history.save(path)
-            raise NotLinearizable(f"seed {self.seed}, the history is in {path}\n{verdict}")
-        return verdict
+        return self._checker.begin(self.clients.journals(name, f"look-{name}"))
