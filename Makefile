@@ -105,7 +105,7 @@ chaos: $(VENV)/.wheel chaos-tools ## Break five processes, disks and clocks for 
 	PYTHONPATH=tests/python $(PY) -m chaos faults --members 5 --minutes $(MINUTES) $(CHAOS)
 
 increments: $(VENV)/.wheel ## Kill 20 leaders under 8000 increments, miss and double none.
-	PYTHONPATH=tests/python $(PY) -m chaos increments --number 1000 --kills 20 $(CHAOS)
+	PYTHONPATH=tests/python $(PY) -m chaos increments --clients 8 --number 1000 --kills 20 $(CHAOS)
 
 CUTS ?= 1000
 powercuts: $(VENV)/.wheel chaos-tools ## Cut the power of three machines at once CUTS=1000 times, lose nothing.

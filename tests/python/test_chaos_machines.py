@@ -41,16 +41,17 @@ KINDS = (
 )
 
 
-def told(*arguments: str) -> tuple[int, str]:
+def told(directory: Path, *arguments: str) -> tuple[int, str]:
     """How that story ends, and what it says."""
-    ended = subprocess.run([*run("chaos"), *arguments], capture_output=True, text=True, check=False)
+    command = ["env", f"TMPDIR={directory}", *run("chaos"), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     return ended.returncode, ended.stdout + ended.stderr
 
 
 @needs_disks
 @pytest.mark.timeout(240)
-def test_power_cuts_of_all_members_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = told("powercuts", "--cuts", "6", "--seed", "1")
+def test_power_cuts_of_all_members_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = told(tmp_path, "powercuts", "--cuts", "6", "--seed", "1")
     with capsys.disabled():
         print("\n" + "\n".join(said.splitlines()[-2:]))
     assert status == 0, said
@@ -60,8 +61,8 @@ def test_power_cuts_of_all_members_lose_nothing(capsys: pytest.CaptureFixture[st
 @needs_disks
 @pytest.mark.skipif(NO_COMPILER is not None, reason=str(NO_COMPILER))
 @pytest.mark.timeout(240)
-def test_disks_that_do_not_sync_are_found_out() -> None:
-    status, said = told("powercuts", "--cuts", "6", "--seed", "1", "--lying", "1")
+def test_disks_that_do_not_sync_are_found_out(tmp_path: Path) -> None:
+    status, said = told(tmp_path, "powercuts", "--cuts", "6", "--seed", "1", "--lying", "1")
     assert status == NOT_LINEARIZABLE, said
     found = re.search(r"lost ([1-9][0-9]*)", said)
     assert found, said
@@ -70,9 +71,9 @@ def test_disks_that_do_not_sync_are_found_out() -> None:
 @pytest.mark.parametrize("faults", KINDS)
 @pytest.mark.timeout(240)
 def test_what_clients_see_when_machines_fail_is_linearizable(
-    faults: frozenset[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, faults: frozenset[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, said = told("faults", "--seconds", "6", "--seed", "1", "--faults", *sorted(faults))
+    status, said = told(tmp_path, "faults", "--seconds", "6", "--seed", "1", "--faults", *sorted(faults))
     with capsys.disabled():
         print("\n" + "\n".join(line for line in said.splitlines() if "faults" in line))
     assert status == 0, said
@@ -81,8 +82,9 @@ def test_what_clients_see_when_machines_fail_is_linearizable(
 
 
 @needs_disks
-def test_a_story_that_is_killed_leaves_nothing_behind() -> None:
-    story = subprocess.Popen([*run("chaos"), "powercuts"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def test_a_story_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = ["env", f"TMPDIR={tmp_path}", *run("chaos"), "powercuts"]
+    story = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert story.stdout is not None
     try:
         said = story.stdout.readline()

@@ -28,6 +28,7 @@ from chaos.disks import Disk
 from chaos.ledger import Broken
 from chaos.nemesis import FAULTS
 from chaos.powercuts import PowerCuts
+from chaos.router import Router
 from chaos.story import KINDS, NotLinearizable, Story
 
 NOT_LINEARIZABLE = 3
@@ -55,6 +56,11 @@ def main() -> int:
 
 
 def _story(told: argparse.Namespace, directory: Path) -> None:
+    if told.network is None:
+        why = Router.trouble()
+        told.network = KINDS[0] if why else Router.name
+        if why:
+            print(f"with proxies, for {why}")
     print(f"{told.members} members, {told.clients} clients, {told.network}", flush=True)
     began = time.monotonic()
     kinds: dict[str, Any] = {"members": told.members, "clients": told.clients, "kind": told.network}
@@ -115,8 +121,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("what", choices=("faults", "increments", "powercuts"))
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--members", type=int, default=3)
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--network", choices=KINDS, default=KINDS[0])
+    parser.add_argument("--clients", type=int, default=12)
+    parser.add_argument("--network", choices=KINDS, help="without: a router, or proxies")
     parser.add_argument("--seconds", type=float, default=60.0, help="of faults")
     parser.add_argument("--minutes", type=float, help="the same, in minutes")
     parser.add_argument("--epoch", type=float, default=30.0, help="seconds of faults between two checks")

@@ -10,11 +10,14 @@ from processes import Died, ProcessError
 
 from chaos.cables import Pair
 from chaos.harm import SLEEP_SECONDS, Fault, Harm
+from chaos.network import Noise
 
 if TYPE_CHECKING:
     from chaos.nemesis import Nemesis
 
 DELAYS_SECONDS = (0.02, 0.1, 0.3)
+LOSSES = (0.01, 0.05, 0.2)
+JITTERS_SECONDS = (0.0, 0.005, 0.05)
 _TRANSFER_SECONDS = 2.0
 
 
@@ -124,6 +127,20 @@ def delay(nemesis: Nemesis) -> Harm | None:
     return harm
 
 
+def noise(nemesis: Nemesis) -> Harm | None:
+    """What one member says and hears, or what all say, is lost in part, comes twice, or out of order."""
+    harm = nemesis.harm(SLEEP_SECONDS)
+    ids, luck = nemesis.members.ids, nemesis.luck
+    worst = Noise(luck.choice(LOSSES), luck.choice(LOSSES), luck.choice(JITTERS_SECONDS))
+    if luck.random() < 0.5:
+        pairs = list(permutations([*ids, *nemesis.clients], 2))
+    else:
+        one = luck.choice(ids)
+        pairs = [pair for other in ids if other != one for pair in ((one, other), (other, one))]
+    harm.noises = dict.fromkeys(pairs, worst)
+    return harm
+
+
 def reset(nemesis: Nemesis) -> Harm | None:
     """All connections with one member end."""
     one = nemesis.luck.choice(nemesis.members.ids)
@@ -157,6 +174,7 @@ FAULTS: dict[str, tuple[Fault, int]] = {
     "cut_one_way": (cut_one_way, 2),
     "cut_clients": (cut_clients, 2),
     "delay": (delay, 2),
+    "noise": (noise, 3),
     "reset": (reset, 1),
     "transfer": (transfer, 2),
 }

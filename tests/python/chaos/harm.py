@@ -10,6 +10,7 @@ from chaos.cables import Pair
 
 if TYPE_CHECKING:
     from chaos.nemesis import Nemesis
+    from chaos.network import Noise
 
 HARM_SECONDS = (0.2, 0.5, 1.0, 2.0)
 # Longer than the longest time after which a follower campaigns, twice the election timeout.
@@ -27,6 +28,7 @@ class Harm:
     asleep: set[str] = field(default_factory=set[str])
     cuts: set[Pair] = field(default_factory=set[Pair])
     delays: dict[Pair, float] = field(default_factory=dict[Pair, float])
+    noises: dict[Pair, Noise] = field(default_factory=dict[Pair, "Noise"])
     undo: Callable[[], None] | None = None
     """What else there is to do, before anybody is started."""
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from chaos.cables import Pair
+from chaos.network import QUIET, Noise
 
 _PORT = 7000
 _NOBODY = "02:00:00:00:ff:ff"
@@ -24,7 +25,7 @@ class Namespaces:
     """One for each place, and one with the bridge."""
 
     name: ClassVar[str] = "namespaces"
-    lacks: ClassVar[frozenset[str]] = frozenset({"delay", "reset"})
+    lacks: ClassVar[frozenset[str]] = frozenset({"delay", "reset", "noise"})
 
     def __init__(self, places: list[str]) -> None:
         self._prefix = f"graft{os.getpid()}"
@@ -66,10 +67,10 @@ class Namespaces:
     def placed(self, place: str, pid: int) -> None:
         """It is there already."""
 
-    def shape(self, cuts: Iterable[Pair], delays: Mapping[Pair, float]) -> None:
-        """From now on nothing comes through in these directions. Raises `NotImplementedError` for delays."""
-        if delays:
-            raise NotImplementedError(f"{sorted(delays)} cannot be made slow in namespaces")
+    def shape(self, cuts: Iterable[Pair], delays: Mapping[Pair, float], noises: Mapping[Pair, Noise] = QUIET) -> None:
+        """From now on nothing comes through in these directions. Raises `NotImplementedError` for delays and noise."""
+        if delays or noises:
+            raise NotImplementedError(f"{sorted({**delays, **noises})} cannot be spoiled on a bridge")
         lost = set(cuts)
         for source, target in lost - self._lost:
             self._neighbour(source, target, _NOBODY)
@@ -85,35 +86,35 @@ class Namespaces:
         """Removes them, and with them all that is in them."""
         for namespace in self._made:
             with contextlib.suppress(subprocess.CalledProcessError):
-                _run("ip", "netns", "delete", namespace)
+                ip("netns", "delete", namespace)
         self._made.clear()
 
     def _make(self) -> None:
         hub = f"{self._prefix}-hub"
         self._add(hub)
-        _run("ip", "-n", hub, "link", "add", "bridge", "type", "bridge")
-        _run("ip", "-n", hub, "link", "set", "bridge", "up")
+        ip("-n", hub, "link", "add", "bridge", "type", "bridge")
+        ip("-n", hub, "link", "set", "bridge", "up")
         for place, number in self._numbers.items():
             own = self._namespace(place)
             self._add(own)
             port = f"port{number}"
-            _run("ip", "-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", own)
-            _run("ip", "-n", hub, "link", "set", port, "master", "bridge", "up")
-            _run("ip", "-n", own, "link", "set", "eth0", "address", self._hardware(place), "up")
-            _run("ip", "-n", own, "link", "set", "lo", "up")
-            _run("ip", "-n", own, "address", "add", f"{self._ip(place)}/16", "dev", "eth0")
+            ip("-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", own)
+            ip("-n", hub, "link", "set", port, "master", "bridge", "up")
+            ip("-n", own, "link", "set", "eth0", "address", self._hardware(place), "up")
+            ip("-n", own, "link", "set", "lo", "up")
+            ip("-n", own, "address", "add", f"{self._ip(place)}/16", "dev", "eth0")
         for source in self._numbers:
             for target in self._numbers:
                 if source != target:
                     self._neighbour(source, target, self._hardware(target))
 
     def _add(self, namespace: str) -> None:
-        _run("ip", "netns", "add", namespace)
+        ip("netns", "add", namespace)
         self._made.append(namespace)
 
     def _neighbour(self, source: str, target: str, hardware: str) -> None:
-        at = ("ip", "-n", self._namespace(source), "neighbour", "replace", self._ip(target))
-        _run(*at, "lladdr", hardware, "dev", "eth0", "nud", "permanent")
+        at = ("-n", self._namespace(source), "neighbour", "replace", self._ip(target))
+        ip(*at, "lladdr", hardware, "dev", "eth0", "nud", "permanent")
 
     def _namespace(self, place: str) -> str:
         return f"{self._prefix}-{place}"
@@ -125,5 +126,6 @@ class Namespaces:
         return f"02:00:00:00:00:{self._numbers[place]:02x}"
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS_MAX)
+def ip(*words: str) -> None:
+    """Raises `subprocess.CalledProcessError` with what it said."""
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=_SECONDS_MAX)

@@ -95,7 +95,8 @@ class Nemesis:
     def _shape(self) -> None:
         cuts = {pair for harm in self._active for pair in harm.cuts}
         delays = {pair: seconds for harm in self._active for pair, seconds in harm.delays.items()}
-        self.members.network.shape(cuts, delays)
+        noises = {pair: noise for harm in self._active for pair, noise in harm.noises.items()}
+        self.members.network.shape(cuts, delays, noises)
 
 
 def lacks(members: Members) -> dict[str, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 from processes import Proc, free_ports
@@ -17,6 +19,18 @@ def run(module: str) -> list[str]:
     """What runs a module of these tests as a process of its own."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     return ["env", f"PYTHONPATH={path}", sys.executable, "-W", "error", "-m", module]
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What becomes of packets: shares of them are lost or come twice, each is late by up to so many seconds more."""
+
+    loss: float = 0.0
+    twice: float = 0.0
+    jitter: float = 0.0
+
+
+QUIET: Mapping[Pair, Noise] = MappingProxyType({})
 
 
 class Network(Protocol):
@@ -42,8 +56,9 @@ class Network(Protocol):
         """A process has been started there."""
         ...
 
-    def shape(self, cuts: Iterable[Pair], delays: Mapping[Pair, float]) -> None:
-        """From now on nothing comes through in these directions, and that many seconds later in those."""
+    def shape(self, cuts: Iterable[Pair], delays: Mapping[Pair, float], noises: Mapping[Pair, Noise] = QUIET) -> None:
+        """From now on nothing comes through in these directions, that many seconds later in those, and in others with
+        noise."""
         ...
 
     def reset(self, pairs: Iterable[Pair]) -> None:
@@ -59,7 +74,7 @@ class Proxies:
     """Everybody calls everybody through a process that passes on: works anywhere."""
 
     name: ClassVar[str] = "proxies"
-    lacks: ClassVar[frozenset[str]] = frozenset()
+    lacks: ClassVar[frozenset[str]] = frozenset({"noise"})
 
     def __init__(self, directory: Path, servers: list[str]) -> None:
         ports = iter(free_ports(2 * len(servers)))
@@ -90,8 +105,11 @@ class Proxies:
         """Says so to the process that passes on."""
         self._call("place", pid=pid, place=place)
 
-    def shape(self, cuts: Iterable[Pair], delays: Mapping[Pair, float]) -> None:
-        """From now on nothing comes through in these directions, and that many seconds later in those."""
+    def shape(self, cuts: Iterable[Pair], delays: Mapping[Pair, float], noises: Mapping[Pair, Noise] = QUIET) -> None:
+        """From now on nothing comes through in these directions, and that many seconds later in those. Raises
+        `NotImplementedError` for noise: there are no packets."""
+        if noises:
+            raise NotImplementedError(f"{sorted(noises)} cannot lose anything through proxies")
         late = [(*pair, seconds) for pair, seconds in delays.items()]
         self._call("shape", cuts=sorted(cuts), delays=late)
 

@@ -16,10 +16,11 @@ from chaos.disks import MODES, Disk
 from chaos.namespaces import Namespaces
 from chaos.nemesis import Nemesis
 from chaos.network import Network, Proxies
+from chaos.router import Router
 from chaos.tally import Tally
 from chaos.workload import Workload
 
-KINDS = ("proxies", "namespaces")
+KINDS = ("proxies", "namespaces", "router")
 _KILL_SECONDS = 2.5
 _JOIN_SECONDS = 300.0
 _HISTORY = "history.jsonl"
@@ -57,11 +58,7 @@ class Story:
         with contextlib.ExitStack() as stack:
             self._checker = Checker()
             stack.callback(self._checker.close)
-            network: Network = (
-                Namespaces([*self._ids, *self._names])
-                if self._kind == "namespaces"
-                else Proxies(self.directory, self._ids)
-            )
+            network = self._network()
             stack.callback(network.close)
             self.members = stack.enter_context(Members(self.directory, self._ids, network, *self._made(stack)))
             self.clients = stack.enter_context(Clients(self.members, self._names, self.seed))
@@ -73,6 +70,16 @@ class Story:
 
     def __exit__(self, *error: object) -> None:
         self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    def _network(self) -> Network:
+        places = [*self._ids, *self._names]
+        match self._kind:
+            case "router":
+                return Router(places, self.seed)
+            case "namespaces":
+                return Namespaces(places)
+            case _:
+                return Proxies(self.directory, self._ids)
 
     def _made(self, stack: contextlib.ExitStack) -> tuple[dict[str, Disk], Clocks | None]:
         if not self._machines:
