@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HARM_SECONDS = (0.2, 0.5, 1.0, 2.0)
 # Longer than the longest time after which a follower campaigns, twice the election timeout.
-SLEEP_SECONDS = (1.2, 2.0, 3.0)
+SLEEP_SECONDS = (1.2, 1.8, 2.5)
 
 
 @dataclass
