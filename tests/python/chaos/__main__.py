@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from processes import ProcessError
+import graft
+from processes import Died, ProcessError
 
 from chaos import enclosure
 from chaos.checking import Checking
@@ -38,6 +39,8 @@ _PROGRESS_SECONDS = 10.0
 def main() -> int:
     """Reads the arguments and tells the story."""
     told = _arguments()
+    if told.what == "powercuts" and (why := enclosure.trouble() or Disk.trouble()) is not None:
+        sys.exit(why)
     enclosure.enter("chaos")
     directory = Path(tempfile.mkdtemp(prefix="graft-chaos-"))
     print(f"seed {told.seed}, in {directory}", flush=True)
@@ -46,7 +49,7 @@ def main() -> int:
             _power_cuts(told, directory)
         else:
             _story(told, directory)
-    except (AssertionError, ProcessError) as error:
+    except (AssertionError, ProcessError, Died, graft.GraftError) as error:
         print(f"{error}", file=sys.stderr)
         print("\n".join(getattr(error, "__notes__", ())), file=sys.stderr)
         print(f"FAILED: {str(error).splitlines()[0]}; seed {told.seed}, all is left in {directory}", file=sys.stderr)
@@ -95,8 +98,6 @@ def _epochs(told: argparse.Namespace, story: Story) -> None:
 
 
 def _power_cuts(told: argparse.Namespace, directory: Path) -> None:
-    if (why := enclosure.trouble() or Disk.trouble()) is not None:
-        sys.exit(why)
     with PowerCuts(directory, told.seed, lying=told.lying) as cuts:
         began = shown = time.monotonic()
         try:

@@ -18,6 +18,7 @@ import struct
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 _IMAGE_BYTES = 192 << 20
@@ -137,6 +138,13 @@ class Disk:
             if os.path.ismount(self.path):
                 self.unmount()
         os.close(self._held)
+
+
+def keep(disks: Mapping[str, Disk], directory: Path) -> None:
+    """Copies what is on them to where it stays, for whoever looks for the reason of a failure."""
+    for id_, disk in disks.items():
+        with contextlib.suppress(OSError, shutil.Error):
+            shutil.copytree(disk.path, directory / id_ / "kept")
 
 
 def _checked(result: int, what: str) -> None:

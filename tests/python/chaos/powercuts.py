@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import graft
-from processes import Cluster, Proc, until
+from processes import Cluster, Proc, ProcessError, until
 
-from chaos.disks import MODES, Disk
-from chaos.ledger import Ledger
+from chaos.disks import MODES, Disk, keep
+from chaos.ledger import Broken, Ledger
 from chaos.network import run
 from chaos.nursery import Nursery
 from chaos.receipts import Receipts
@@ -43,7 +43,7 @@ class Machines(Cluster):
         super().__init__(directory, SIZE, **SETTINGS)
         self.data_dirs = {id_: disk.path / "data" for id_, disk in disks.items()}
         self._nursery = nursery
-        self._disks = disks
+        self.disks = disks
 
     def _launched(self, id_: str, told: dict[str, Any]) -> Proc:
         return self._nursery.have(id_, told, self.home(id_) / "log")
@@ -52,12 +52,12 @@ class Machines(Cluster):
         """Cuts the power of all, some of what was not synced having reached the disks or nothing; they come back with
         nobody running."""
         if luck.random() < 0.5:
-            for disk in self._disks.values():
+            for disk in self.disks.values():
                 disk.write_some(luck)
-        for disk in self._disks.values():
+        for disk in self.disks.values():
             disk.cut()
         self.kill(*self.procs)
-        for disk in self._disks.values():
+        for disk in self.disks.values():
             disk.unmount()
             disk.mount()
 
@@ -96,9 +96,8 @@ class PowerCuts:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            for id_, home in self.members.data_dirs.items():
-                with contextlib.suppress(OSError, shutil.Error):
-                    shutil.copytree(home, self.directory / id_ / "kept")
+            self.members.kill(*self.members.procs)
+            keep(self.members.disks, self.directory)
         self._stack.__exit__(kind, error, trace)  # type: ignore[arg-type]
 
     def _environment(self) -> dict[str, str]:
@@ -122,8 +121,7 @@ class PowerCuts:
         return Proc("writer", told, home / "log", run("chaos.receipts"))
 
     def round(self) -> None:
-        """They write for a while, or are not even ready; the power is cut; everything is there again. Raises `Broken`,
-        or what a member said that did not start by itself."""
+        """They write for a while, or are not even ready; the power is cut; all are started. Raises `Broken`."""
         if self._luck.random() < 0.2:
             # In the midst of a recovery, an election, the first writes.
             time.sleep(self._luck.uniform(0, _EARLY_SECONDS_MAX))
@@ -138,7 +136,10 @@ class PowerCuts:
             time.sleep(self._luck.uniform(0, _WRITING_SECONDS_MAX))
         self.members.cut(self._luck)
         self.cuts += 1
-        self.members.start(*self.members.ids)
+        try:
+            self.members.start(*self.members.ids)
+        except ProcessError as error:
+            raise Broken(f"a member does not start by itself: {error}") from error
 
     def check(self) -> None:
         """Everything that was acknowledged is there, once, and on all members."""

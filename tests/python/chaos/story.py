@@ -12,7 +12,7 @@ from processes import until
 from chaos.checking import Checker, Checking
 from chaos.clocks import Clocks
 from chaos.cluster import LANES, Clients, Members, leads
-from chaos.disks import MODES, Disk
+from chaos.disks import MODES, Disk, keep
 from chaos.namespaces import Namespaces
 from chaos.nemesis import Nemesis
 from chaos.network import Network, Proxies
@@ -68,8 +68,11 @@ class Story:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.members.kill(*self.members.procs)
+            keep(self.members.disks, self.directory)
+        self._stack.__exit__(kind, error, trace)  # type: ignore[arg-type]
 
     def _network(self) -> Network:
         places = [*self._ids, *self._names]
