@@ -6,6 +6,7 @@ The stories run as programs of their own: with those everything that they made g
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -142,6 +143,35 @@ def test_what_was_not_synced_is_gone_when_the_power_is_cut(tmp_path: Path, mode:
     finally:
         disk.close()
     assert str(disk.path) not in Path("/proc/mounts").read_text()
+
+
+@needs_disks
+@pytest.mark.parametrize("mode", MODES)
+def test_a_file_system_is_whole_after_many_cuts(tmp_path: Path, mode: str) -> None:
+    disk = Disk(tmp_path / "disk", mode)
+    luck = random.Random(1)
+    try:
+        for cut in range(20):
+            for number in range(luck.randrange(30)):
+                (disk.path / f"{cut}-{number}").write_bytes(bytes(luck.randrange(1 << 20)))
+            for path in sorted(disk.path.glob("*-*")):
+                if luck.random() < 0.3:
+                    path.unlink()
+            if luck.random() < 0.5:
+                subprocess.run(["sync", "--file-system", str(disk.path)], check=True)
+            disk.cut()
+            disk.unmount()
+            disk.mount()
+        disk.unmount()
+        found = subprocess.run(
+            ["e2fsck", "-f", "-n", f"/proc/self/fd/{disk.image}"],
+            pass_fds=[disk.image],
+            text=True,
+            stdout=subprocess.PIPE,
+        )
+        assert found.returncode == 0, found.stdout
+    finally:
+        disk.close()
 
 
 @needs_disks

@@ -26,6 +26,12 @@ _MEMORY = Path("/dev/shm")
 _SHUTDOWN = 0x8004587D
 _WITHOUT_JOURNAL = 2
 _WRITE_NOW = 2
+# What linux/loop.h says.
+_GET_FREE = 0x4C82
+_CONFIGURE = 0x4C0A
+_CONFIG_BYTES = 304
+_FLAGS_OFFSET = 60
+_AUTOCLEAR = 4
 _BUSY_SECONDS = 5.0
 _COMMAND_SECONDS = 30.0
 _KEPT_BYTES = 1 << 16
@@ -46,32 +52,26 @@ class Disk:
         path.mkdir(parents=True, exist_ok=True)
         # Named after the story, for whoever looks what the loop devices are.
         name = "-".join([*path.parts[-3:-1], ""])
-        made, file = tempfile.mkstemp(prefix=name, suffix=".ext4", dir=_MEMORY if _MEMORY.is_dir() else path.parent)
-        image = Path(file)
+        self.image, image = tempfile.mkstemp(
+            prefix=name, suffix=".ext4", dir=_MEMORY if _MEMORY.is_dir() else path.parent
+        )
         try:
-            os.truncate(made, _IMAGE_BYTES)
-            _run("mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^metadata_csum_seed", "-J", "size=8", str(image))
-            self._device = _run("losetup", "--find", "--show", str(image)).strip()
-            # The device goes when it is closed for the last time: by the mount, and here.
-            self._held = os.open(self._device, os.O_RDONLY)
-            _run("losetup", "--detach", self._device)
-        finally:
-            os.close(made)
-            image.unlink(missing_ok=True)
-        try:
+            os.truncate(self.image, _IMAGE_BYTES)
+            _run("mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=8", image)
             self.mount()
         except BaseException:
             self.close()
             raise
+        finally:
+            Path(image).unlink(missing_ok=True)
 
     @staticmethod
     def trouble() -> str | None:
         """Why they cannot be had here; None if they can."""
         if os.geteuid() != 0:
             return "disks whose power can be cut need root"
-        for command in ("mkfs.ext4", "losetup"):
-            if shutil.which(command) is None:
-                return f"disks whose power can be cut need the command {command}"
+        if shutil.which("mkfs.ext4") is None:
+            return "disks whose power can be cut need the command mkfs.ext4"
         probe = _MEMORY / f"graft-probe-{os.getpid()}" / "disk"
         try:
             disk = Disk(probe)
@@ -89,9 +89,15 @@ class Disk:
         return None
 
     def mount(self) -> None:
-        """Mounts it, and plays its journal back."""
-        options = f"data={self._mode}".encode()
-        _checked(_libc.mount(self._device.encode(), bytes(self.path), b"ext4", 0, options), f"mount {self._device}")
+        """Mounts it, and plays its journal back. The device is another one each time, and goes with the mount: what a
+        device still had in memory of the time before would be seen again."""
+        device = _attached(self.image)
+        try:
+            options = f"data={self._mode}".encode()
+            done = _libc.mount(os.readlink(f"/proc/self/fd/{device}").encode(), bytes(self.path), b"ext4", 0, options)
+            _checked(done, f"mount {self.path}")
+        finally:
+            os.close(device)
 
     def unmount(self) -> None:
         """Unmounts it, as soon as nobody uses it any more."""
@@ -137,7 +143,7 @@ class Disk:
         with contextlib.suppress(OSError):
             if os.path.ismount(self.path):
                 self.unmount()
-        os.close(self._held)
+        os.close(self.image)
 
 
 def keep(disks: Mapping[str, Disk], directory: Path) -> None:
@@ -145,6 +151,25 @@ def keep(disks: Mapping[str, Disk], directory: Path) -> None:
     for id_, disk in disks.items():
         with contextlib.suppress(OSError, shutil.Error):
             shutil.copytree(disk.path, directory / id_ / "kept")
+
+
+def _attached(image: int) -> int:
+    """A loop device for this file, open; it is free again when nobody has it open any more."""
+    told = bytearray(_CONFIG_BYTES)
+    struct.pack_into("I", told, 0, image)
+    struct.pack_into("I", told, _FLAGS_OFFSET, _AUTOCLEAR)
+    with Path("/dev/loop-control").open("rb") as control:
+        while True:
+            device = os.open(f"/dev/loop{fcntl.ioctl(control, _GET_FREE)}", os.O_RDWR)
+            try:
+                fcntl.ioctl(device, _CONFIGURE, bytes(told))
+            except OSError as error:
+                os.close(device)
+                # Somebody else was faster.
+                if error.errno != errno.EBUSY:
+                    raise
+            else:
+                return device
 
 
 def _checked(result: int, what: str) -> None:

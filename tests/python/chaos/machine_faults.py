@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from processes import Answer, Died, Proc, ProcessError, until
+from processes import Died, Proc, until
 
 from chaos.harm import Fault, Harm
 from chaos.tracing import Trace, is_traced
@@ -81,21 +81,11 @@ def disk_full(nemesis: Nemesis) -> Harm | None:
     disk = nemesis.members.disks[chosen]
     disk.fill()
     send = nemesis.members[leader].send
-    answers = [send("ballast", size=_BALLAST_BYTES, seconds=_BALLAST_SECONDS) for _ in range(_BALLAST_CALLS)]
-
-    def emptied() -> None:
-        disk.free()
-        for answer in answers:
-            _settled(answer)
-
-    harm.undo = emptied
+    for _ in range(_BALLAST_CALLS):
+        # Nobody waits for the answers: the leader may be paused by then.
+        send("ballast", size=_BALLAST_BYTES, seconds=_BALLAST_SECONDS)
+    harm.undo = disk.free
     return harm
-
-
-def _settled(answer: Answer) -> None:
-    # It may have been refused, or the leader may be paused or gone.
-    with contextlib.suppress(Died, ProcessError):
-        answer.value()
 
 
 def disk_error(nemesis: Nemesis) -> Harm | None:
