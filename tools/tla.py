@@ -34,7 +34,7 @@ class Verdict:
 
 
 def check(checker: Path, module: Path, configuration: Path, states: int) -> Verdict:
-    command = [checker, module.name, "--config", configuration.resolve(), "--json"]
+    command = [str(checker), module.name, "--config", str(configuration.resolve()), "--json"]
     command += ["--max-states", str(states), "--max-depth", "100000"]
     begun = time.monotonic()
     try:
@@ -80,8 +80,8 @@ def wrong(checker: Path, states: int) -> bool:
 
 
 def traces(checker: Path, directory: Path, jobs: int) -> bool:
-    for module in ("Graft.tla", "TraceGraft.tla"):
-        shutil.copy(SPEC / module, directory)
+    for name in ("Graft.tla", "TraceGraft.tla"):
+        shutil.copy(SPEC / name, directory)
     modules = sorted(directory.glob("T[0-9]*.tla"))
 
     def one(module: Path) -> tuple[Path, int, Verdict]:
