@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use graft_domain::Instant;
+use graft_domain::{ClusterId, Instant};
 
 use super::calls::Stage;
 use super::demand::{Again, Answer, Demand, Repeat};
 use super::link::{Hint, LinkId};
+use super::pin::Standing;
 use super::session::State;
 use super::{Clerk, Effect, Purpose};
 use crate::api::View;
@@ -25,7 +26,7 @@ impl Clerk {
             && link.hears(hint, now)
         {
             // The membership may be another one, too.
-            (link.in_trouble, link.refresh) = (false, now);
+            (link.in_trouble, link.refresh, link.unnamed) = (false, now, 0);
         }
         for (number, answer) in answers {
             self.answered(id, number, answer);
@@ -43,8 +44,9 @@ impl Clerk {
                 if let Some(link) = self.link(id) {
                     link.asked = link.asked.filter(|(asked, _)| *asked != number);
                 }
-                if let Answer::View(view) = answer {
-                    self.learn(id, &view);
+                match answer {
+                    Answer::View(view) => drop(self.learn(id, &view)),
+                    other => self.said_something_else(id, &other),
                 }
             }
             Purpose::Session => self.session_answered(id, number, &answer),
@@ -52,10 +54,17 @@ impl Clerk {
         }
     }
 
-    /// A member says who it is, who else there is, and how things are.
-    fn learn(&mut self, id: LinkId, view: &View) {
+    /// A member says who it is, who else there is, and how things are. False if it is of another cluster.
+    fn learn(&mut self, id: LinkId, view: &View) -> bool {
         let status = &view.status;
-        self.endpoints.learn(&status.members);
+        let standing = self.recognize(id, status.cluster);
+        if standing == Standing::Strange {
+            return false;
+        }
+        // Who has not named the cluster is believed as long as nobody has.
+        if standing == Standing::Ours || self.cluster == ClusterId::UNKNOWN {
+            self.endpoints.learn(&status.members);
+        }
         let hint = match status.leader {
             None => Some(Hint::Nobody),
             Some(leader) => {
@@ -63,15 +72,18 @@ impl Clerk {
             }
         };
         let (now, is_broken) = (self.now, status.error_code.is_some());
-        let Some(link) = self.link(id) else { return };
+        let Some(link) = self.link(id) else { return true };
         link.member = Some(status.id);
-        if let Some(hint) = hint {
-            link.hears(hint, now);
-        }
+        let has_news = hint.is_some_and(|hint| link.hears(hint, now));
         if is_broken {
             let why = status.error.as_deref().unwrap_or("it does not work").to_owned();
             self.blame(id, &why);
         }
+        match standing {
+            Standing::Unnamed => self.leave_unnamed(id, has_news),
+            _ => self.take_up(id),
+        }
+        true
     }
 
     fn session_answered(&mut self, id: LinkId, number: u64, answer: &Answer) {
@@ -131,8 +143,13 @@ impl Clerk {
                 self.end(id, answer);
             }
             Answer::View(ref view) => {
-                self.learn(link, view);
-                self.end(id, answer);
+                if self.learn(link, view) {
+                    return self.end(id, answer);
+                }
+                if let Some(call) = self.calls.find(id) {
+                    call.trouble = Some(self.endpoints.refusal());
+                    self.calls.restage(id, Stage::Ready);
+                }
             }
             Answer::WhatIf(_) | Answer::SnapshotPart(_) | Answer::Outcome(Outcome::Compared { .. }) => {
                 self.end(id, answer);

@@ -58,6 +58,8 @@ pub(super) struct Calls {
     deadlines: BTreeSet<(Instant, u64)>,
     unplaced: BTreeSet<u64>,
     ready: BTreeSet<u64>,
+    /// Of those that are ready, the ones that any member may hear, of whatever cluster.
+    harmless: BTreeSet<u64>,
     resting: BTreeSet<(Instant, u64)>,
     bytes: usize,
     last: u64,
@@ -124,7 +126,11 @@ impl Calls {
     fn file(&mut self, id: u64, stage: Stage) {
         match stage {
             Stage::Unplaced => drop(self.unplaced.insert(id)),
-            Stage::Ready => drop(self.ready.insert(id)),
+            Stage::Ready => {
+                let is_harmless = self.by_id.get(&id).is_some_and(|call| call.demand.is_of_the_member());
+                let ready = if is_harmless { &mut self.harmless } else { &mut self.ready };
+                ready.insert(id);
+            }
             Stage::Resting { until } => drop(self.resting.insert((until, id))),
             Stage::Sent { .. } => {}
         }
@@ -133,7 +139,10 @@ impl Calls {
     fn unfile(&mut self, id: u64, stage: Stage) {
         match stage {
             Stage::Unplaced => drop(self.unplaced.remove(&id)),
-            Stage::Ready => drop(self.ready.remove(&id)),
+            Stage::Ready => {
+                self.ready.remove(&id);
+                self.harmless.remove(&id);
+            }
             Stage::Resting { until } => drop(self.resting.remove(&(until, id))),
             Stage::Sent { .. } => {}
         }
@@ -144,9 +153,10 @@ impl Calls {
         self.unplaced.first().copied()
     }
 
-    /// The first that may be sent.
-    pub(super) fn first_ready(&self) -> Option<u64> {
-        self.ready.first().copied()
+    /// The first that may be sent, to a member of the cluster or to one that has named none.
+    pub(super) fn first_ready(&self, is_named: bool) -> Option<u64> {
+        let ready = self.ready.first().filter(|_| is_named);
+        ready.into_iter().chain(self.harmless.first()).min().copied()
     }
 
     /// Those whose rest is over may be sent again.

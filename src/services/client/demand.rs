@@ -96,6 +96,11 @@ impl Demand {
         }
     }
 
+    /// Whether it is about the member that hears it, and neither tells it anything of worth nor believes it anything.
+    pub(super) fn is_of_the_member(&self) -> bool {
+        matches!(self, Self::View | Self::WhatIf(_) | Self::Shutdown)
+    }
+
     /// Whether this can be the answer to it.
     pub(super) fn fits(&self, answer: &Answer) -> bool {
         match answer {

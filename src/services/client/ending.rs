@@ -1,5 +1,7 @@
 //! How a call ends, and what is said of it.
 
+use std::fmt::Write as _;
+
 use super::calls::{Call, Stage};
 use super::demand::{Answer, Demand, Repeat};
 use super::link::LinkId;
@@ -70,7 +72,10 @@ impl Clerk {
         if is_open && may_be_done {
             let asked = at.map(|(_, address)| format!("{address} did not answer in time"));
             let before = || call.trouble.as_ref().map(|trouble| format!("no answer in time; last: {trouble}"));
-            let why = asked.or_else(before).unwrap_or_else(|| "no answer in time".to_owned());
+            let mut why = asked.or_else(before).unwrap_or_else(|| "no answer in time".to_owned());
+            if self.usable().is_none() && self.endpoints.some_are_strange() {
+                let _ = write!(why, "; {}", self.endpoints.refusal());
+            }
             return self.end_unknown(id, why);
         }
         let refusal = self.why_late(&call, is_open);
@@ -79,7 +84,7 @@ impl Clerk {
 
     /// Why nothing was done in all that time.
     fn why_late(&self, call: &Call, was_heard: bool) -> Refusal {
-        if self.current.is_none() && !was_heard {
+        if self.usable().is_none() && !was_heard {
             return self.endpoints.refusal();
         }
         let unplaced = || self.session.trouble.clone().filter(|_| call.slot.is_none() && !self.session.is_open());

@@ -28,6 +28,8 @@ struct Endpoint {
     trouble: Option<String>,
     /// That it is not believed, or does not believe.
     is_distrust: bool,
+    /// That it is of another cluster.
+    is_strange: bool,
     /// When it was last chosen, in the order of choices.
     chosen: u64,
 }
@@ -107,7 +109,7 @@ impl Endpoints {
             endpoint.strikes = endpoint.strikes.saturating_add(1);
             // Never nothing at all, or a port that refuses would be dialled in a busy loop.
             endpoint.rests_until = now + random.up_to(wait).max(Duration::from_millis(1));
-            (endpoint.trouble, endpoint.is_distrust) = (Some(why.to_owned()), false);
+            (endpoint.trouble, endpoint.is_distrust, endpoint.is_strange) = (Some(why.to_owned()), false, false);
         }
     }
 
@@ -116,6 +118,17 @@ impl Endpoints {
         if let Some(endpoint) = self.all.iter_mut().find(|endpoint| endpoint.address == address) {
             endpoint.is_distrust = true;
         }
+    }
+
+    /// Its last strike was that it is of another cluster.
+    pub(super) fn estrange(&mut self, address: &str) {
+        if let Some(endpoint) = self.all.iter_mut().find(|endpoint| endpoint.address == address) {
+            endpoint.is_strange = true;
+        }
+    }
+
+    pub(super) fn some_are_strange(&self) -> bool {
+        self.all.iter().any(|endpoint| endpoint.is_strange)
     }
 
     /// Whether there is nobody left who might believe and be believed.
@@ -133,7 +146,8 @@ impl Endpoints {
     /// It does what it is for.
     pub(super) fn good(&mut self, address: &str) {
         if let Some(endpoint) = self.all.iter_mut().find(|endpoint| endpoint.address == address) {
-            (endpoint.strikes, endpoint.trouble, endpoint.is_distrust) = (0, None, false);
+            (endpoint.strikes, endpoint.trouble) = (0, None);
+            (endpoint.is_distrust, endpoint.is_strange) = (false, false);
         }
     }
 
@@ -170,6 +184,7 @@ impl Endpoint {
             rests_until: Instant::default(),
             trouble: None,
             is_distrust: false,
+            is_strange: false,
             chosen: 0,
         }
     }

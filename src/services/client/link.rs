@@ -39,6 +39,14 @@ pub(super) struct Link {
     pub(super) in_trouble: bool,
     /// It was dialled to look for a better one than what there is.
     pub(super) is_look: bool,
+    /// It has been made, and nothing but who is there is open.
+    pub(super) stands: bool,
+    /// When it began to be made, or stood.
+    pub(super) since: Instant,
+    /// Its member has named the cluster that this client belongs to.
+    pub(super) is_named: bool,
+    /// How often in a row it was asked and could not.
+    pub(super) unnamed: u32,
 }
 
 impl Link {
@@ -56,6 +64,10 @@ impl Link {
             leaderless: None,
             in_trouble: false,
             is_look,
+            stands: false,
+            since: now,
+            is_named: false,
+            unnamed: 0,
         }
     }
 
@@ -79,7 +91,7 @@ impl Link {
     /// Another one had better be looked for, from this time on.
     pub(super) fn troubled_from(&self, patience: Duration) -> Instant {
         match self.leaderless {
-            _ if self.in_trouble => Instant::default(),
+            _ if self.in_trouble || !self.is_named => Instant::default(),
             Some(since) => since + patience,
             None => Instant::NEVER,
         }

@@ -5,6 +5,7 @@
 //!
 //! - `calls` holds what is owed, `session` gives commands their slots, `demand` says what may be made again.
 //! - `endpoints` knows where members may be, `link` one connection, `steering` which one is used.
+//! - `pin` keeps it to one cluster.
 //! - `answers` decides what an answer means, `ending` tells the caller.
 
 mod answers;
@@ -13,6 +14,7 @@ mod demand;
 mod ending;
 mod endpoints;
 mod link;
+mod pin;
 mod session;
 mod steering;
 
@@ -22,7 +24,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use graft_domain::{Index, Instant, Random};
+use graft_domain::{ClusterId, Index, Instant, Random};
 
 use crate::error::{Outcome, Refusal};
 use crate::identity::Distrust;
@@ -159,9 +161,11 @@ pub struct Clerk {
     calls: Calls,
     session: Session,
     endpoints: Endpoints,
+    /// The one that this client belongs to, once a member has named it.
+    cluster: ClusterId,
     /// The connection that calls go to.
     current: Option<Link>,
-    /// One that is being made.
+    /// One that is being made, or whose member has not said yet which cluster it belongs to.
     next: Option<Link>,
     /// Those that still owe answers.
     old: Vec<Link>,
@@ -190,6 +194,7 @@ impl Clerk {
             calls: Calls::default(),
             session: Session::new(),
             endpoints,
+            cluster: ClusterId::UNKNOWN,
             current: None,
             next: None,
             old: Vec::new(),
@@ -231,7 +236,7 @@ impl Clerk {
             self.open_session();
             self.dispatch();
         }
-        let used = self.current.as_ref().map(|link| link.id);
+        let used = self.usable().map(|link| link.id);
         if used != self.told_to_use {
             self.told_to_use = used;
             self.effects.push(Effect::Use(used));
@@ -245,7 +250,7 @@ impl Clerk {
             return Instant::NEVER;
         }
         let opening = match self.session.state {
-            State::Closed { rests_until } if self.current.is_some() && self.calls.first_unplaced().is_some() => {
+            State::Closed { rests_until } if self.usable().is_some() && self.calls.first_unplaced().is_some() => {
                 rests_until
             }
             State::Opening { until, .. } => until,
@@ -282,7 +287,7 @@ impl Clerk {
     fn open_session(&mut self) {
         let State::Closed { rests_until } = self.session.state else { return };
         let is_needed = self.calls.first_unplaced().is_some();
-        let Some(link) = self.current.as_ref().map(|link| link.id) else { return };
+        let Some(link) = self.usable().map(|link| link.id) else { return };
         if is_needed && rests_until <= self.now {
             let demand = Demand::OpenSession { ttl: self.config.session_ttl };
             let patience = self.session.patience();
@@ -310,15 +315,15 @@ impl Clerk {
 
     /// Gives slots to those that can have one, and says what can be said.
     fn dispatch(&mut self) {
-        let Some(link) = self.current.as_ref().map(|link| link.id) else { return };
-        while let Some(id) = self.calls.first_unplaced() {
+        let Some((link, is_named)) = self.current.as_ref().map(|link| (link.id, link.is_named)) else { return };
+        while let Some(id) = self.calls.first_unplaced().filter(|_| is_named) {
             let Some(slot) = self.session.place() else { break };
             if let Some(call) = self.calls.find(id) {
                 call.slot = Some(slot);
             }
             self.calls.restage(id, Stage::Ready);
         }
-        while let Some(id) = self.calls.first_ready() {
+        while let Some(id) = self.calls.first_ready(is_named) {
             let Some(call) = self.calls.find(id) else { break };
             call.slot = call.slot.map(|slot| self.session.renewed(slot));
             let demand = match &call.demand {
@@ -351,7 +356,8 @@ impl Clerk {
 
     /// A connection that stands.
     fn link(&mut self, id: LinkId) -> Option<&mut Link> {
-        self.current.iter_mut().chain(&mut self.old).find(|link| link.id == id)
+        let next = self.next.iter_mut().filter(|next| next.stands);
+        self.current.iter_mut().chain(next).chain(&mut self.old).find(|link| link.id == id)
     }
 }
 

@@ -51,7 +51,10 @@ impl Clerk {
         let standing = self.current.iter().chain(&self.old);
         let silent = standing.map(|link| link.silent_from(self.config.quiet)).min().unwrap_or(Instant::NEVER);
         let moving = match (&self.next, &self.current) {
-            (Some(next), _) => next.heard + self.config.dial_timeout,
+            (Some(next), _) => {
+                let ask = if next.stands && next.asked.is_none() { next.refresh } else { Instant::NEVER };
+                ask.min(next.since + self.config.dial_timeout)
+            }
             (None, None) => self.endpoints.opens(&[]),
             (None, Some(current)) => {
                 let troubled = current.troubled_from(self.config.leaderless);
@@ -79,22 +82,43 @@ impl Clerk {
     }
 
     pub(super) fn connected(&mut self, id: LinkId, hint: Option<Hint>) {
-        let Some(mut link) = self.next.take_if(|next| next.id == id) else { return };
-        (link.heard, link.refresh) = (self.now, self.now);
-        let knows_no_leader = hint == Some(Hint::Nobody);
+        let now = self.now;
+        let Some(link) = self.next.as_mut().filter(|next| next.id == id && !next.stands) else { return };
+        (link.stands, link.since, link.heard, link.refresh) = (true, now, now, now);
         if let Some(hint) = hint {
-            link.hears(hint, self.now);
+            link.hears(hint, now);
         }
-        let patience = self.config.leaderless;
-        let is_still_wanted = self.current.as_ref().is_none_or(|now| now.troubled_from(patience) <= self.now);
-        if link.is_look && self.current.is_some() && (knows_no_leader || !is_still_wanted) {
-            if knows_no_leader {
-                self.endpoints.strike(&link.address, "it knows of no leader", self.now, &mut self.random);
+        if self.is_next_of_use() {
+            self.ask_how_it_is(id);
+        }
+    }
+
+    /// Whether the connection that is made is better than what there is; closes it if not.
+    fn is_next_of_use(&mut self) -> bool {
+        let (Some(next), Some(current)) = (&self.next, &self.current) else { return true };
+        // One that has named the cluster beats one that has not.
+        let knows_no_leader = next.is_look && next.leaderless.is_some() && current.is_named;
+        let is_still_wanted = !next.is_look || current.troubled_from(self.config.leaderless) <= self.now;
+        if !knows_no_leader && is_still_wanted && !next.in_trouble {
+            return true;
+        }
+        if let Some(next) = self.next.take() {
+            if knows_no_leader && !next.in_trouble {
+                self.endpoints.strike(&next.address, "it knows of no leader", self.now, &mut self.random);
             }
-            self.effects.push(Effect::Close(id));
-            return;
+            self.effects.push(Effect::Close(next.id));
+            self.forfeit_all(next, "it was left for another one");
         }
-        if let Some(former) = self.current.replace(link) {
+        false
+    }
+
+    /// Its member has named this client's cluster: if it is the next one, calls go to it from now on.
+    pub(super) fn take_up(&mut self, id: LinkId) {
+        if self.next.as_ref().is_some_and(|next| next.id == id)
+            && self.is_next_of_use()
+            && let Some(next) = self.next.take()
+            && let Some(former) = self.current.replace(next)
+        {
             self.retire(former);
         }
     }
@@ -132,10 +156,12 @@ impl Clerk {
     /// Asks those that are silent how they are, and leaves those that do not even answer that.
     fn give_up_the_silent(&mut self) {
         let (now, quiet, dial_timeout) = (self.now, self.config.quiet, self.config.dial_timeout);
-        if let Some(next) = self.next.take_if(|next| next.heard + dial_timeout <= now) {
+        if let Some(next) = self.next.take_if(|next| next.since + dial_timeout <= now) {
             self.effects.push(Effect::Close(next.id));
-            let why = format!("it did not introduce itself within {dial_timeout:?}");
+            let what = if next.stands { "say which cluster it belongs to" } else { "introduce itself" };
+            let why = format!("it did not {what} within {dial_timeout:?}");
             self.endpoints.strike(&next.address, &why, now, &mut self.random);
+            self.forfeit_all(next, &why);
         }
         let is_silent = |link: &&Link| link.silent_from(quiet) <= now;
         let standing = self.current.iter().chain(&self.old).filter(is_silent);
@@ -150,11 +176,13 @@ impl Clerk {
         }
     }
 
-    /// From whom calls go to, when it is new, when it has news, and once in a while.
+    /// From whom calls go to, when it has news, and once in a while; and again from who has not said which cluster he is of.
     fn look_at_the_members(&mut self) {
         let now = self.now;
         let is_due = |link: &&Link| link.asked.is_none() && link.refresh <= now;
-        if let Some(id) = self.current.as_ref().filter(is_due).map(|link| link.id) {
+        let next = self.next.iter().filter(|next| next.stands);
+        let due: Vec<LinkId> = self.current.iter().chain(next).filter(is_due).map(|link| link.id).collect();
+        for id in due {
             self.ask_how_it_is(id);
         }
     }

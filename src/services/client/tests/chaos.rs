@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use graft_domain::{Index, NodeId};
 
-use super::cluster::Mood;
+use super::cluster::{Cluster, Mood};
 use super::world::{Asked, World};
 use crate::change::{Ask, Change};
 use crate::client::{Answer, Demand};
@@ -17,7 +17,7 @@ fn disturb(world: &mut World) {
     let size = world.cluster.moods.len() as u64;
     let member = usize::try_from(world.below(size)).unwrap();
     let sick = world.cluster.moods.iter().filter(|mood| **mood != Mood::Well).count() as u64;
-    match world.below(12) {
+    match world.below(13) {
         0 if sick < size / 2 + 1 => world.crash(member),
         1 if sick < size / 2 && world.cluster.moods[member] == Mood::Well => {
             world.cluster.moods[member] = Mood::Hung;
@@ -26,10 +26,17 @@ fn disturb(world: &mut World) {
             }
         }
         2 if sick < size / 2 && world.cluster.leader != Some(member) => world.cluster.moods[member] = Mood::Liar,
-        3 => world.cluster.moods[member] = Mood::Well,
+        3 => world.heal(member),
         4 => world.depose(),
         5 if world.below(4) == 0 => world.cluster.expire_sessions(),
         6..9 => world.elect(),
+        9 if sick < size / 2 => {
+            // A backup has what the client did before; a disk that was lost has nothing.
+            let size = world.cluster.moods.len();
+            let is_restored = world.below(2) == 0;
+            let other = if is_restored { world.cluster.restored(member) } else { Cluster::founded(size, member) };
+            world.usurp(member, other);
+        }
         _ => world.commit_late(),
     }
 }
@@ -95,6 +102,7 @@ fn check(world: &World) -> (usize, usize, usize) {
             Outcome::Compared { .. } => panic!("{asked:?}"),
         }
     }
+    assert_eq!(world.misled, [], "said to another cluster");
     for (body, (times, _)) in &world.cluster.applied {
         assert_eq!(*times, 1, "{body:?} was applied {times} times");
     }
@@ -133,6 +141,8 @@ fn check_other(world: &World, asked: &Asked, outcome: &Outcome) {
 fn life(seed: u64) -> (usize, usize, usize) {
     let size = [1, 3, 5][usize::try_from(seed % 3).unwrap()];
     let mut world = World::new(seed, size, 1 + usize::try_from(seed % 2).unwrap() * (size / 2));
+    // Whom a client meets first it belongs to.
+    world.run(Duration::from_secs(1));
     for _ in 0..300 {
         for _ in 0..world.below(4) {
             ask(&mut world);
@@ -143,7 +153,7 @@ fn life(seed: u64) -> (usize, usize, usize) {
         let span = MS(world.below(120));
         world.run(span);
     }
-    world.cluster.moods.fill(Mood::Well);
+    (0..size).for_each(|member| world.heal(member));
     world.elect();
     world.commit_late();
     world.run(Duration::from_secs(5));

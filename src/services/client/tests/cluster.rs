@@ -1,6 +1,6 @@
 //! A model of a cluster as a client sees it: what it has applied, who leads, and how its members behave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use graft_domain::{ClusterId, Incarnation, Index, NodeId, Target, Term};
@@ -21,16 +21,21 @@ pub(crate) enum Mood {
     Down,
     /// Says whatever comes to its mind, but never that something was done.
     Liar,
+    /// A member of another cluster has its address.
+    Strange,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cluster {
+    pub(crate) name: ClusterId,
+    /// Members that started and have not heard of a leader since.
+    pub(crate) unnamed: BTreeSet<usize>,
     pub(crate) moods: Vec<Mood>,
     pub(crate) leader: Option<usize>,
     pub(crate) term: u64,
     pub(crate) index: u64,
     /// Of each session what its commands answered, as far as it is kept, and up to where it is not.
-    sessions: BTreeMap<u64, (u64, BTreeMap<u64, Outcome>)>,
+    pub(super) sessions: BTreeMap<u64, (u64, BTreeMap<u64, Outcome>)>,
     /// How often each body was applied, and the first answer.
     pub(crate) applied: BTreeMap<Bytes, (u32, Outcome)>,
     /// How often each change was made.
@@ -47,7 +52,19 @@ pub(crate) fn id(n: usize) -> NodeId {
 
 impl Cluster {
     pub(crate) fn new(size: usize) -> Self {
-        Self { moods: vec![Mood::Well; size], leader: Some(0), term: 1, ..Self::default() }
+        Self { name: ClusterId(1), moods: vec![Mood::Well; size], leader: Some(0), term: 1, ..Self::default() }
+    }
+
+    /// What comes of a backup of this one: another cluster, with one member, that knows what this one knows.
+    pub(crate) fn restored(&self, member: usize) -> Self {
+        let mut moods = vec![Mood::Down; self.moods.len()];
+        moods[member] = Mood::Well;
+        Self { name: ClusterId(2), moods, leader: Some(member), unnamed: BTreeSet::new(), ..self.clone() }
+    }
+
+    /// What is at this member's address when it lost its disk and founded a cluster of its own.
+    pub(crate) fn founded(size: usize, member: usize) -> Self {
+        Self { index: 0, ..Self::new(size).restored(member) }
     }
 
     /// A leader that can commit.
@@ -124,6 +141,8 @@ impl Cluster {
             reachable: None,
             trouble: None,
         };
+        // Of another cluster each has nobody but himself.
+        let members = (0..self.moods.len()).filter(|m| self.name == ClusterId(1) || *m == n).map(member).collect();
         let status = Status {
             id: id(n),
             role: "follower",
@@ -133,8 +152,8 @@ impl Cluster {
             commit: Index(self.index),
             applied: Index(self.index),
             snapshot: Index::ZERO,
-            cluster: ClusterId(1),
-            members: (0..self.moods.len()).map(member).collect(),
+            cluster: if self.unnamed.contains(&n) { ClusterId::UNKNOWN } else { self.name },
+            members,
             has_quorum: self.leads().is_some(),
             error: None,
             error_code: None,

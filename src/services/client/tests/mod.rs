@@ -3,4 +3,6 @@
 mod chaos;
 mod cluster;
 mod stories;
+mod story;
+mod strangers;
 mod world;

@@ -1,205 +1,42 @@
 //! The main stories, told by the clerk itself: what happened (`<`) and what it wants done (`>`).
 
-use std::fmt::Write as _;
-use std::time::Duration;
-
 use bytes::Bytes;
-use graft_domain::{Index, Instant, Term};
 
-use super::cluster::{Cluster, address, id};
-use crate::client::{Answer, Clerk, ClerkConfig, Demand, Effect, Event, Hint, LinkId};
+use super::cluster::{address, id};
+use super::story::{Story, done, leads, ms};
+use crate::client::{Demand, Event, Hint};
 use crate::commands::Slot;
 use crate::error::{Outcome, Refusal};
-use crate::identity::Distrust;
-use crate::ports::Reply;
 use crate::waiting::RequestId;
-
-struct Story {
-    clerk: Clerk,
-    now: Instant,
-    told: String,
-}
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "it stands where a member may have said nothing")]
-fn leads(n: usize) -> Option<Hint> {
-    Some(Hint::Leads { id: id(n), address: address(n) })
-}
-
-fn done(index: u64) -> Outcome {
-    Outcome::Done { index: Index(index), term: Term(1), reply: Reply::Value(Bytes::from_static(b"ok")) }
-}
-
-impl Story {
-    /// Begins with one address; the others are learned.
-    fn begins(tune: impl FnOnce(&mut ClerkConfig)) -> Self {
-        let mut config = ClerkConfig::new(vec![address(0)], 1);
-        tune(&mut config);
-        let mut story =
-            Self { clerk: Clerk::new(config, Instant::default()), now: Instant::default(), told: String::new() };
-        story.effects();
-        story
-    }
-
-    fn tell(&mut self, line: &str) {
-        let at = self.now.0 / 1_000_000;
-        writeln!(self.told, "{at:>5} {line}").unwrap();
-    }
-
-    fn effects(&mut self) {
-        for effect in self.clerk.effects(self.now) {
-            let line = match effect {
-                Effect::Dial { link, address } => format!("dial {} {address}", link.0),
-                Effect::Close(link) => format!("close {}", link.0),
-                Effect::Send { link, number, demand, timeout } => {
-                    format!("say {} #{number} {} within {timeout:?}", link.0, demand_words(&demand))
-                }
-                Effect::Answer(request, Answer::Outcome(outcome)) => {
-                    format!("answer {} {}", request.0, outcome_words(&outcome))
-                }
-                Effect::Answer(request, _) => format!("answer {}", request.0),
-                Effect::Use(link) => format!("use {}", link.map_or("none".to_owned(), |link| link.0.to_string())),
-            };
-            self.tell(&format!("> {line}"));
-        }
-    }
-
-    fn happens(&mut self, words: &str, event: Event) {
-        self.tell(&format!("< {words}"));
-        self.clerk.handle(self.now, event);
-        self.effects();
-    }
-
-    fn asks(&mut self, request: u64, timeout: u64) {
-        let (request, deadline) = (RequestId(request), self.now + ms(timeout));
-        let demand = Demand::Execute { slot: None, body: Bytes::from_static(b"x") };
-        self.happens(&format!("call {}", request.0), Event::Call { request, demand, deadline });
-    }
-
-    fn connects(&mut self, link: u64, hint: Option<Hint>) {
-        let words = format!("{link} connected, {}", hint_words(hint.as_ref()));
-        self.happens(&words, Event::Connected { link: LinkId(link), hint });
-    }
-
-    fn loses(&mut self, link: u64) {
-        let event = Event::Lost { link: LinkId(link), why: "connection refused".to_owned().into() };
-        self.happens(&format!("{link} lost"), event);
-    }
-
-    fn distrusts(&mut self, link: u64) {
-        let event = Event::Lost { link: LinkId(link), why: Distrust("of another authority".to_owned()).into() };
-        self.happens(&format!("{link} distrusts"), event);
-    }
-
-    fn hears(&mut self, link: u64, number: u64, outcome: Outcome) {
-        let words = format!("{link} answers #{number} {}", outcome_words(&outcome));
-        let answers = vec![(number, Answer::Outcome(outcome))];
-        self.happens(&words, Event::Heard { link: LinkId(link), answers, hint: None });
-    }
-
-    fn hears_hint(&mut self, link: u64, hint: Hint) {
-        let words = format!("{link} says {}", hint_words(Some(&hint)));
-        self.happens(&words, Event::Heard { link: LinkId(link), answers: vec![], hint: Some(hint) });
-    }
-
-    /// The member that answers tells of three members.
-    fn hears_view(&mut self, link: u64, number: u64, member: usize, leader: Option<usize>) {
-        let mut cluster = Cluster::new(3);
-        cluster.leader = leader;
-        let answers = vec![(number, Answer::View(Box::new(cluster.view(member))))];
-        let words = format!("{link} answers #{number} that it is m{member} of three");
-        self.happens(&words, Event::Heard { link: LinkId(link), answers, hint: None });
-    }
-
-    /// Time goes on, with everything that it brings.
-    fn waits(&mut self, span: u64) {
-        let end = self.now + ms(span);
-        while self.clerk.deadline() <= end {
-            self.now = self.now.max(self.clerk.deadline());
-            self.clerk.handle(self.now, Event::Timeout);
-            self.effects();
-        }
-        self.now = end;
-    }
-
-    /// Connected to m0, which leads; there is a session of id 7.
-    fn goes_well(&mut self) {
-        self.connects(1, leads(0));
-        self.hears_view(1, 1, 0, Some(0));
-        self.asks(1, 8_000);
-        self.hears(1, 2, done(7));
-        self.hears(1, 3, done(8));
-        self.told.clear();
-    }
-
-    fn is(&self, expected: &str) {
-        let expected: Vec<&str> = expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let told: Vec<&str> = self.told.lines().map(str::trim).collect();
-        assert_eq!(told, expected, "\n{}", self.told);
-    }
-}
-
-fn demand_words(demand: &Demand) -> String {
-    match demand {
-        Demand::Execute { slot: Some(slot), .. } => {
-            format!("execute {}/{} from {}", slot.session, slot.sequence, slot.unanswered)
-        }
-        Demand::OpenSession { .. } => "session".to_owned(),
-        Demand::View => "view".to_owned(),
-        other => format!("{other:?}"),
-    }
-}
-
-fn outcome_words(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Done { index, .. } => format!("done {index}"),
-        Outcome::Refused(refusal) => format!("refused: {refusal}"),
-        Outcome::Unknown { why, slot } => {
-            format!("unknown {:?}: {why}", slot.map(|slot| (slot.session, slot.sequence)))
-        }
-        Outcome::Compared { .. } => "compared".to_owned(),
-    }
-}
-
-fn hint_words(hint: Option<&Hint>) -> String {
-    match hint {
-        None => "of no leader told".to_owned(),
-        Some(Hint::Nobody) => "nobody leads".to_owned(),
-        Some(Hint::Leads { id, .. }) => format!("{id} leads"),
-    }
-}
 
 #[test]
 fn the_leader_changes() {
     let mut story = Story::begins(|_| {});
     story.connects(1, leads(1));
     story.hears_view(1, 1, 0, Some(1));
-    story.connects(2, leads(1));
+    story.introduces(2, 1);
     story.asks(1, 8_000);
-    story.hears_view(2, 2, 1, Some(1));
     story.hears(2, 3, done(7));
     story.loses(2);
     story.connects(3, Some(Hint::Nobody));
+    story.hears_view(3, 5, 0, None);
     story.hears_hint(3, Hint::Leads { id: id(2), address: address(2) });
-    story.connects(4, leads(2));
+    story.introduces(4, 2);
     story.hears(3, 6, done(8));
     story.is("
             0 > dial 1 m0:1
             0 < 1 connected, m1 leads
             0 > say 1 #1 view within 5s
+            0 < 1 answers #1 that it is m0 of three
             0 > dial 2 m1:1
             0 > use 1
-            0 < 1 answers #1 that it is m0 of three
             0 < 2 connected, m1 leads
-            0 > close 1
             0 > say 2 #2 view within 5s
+            0 < 2 answers #2 that it is m1 of three
+            0 > close 1
             0 > use 2
             0 < call 1
             0 > say 2 #3 session within 3s
-            0 < 2 answers #2 that it is m1 of three
             0 < 2 answers #3 done 7
             0 > say 2 #4 execute 7/1 from 1 within 7.75s
             0 < 2 lost
@@ -207,12 +44,15 @@ fn the_leader_changes() {
             0 > use none
             0 < 3 connected, nobody leads
             0 > say 3 #5 view within 5s
+            0 < 3 answers #5 that it is m0 of three
             0 > say 3 #6 execute 7/1 from 1 within 7.75s
             0 > use 3
             0 < 3 says m2 leads
+            0 > say 3 #7 view within 5s
             0 > dial 4 m2:1
             0 < 4 connected, m2 leads
-            0 > say 4 #7 view within 5s
+            0 > say 4 #8 view within 5s
+            0 < 4 answers #8 that it is m2 of three
             0 > use 4
             0 < 3 answers #6 done 8
             0 > answer 1 done 8
@@ -273,7 +113,7 @@ fn a_cluster_that_takes_its_time_opens_a_session_in_the_end() {
     story.hears(1, 2, Outcome::Unknown { why: why(), slot: None });
     story.waits(6_500);
     story.told.clear();
-    story.connects(2, leads(0));
+    story.introduces(2, 0);
     story.waits(11_000);
     assert!(story.told.contains(" session within 12s"), "{}", story.told);
     let number = story.told.split_once(" session within 12s").and_then(|(told, _)| told.rsplit_once('#'));
@@ -334,7 +174,7 @@ fn a_session_expires_while_the_fate_of_a_command_is_unclear() {
     story.goes_well();
     story.asks(2, 8_000);
     story.loses(1);
-    story.connects(2, leads(1));
+    story.introduces(2, 1);
     story.hears(2, 6, Outcome::Refused(Refusal::SessionExpired));
     story.is("
             0 < call 2
@@ -344,6 +184,7 @@ fn a_session_expires_while_the_fate_of_a_command_is_unclear() {
             0 > use none
             0 < 2 connected, m1 leads
             0 > say 2 #5 view within 5s
+            0 < 2 answers #5 that it is m1 of three
             0 > say 2 #6 execute 7/2 from 2 within 7.75s
             0 > use 2
             0 < 2 answers #6 refused: the session has expired: it was not used for its time to live
@@ -354,9 +195,10 @@ fn a_session_expires_while_the_fate_of_a_command_is_unclear() {
 #[test]
 fn members_lie_about_the_leader() {
     let mut story = Story::begins(|_| {});
-    story.connects(1, leads(1));
-    for link in 2..=4 {
-        story.connects(link, leads(usize::from(link % 2 == 1)));
+    for link in 1..=4 {
+        let (member, leader) = (usize::from(link % 2 == 0), usize::from(link % 2 == 1));
+        story.connects(link, leads(leader));
+        story.hears_view(link, link, member, Some(leader));
     }
     story.asks(1, 8_000);
     story.waits(100);
@@ -364,18 +206,25 @@ fn members_lie_about_the_leader() {
             0 > dial 1 m0:1
             0 < 1 connected, m1 leads
             0 > say 1 #1 view within 5s
+            0 < 1 answers #1 that it is m0 of three
             0 > dial 2 m1:1
             0 > use 1
             0 < 2 connected, m0 leads
             0 > say 2 #2 view within 5s
+            0 < 2 answers #2 that it is m1 of three
+            0 > close 1
             0 > dial 3 m0:1
             0 > use 2
             0 < 3 connected, m1 leads
             0 > say 3 #3 view within 5s
+            0 < 3 answers #3 that it is m0 of three
+            0 > close 2
             0 > dial 4 m1:1
             0 > use 3
             0 < 4 connected, m0 leads
             0 > say 4 #4 view within 5s
+            0 < 4 answers #4 that it is m1 of three
+            0 > close 3
             0 > use 4
             0 < call 1
             0 > say 4 #5 session within 3s
@@ -388,7 +237,7 @@ fn a_member_hangs() {
     story.goes_well();
     story.asks(2, 8_000);
     story.waits(2_000);
-    story.connects(2, leads(1));
+    story.introduces(2, 1);
     story.is("
             0 < call 2
             0 > say 1 #4 execute 7/2 from 2 within 7.75s
@@ -398,6 +247,7 @@ fn a_member_hangs() {
          2000 > use none
          2000 < 2 connected, m1 leads
          2000 > say 2 #6 view within 5s
+         2000 < 2 answers #6 that it is m1 of three
          2000 > say 2 #7 execute 7/2 from 2 within 5.75s
          2000 > use 2
     ");
@@ -411,7 +261,7 @@ fn a_member_is_cut_off_from_the_others() {
     story.hears_hint(1, Hint::Nobody);
     story.hears_view(1, 5, 0, None);
     story.waits(500);
-    story.connects(2, leads(1));
+    story.introduces(2, 1);
     story.hears(1, 4, Outcome::Refused(Refusal::NoLeader));
     story.hears(2, 6, done(9));
     story.is("
@@ -422,8 +272,9 @@ fn a_member_is_cut_off_from_the_others() {
             0 < 1 answers #5 that it is m0 of three
           500 > dial 2 m1:1
           500 < 2 connected, m1 leads
-          500 > close 1
           500 > say 2 #6 view within 5s
+          500 < 2 answers #6 that it is m1 of three
+          500 > close 1
           500 > say 2 #7 execute 7/2 from 2 within 7.25s
           500 > use 2
           500 < 1 answers #4 refused: the cluster has no leader
@@ -478,7 +329,7 @@ fn a_member_answers_for_another() {
     story.goes_well();
     story.asks(2, 8_000);
     story.hears_hint(1, Hint::Leads { id: id(1), address: address(1) });
-    story.connects(2, leads(1));
+    story.introduces(2, 1);
     story.asks(3, 8_000);
     // Each is asked about one of the calls, and says something of the other.
     story.hears(2, 4, done(8));
@@ -493,6 +344,7 @@ fn a_member_answers_for_another() {
             0 > dial 2 m1:1
             0 < 2 connected, m1 leads
             0 > say 2 #6 view within 5s
+            0 < 2 answers #6 that it is m1 of three
             0 > use 2
             0 < call 3
             0 > say 2 #7 execute 7/3 from 2 within 7.75s

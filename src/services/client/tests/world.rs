@@ -53,6 +53,10 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) clerk: Clerk,
     pub(crate) cluster: Cluster,
+    /// Other clusters, by the members of this one whose addresses they have.
+    pub(crate) others: BTreeMap<usize, Cluster>,
+    /// What they were told that they must never hear.
+    pub(crate) misled: Vec<Demand>,
     pub(crate) random: Random,
     pub(crate) asked: BTreeMap<RequestId, Asked>,
     /// Standing connections, and to whom.
@@ -73,6 +77,8 @@ impl World {
             now: Instant::default(),
             clerk: Clerk::new(ClerkConfig::new(endpoints, seed), Instant::default()),
             cluster: Cluster::new(size),
+            others: BTreeMap::new(),
+            misled: Vec::new(),
             random: Random::new(seed ^ 0x5eed),
             asked: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -204,7 +210,7 @@ impl World {
         }
         let member = (0..self.cluster.moods.len()).find(|n| address(*n) == to);
         match member.map(|n| (n, self.cluster.moods[n])) {
-            Some((member, Mood::Well | Mood::Liar)) => {
+            Some((member, Mood::Well | Mood::Liar | Mood::Strange)) => {
                 self.links.insert(link, member);
                 let hint = Some(self.hint(member));
                 self.later(Pending::Client(Event::Connected { link, hint }));
@@ -222,7 +228,7 @@ impl World {
             let n = usize::try_from(self.below(self.cluster.moods.len() as u64 + 2)).unwrap();
             return if self.below(4) == 0 { Hint::Nobody } else { leads(n) };
         }
-        self.cluster.leader.map_or(Hint::Nobody, leads)
+        self.others.get(&member).unwrap_or(&self.cluster).leader.map_or(Hint::Nobody, leads)
     }
 
     fn arrive(&mut self, member: usize, link: LinkId, number: u64, demand: Demand, until: Instant) {
@@ -235,6 +241,7 @@ impl World {
             }
             Mood::Liar => self.lie(member, link, number),
             Mood::Well => self.serve(member, link, number, demand, until),
+            Mood::Strange => self.serve_astray(member, link, number, demand),
         }
     }
 
@@ -277,6 +284,23 @@ impl World {
             let again = until.min(self.now + Duration::from_millis(20));
             self.at(again, Pending::Arrive { link, number, demand, until });
         }
+    }
+
+    /// The other cluster does all that it is asked, at once.
+    fn serve_astray(&mut self, member: usize, link: LinkId, number: u64, demand: Demand) {
+        let Some(other) = self.others.get_mut(&member) else { return };
+        let answer = match &demand {
+            Demand::View => Answer::View(Box::new(other.view(member))),
+            Demand::Execute { slot, body } => Answer::Outcome(other.execute(*slot, body)),
+            Demand::Query { body, .. } => Answer::Outcome(other.query(body, other.index)),
+            Demand::OpenSession { .. } => Answer::Outcome(other.open_session()),
+            Demand::Ask(ask) => Answer::Outcome(other.change(ask)),
+            _ => Answer::Outcome(Outcome::Refused(Refusal::Invalid("not here".to_owned()))),
+        };
+        if demand != Demand::View {
+            self.misled.push(demand);
+        }
+        self.tell(link, number, answer);
     }
 
     fn apply(&mut self, link: LinkId, number: u64, demand: &Demand) {
@@ -331,6 +355,8 @@ impl World {
 
     pub(crate) fn crash(&mut self, member: usize) {
         self.cluster.moods[member] = Mood::Down;
+        self.cluster.unnamed.insert(member);
+        self.others.remove(&member);
         let broken: Vec<LinkId> = self.links.iter().filter(|(_, to)| **to == member).map(|(link, _)| *link).collect();
         for link in broken {
             self.links.remove(&link);
@@ -341,12 +367,36 @@ impl World {
         }
     }
 
+    /// Another cluster is at the address of this member now.
+    pub(crate) fn usurp(&mut self, member: usize, other: Cluster) {
+        self.crash(member);
+        self.cluster.moods[member] = Mood::Strange;
+        self.others.insert(member, other);
+    }
+
+    /// The member is itself again.
+    pub(crate) fn heal(&mut self, member: usize) {
+        if self.cluster.moods[member] == Mood::Strange {
+            self.crash(member);
+        }
+        self.cluster.moods[member] = Mood::Well;
+        if self.cluster.leads().is_some() {
+            self.hears_of_the_leader();
+        }
+    }
+
+    fn hears_of_the_leader(&mut self) {
+        let Cluster { moods, unnamed, .. } = &mut self.cluster;
+        unnamed.retain(|member| moods[*member] != Mood::Well);
+    }
+
     pub(crate) fn elect(&mut self) {
         let well: Vec<usize> = (0..self.cluster.moods.len()).filter(|n| self.cluster.moods[*n] == Mood::Well).collect();
         if well.len() > self.cluster.moods.len() / 2 {
             let leader = well[usize::try_from(self.below(well.len() as u64)).unwrap()];
             self.cluster.leader = Some(leader);
             self.cluster.term += 1;
+            self.hears_of_the_leader();
             self.commit_late();
             let standing: Vec<LinkId> = self.links.keys().copied().collect();
             for link in standing {
