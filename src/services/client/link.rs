@@ -17,6 +17,7 @@ pub enum Hint {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says a thing of its own")]
 pub(super) struct Link {
     pub(super) id: LinkId,
     pub(super) address: String,
@@ -39,7 +40,7 @@ pub(super) struct Link {
     pub(super) in_trouble: bool,
     /// It was dialled to look for a better one than what there is.
     pub(super) is_look: bool,
-    /// It has been made, and nothing but who is there is open.
+    /// It has been made; whether it is of use is another question.
     pub(super) stands: bool,
     /// When it began to be made, or stood.
     pub(super) since: Instant,
