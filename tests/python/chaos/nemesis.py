@@ -15,7 +15,7 @@ from chaos.tracing import Trace
 
 FAULTS: dict[str, tuple[Fault, int]] = faults.FAULTS | machine_faults.FAULTS
 ACTIVE_MAX = 2
-PEACE_SECONDS = (0.0, 0.2, 0.8)
+PEACE_SECONDS = (0.0, 0.1, 0.5)
 
 
 class Nemesis:
