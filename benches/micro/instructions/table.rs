@@ -4,16 +4,22 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::callgrind::Counts;
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions/expected.txt");
+/// Beside the crate.
+const FILE: &str = "instructions/expected.txt";
 const HEAD: &str = "# Instructions and allocations for each command, written by `make instructions UPDATE=1`.\n";
 
 /// By so much of what is expected a count may be larger.
 const TOLERANCE: f64 = 0.05;
 /// Allocations are counted one by one, and do not go by the compiler; a part of one in a batch is growth.
 const ALLOCATIONS_TOLERANCE: f64 = 0.02;
+
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE)
+}
 
 /// For each command.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +49,7 @@ pub(crate) struct Expected(BTreeMap<String, Cost>);
 
 impl Expected {
     pub(crate) fn read() -> Result<Self, Box<dyn Error>> {
-        Self::parse(&fs::read_to_string(PATH).unwrap_or_default())
+        Self::parse(&fs::read_to_string(path()).unwrap_or_default())
     }
 
     fn parse(text: &str) -> Result<Self, Box<dyn Error>> {
@@ -65,7 +71,7 @@ impl Expected {
         for (name, Cost { instructions, allocations }) in costs {
             writeln!(text, "{name:<26}  {instructions:>8.1} {allocations:>7.2}")?;
         }
-        Ok(fs::write(PATH, text)?)
+        Ok(fs::write(path(), text)?)
     }
 
     /// The table.

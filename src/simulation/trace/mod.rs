@@ -7,7 +7,7 @@
 mod turn;
 mod words;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub(crate) struct Trace {
     founding: String,
     members: BTreeMap<NodeId, Traced>,
     commands: Commands,
-    sent: HashSet<String>,
+    sent: BTreeSet<String>,
 }
 
 /// What is known of one node.
@@ -55,7 +55,7 @@ struct Traced {
     stored: u64,
     snapshot: EntryId,
     /// What it last heard from each, how often in a row.
-    heard: HashMap<NodeId, (String, u32)>,
+    heard: BTreeMap<NodeId, (String, u32)>,
 }
 
 impl Traced {
@@ -77,7 +77,7 @@ impl Trace {
             founding: words::membership(founding),
             members: BTreeMap::new(),
             commands: Commands::default(),
-            sent: HashSet::new(),
+            sent: BTreeSet::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is in a trace, in the syntax of TLA+ and in the words of `spec/Graft.tla`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use graft_domain::{
 
 /// Commands, by what they say: in a trace each is a number.
 #[derive(Debug, Default)]
-pub(super) struct Commands(HashMap<Bytes, usize>);
+pub(super) struct Commands(BTreeMap<Bytes, usize>);
 
 impl Commands {
     fn number(&mut self, command: &Bytes) -> usize {
