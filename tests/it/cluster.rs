@@ -455,12 +455,12 @@ fn the_directory_of_another_cluster_is_not_let_in() {
     let mut cluster = Cluster::new(3);
     execute(cluster.node(0), "x");
     cluster.crash(2);
-    // n3 founds a cluster of its own meanwhile, and comes back with that one's directory.
-    let stray =
-        NodeConfig { members: None, data_dir: cluster.directory.path().join("stray"), ..cluster.configs[2].clone() };
+    // n3 founds a cluster of its own meanwhile, where nobody misses it, and comes back with that one's directory.
+    let stray = NodeConfig::new(id(2), &free_address(), &cluster.directory.path().join("stray"));
     let node = Node::start(&stray, Box::new(Lines::default())).unwrap();
     assert_eq!(value(execute(&node, "mine")), "1");
     assert!(node.stop(PATIENCE));
+    std::fs::remove_file(stray.data_dir.join("doubt")).expect("it has been there for long enough");
     cluster.configs[2].data_dir = stray.data_dir;
     cluster.start(2);
     assert_eq!(value(execute(cluster.node(0), "y")), "2");
