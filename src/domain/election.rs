@@ -122,7 +122,7 @@ impl RaftCore {
     }
 
     /// Whether it has nothing but what a cluster is founded with: an empty log, or a backup that it was restored from.
-    fn is_blank(&self) -> bool {
+    pub fn is_blank(&self) -> bool {
         self.log.last() == EntryId::ZERO || self.membership().cluster == ClusterId::UNKNOWN
     }
 
@@ -132,10 +132,17 @@ impl RaftCore {
         self.log.last().index < self.memory_from
     }
 
-    /// A leader fills a blank log: what it knows to be committed this node may have acknowledged and lost.
+    /// How far the log has to come before this node elects anybody; 0 if it never was blank while others had something.
+    pub fn memory_from(&self) -> Index {
+        self.memory_from
+    }
+
+    /// A leader is about to fill a blank log, by entries or by a snapshot: what it knows to be committed this node may have
+    /// acknowledged and lost.
     pub(crate) fn mind_the_gap(&mut self, commit: Index) {
-        if self.is_blank() {
-            self.memory_from = self.memory_from.max(commit);
+        if self.is_blank() && commit > self.memory_from {
+            self.memory_from = commit;
+            self.durability.hard_state_changed();
         }
     }
 

@@ -192,13 +192,13 @@ impl RaftCore {
         }
         let Append { session, round, prev, entries, commit } = append;
         let last = Index(prev.index.0.saturating_add(entries.len() as u64));
+        self.mind_the_gap(commit);
         if !self.log.covers(prev) {
             let hint = self.log.last_at_most(prev.index.prev(), prev.term);
             let outcome = AppendOutcome::Missing { prev: prev.index, hint };
             return self.acknowledge(self.durability.seq_of_hard_state(), from, (session, round), outcome);
         }
         let empty = entries.is_empty();
-        self.mind_the_gap(commit);
         if !self.take_in(entries) {
             return;
         }

@@ -71,10 +71,33 @@ impl Replica {
             }
             Refusal::NoLeader => {
                 let term = self.core.term();
-                why.push(format!("there is no leader in term {term} yet; one is elected within a second or so"));
+                why.push(format!(
+                    "there is no leader in term {term} yet; one is elected within a second or so, unless a member that votes for \
+                     nobody is needed for it: each one's why() says whether it is that"
+                ));
+                why.extend(self.why_no_vote());
             }
             _ => {}
         }
+    }
+
+    /// Why this node elects nobody, if so: that may keep a cluster from having a leader though a majority is up (decision 6).
+    fn why_no_vote(&self) -> Option<String> {
+        let (id, last) = (self.core.id(), self.core.last().index);
+        let others = "start the members that are down, for one of them may have what it lacks";
+        if self.core.may_have_forgotten() {
+            let needed = self.core.memory_from();
+            return Some(format!(
+                "{id} once had an empty log and has {last} of at least {needed} entries again: it may have acknowledged what it \
+                 lacks, and votes for nobody until a leader has given it the rest; {others}"
+            ));
+        }
+        (self.core.is_blank() && self.core.membership().voters().count() > 1).then(|| {
+            format!(
+                "the log of {id} is empty: it helps to found a cluster, and votes for nobody in one that has worked before until a \
+                 leader has filled its log; {others}"
+            )
+        })
     }
 
     fn why_no_commit(&self, why: &mut Vec<String>) {

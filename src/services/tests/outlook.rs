@@ -1,5 +1,7 @@
 //! What a node says of itself and of what would be.
 
+use graft_domain::{Index, Term};
+
 use super::clients::{add, apply, demote, remove};
 use super::world::{World, id};
 use crate::Event;
@@ -33,6 +35,35 @@ fn a_node_says_why_nothing_goes_on() {
     world.until(1_000, |world| world.core(2).leader().is_none());
     let why = world.replica(2).why();
     assert!(why.iter().any(|why| why.starts_with("there is no leader in term ")), "{why:?}");
+}
+
+#[test]
+fn a_node_without_memory_says_whom_it_waits_for() {
+    let mut world = World::new(3);
+    (1..=3).for_each(|n| world.crash(id(n), usize::MAX));
+    // It was wiped, and refilled in part.
+    world.node(id(2)).disk.commit = Index(50);
+    world.start(id(2), 7);
+    world.start(id(3), 7);
+    world.connect_all();
+    world.run(2_000);
+    assert_eq!(world.leader(), None, "two of three are up, and cannot");
+    let why = world.replica(2).why().join("\n");
+    assert!(why.contains("of at least 50 entries again") && why.contains("start the members that are down"), "{why}");
+    assert!(world.replica(3).why()[0].contains("each one's why() says"));
+    world.crash(id(2), 0);
+    let disk = &mut world.node(id(2)).disk;
+    (disk.commit, disk.term, disk.vote) = (Index::ZERO, Term::ZERO, None);
+    disk.entries.clear();
+    world.start(id(2), 8);
+    world.connect_all();
+    world.run(2_000);
+    let why = world.replica(2).why().join("\n");
+    assert!(why.contains("the log of n2 is empty"), "{why}");
+    world.start(id(1), 8);
+    world.connect_all();
+    world.run(5_000);
+    assert_eq!(world.replica(2).why(), Vec::<String>::new());
 }
 
 #[test]
