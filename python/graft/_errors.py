@@ -321,7 +321,7 @@ class Stopped(GraftError, RuntimeError):
 
 
 class Diverged(GraftError, RuntimeError):
-    """This replica's state differs from that of the majority, so it no longer serves."""
+    """This replica's state differs from that of the majority. Nothing raises it yet: `verify()` tells which ones differ."""
 
     code = "DIVERGED"
     fix = "look for what is not deterministic in the machine's commands, then rebuild the replica from a snapshot"
@@ -330,7 +330,7 @@ class Diverged(GraftError, RuntimeError):
 class Halt(Exception):
     """Raised *by a command* to stop this replica at this entry: the entry is not skipped, and the other replicas
     go on. It is for trouble of this machine alone, such as a full disk; what every replica would find alike is an
-    ordinary exception."""
+    ordinary exception, which no `OSError` is: `PermissionError` and `TimeoutError` stop every replica."""
 
 
 def _codes(kind: type[GraftError]) -> dict[str, type[GraftError]]:

@@ -39,8 +39,8 @@ class KeyValue(StateMachine):
         cluster.query(KeyValue.get, "colour")
     ```
 
-    A value is anything that a command may take: None, bool, int, float, str, bytes, lists and dicts of them. Every
-    change of a key is emitted with the key as its topic, so that `watch("colour")` gives an `Entry`, or None for a key
+    A value is anything that a command may take: None, bool, int, float, str, bytes, lists and dicts of them, of less
+    than 1 MiB, for watchers get it. Every change of a key is emitted with the key as its topic, so that `watch("colour")` gives an `Entry`, or None for a key
     that is gone.
     """
 
@@ -63,10 +63,11 @@ class KeyValue(StateMachine):
         self._expect(key, if_revision)
         expires = None if ttl is None else self.context.time + ttl
         entry = Entry(value, self.context.index, expires)
+        # It refuses what is too large for watchers: before anything is changed.
+        self.context.emit(key, {"value": value, "revision": entry.revision, "expires": expires})
         self.entries[key] = entry
         if expires is not None:
-            heapq.heappush(self.endings, (expires, key, entry.revision))
-        self.context.emit(key, {"value": value, "revision": entry.revision, "expires": expires})
+            self._end_later(key, entry.revision, expires)
         return entry.revision
 
     @command
@@ -105,6 +106,13 @@ class KeyValue(StateMachine):
             return False
         self.context.emit(key, None)
         return True
+
+    def _end_later(self, key: str, revision: int, expires: float) -> None:
+        heapq.heappush(self.endings, (expires, key, revision))
+        # A key that is set again and again leaves its old ends behind: most of what is here is of use.
+        if len(self.endings) > 2 * len(self.entries) + 64:
+            kept = ((entry.expires, key, entry.revision) for key, entry in self.entries.items())
+            self.endings = sorted((expires, key, revision) for expires, key, revision in kept if expires is not None)
 
     def _end_old(self) -> None:
         """A few of those whose time is over: a command emits only so much, and none has to pay for all."""

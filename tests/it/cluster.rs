@@ -456,7 +456,7 @@ fn the_directory_of_another_cluster_is_not_let_in() {
     execute(cluster.node(0), "x");
     cluster.crash(2);
     // n3 founds a cluster of its own meanwhile, where nobody misses it, and comes back with that one's directory.
-    let stray = NodeConfig::new(id(2), &free_address(), &cluster.directory.path().join("stray"));
+    let stray = NodeConfig::new(id(2), free_address(), cluster.directory.path().join("stray"));
     let node = Node::start(&stray, Box::new(Lines::default())).unwrap();
     assert_eq!(value(execute(&node, "mine")), "1");
     assert!(node.stop(PATIENCE));

@@ -57,6 +57,20 @@ def test_trouble_of_this_replica_halts_it(what):
     assert machine.calls == 1, "nothing runs after the entry that halts"
 
 
+def test_an_error_of_the_system_that_a_command_has_made_comes_with_advice():
+    advice = "If the command means to say no, it raises ValueError"
+    assert advice in apply(Everything(), ("raise_this", "OSError"))[1]
+
+    class Full(graft.StateMachine):
+        @graft.command
+        def write(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    halt = apply(Full(), (Full.write,))[1]
+    assert "No space left on device" in halt
+    assert advice not in halt
+
+
 @pytest.mark.parametrize("what", ["ValueError", "KeyError", "RecursionError"])
 def test_other_exceptions_do_not(what):
     replies, halt, _ = apply(Everything(), ("raise_this", what), ("echo", 1))

@@ -28,6 +28,21 @@ def test_keys_have_values_and_revisions(cluster):
             cluster.execute(KeyValue.set, bad, 1)
 
 
+def test_what_watchers_cannot_get_changes_nothing(cluster):
+    revision = cluster.execute(KeyValue.set, "large", "small")
+    with pytest.raises(graft.ApplyError, match="1048576 bytes"):
+        cluster.execute(KeyValue.set, "large", b"x" * (2 << 20))
+    assert cluster.query(KeyValue.entry, "large") == Entry("small", revision)
+
+
+def test_a_key_that_is_set_for_ever_takes_no_more_room(cluster):
+    before = len(cluster["n1"].machine.entries)
+    for n in range(300):
+        cluster["n1"].execute(KeyValue.set, "busy", n, ttl=86_400)
+    assert cluster["n1"].query(KeyValue.get, "busy") == 299
+    assert len(cluster["n1"].machine.endings) <= 2 * (before + 1) + 64
+
+
 def test_a_change_may_depend_on_the_revision(cluster):
     first = cluster.execute(KeyValue.set, "lock", "ann", if_revision=0)
     with pytest.raises(graft.ApplyError, match="is at revision") as raised:

@@ -86,7 +86,8 @@ impl Secrets {
 }
 
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
-    let units = [("ms", 0.001), ("min", 60.0), ("s", 1.0)];
+    // Those of settings, which a file has for nodes and for this command.
+    let units = [("us", 1e-6), ("ms", 0.001), ("min", 60.0), ("s", 1.0), ("h", 3_600.0), ("d", 86_400.0)];
     let unit = units.iter().find_map(|(name, unit)| text.strip_suffix(name).map(|number| (number, *unit)));
     let (number, unit) = unit.unwrap_or((text, 1.0));
     let seconds = unit * number.trim().parse::<f64>().map_err(|_| "write seconds, such as 2.5, or 500ms")?;

@@ -410,7 +410,9 @@ mod tests {
         let lone = Settings::read(None, &set(&["key=c"])).unwrap();
         let why = take_places(&lone, &mut parsed(&["graft", "status"])).unwrap_err().what;
         assert!(why.contains("(missing: --ca, --cert)"), "{why}");
-        for (said, seconds) in [("timeout=2", 2.0), ("timeout=1500ms", 1.5), ("timeout=2min", 120.0)] {
+        for (said, seconds) in
+            [("timeout=2", 2.0), ("timeout=1500ms", 1.5), ("timeout=2min", 120.0), ("timeout=1h", 3600.0)]
+        {
             let mut global = parsed(&["graft", "status"]);
             take_places(&Settings::read(None, &set(&[said])).unwrap(), &mut global).unwrap();
             assert_eq!(global.timeout, Some(seconds));

@@ -13,6 +13,7 @@ use graft_services::{Clock, Event};
 use super::calls::{Caller, Sink};
 use super::doubt::Doubt;
 use super::engine::{Engine, weight};
+use super::store_worker::StoreJob;
 use crate::infrastructure::config::NodeConfig;
 use crate::infrastructure::grpc::{JoinReply, JoinTrouble, Peer, PeerEvent, RefusedCode};
 
@@ -197,8 +198,8 @@ impl Engine {
         let Some(doubt) = self.peers.doubt.take() else { return };
         let own = self.replica.core().id();
         let why = format!(
-            "{by} at {address} belongs to another cluster and takes this node for its member {own}, but this data directory is \
-             a new one, with which {own} has founded a cluster of its own. If {own} is that member, start it with the data \
+            "{by} at {address} belongs to another cluster and takes this node for its member {own}, but with this data \
+             directory {own} has founded a cluster of its own, in which it is alone. If {own} is that member, start it with the data \
              directory that it had; if that is lost, start another node with a new id and join={address}, and remove {own}. If \
              this is meant to be a cluster of its own, stop {by}, or remove {own} from the other one first; then remove {}",
             doubt.path().display()
@@ -214,7 +215,7 @@ impl Engine {
         let committed = core.membership_at(core.commit());
         let has_company = committed.members.len() > 1 || !committed.removed.is_empty();
         if has_company || !Doubt::holds(self.clock.now()) {
-            doubt.settle();
+            _ = self.store.send(StoreJob::Settle(doubt));
         } else {
             self.peers.doubt = Some(doubt);
         }

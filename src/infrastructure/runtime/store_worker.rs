@@ -8,6 +8,7 @@ use graft_domain::{ClusterId, EntryId, Write};
 use graft_services::Event;
 use graft_services::ports::{LogStore, StoreError};
 
+use super::doubt::Doubt;
 use super::engine::Message;
 use super::faults::Faults;
 use crate::infrastructure::metrics::Metrics;
@@ -21,6 +22,8 @@ pub(crate) enum StoreJob {
     Compact(EntryId),
     /// The cluster's name is committed.
     Cluster(ClusterId),
+    /// The cluster is nobody's mistake.
+    Settle(Doubt),
 }
 
 /// Bytes that go into one write and sync; a single larger write goes alone.
@@ -59,6 +62,10 @@ pub(crate) fn run_store(
             StoreJob::Compact(covered) => work.compact(covered),
             StoreJob::Cluster(cluster) => {
                 work.name(cluster);
+                Ok(())
+            }
+            StoreJob::Settle(doubt) => {
+                doubt.settle();
                 Ok(())
             }
         };
