@@ -17,7 +17,7 @@ pub mod identity;
 mod links;
 mod membership;
 mod notice;
-mod numbered;
+pub mod numbered;
 mod own_session;
 pub mod ports;
 mod reads;

@@ -11,7 +11,7 @@ const ROOM_KEPT: usize = 4096;
 
 /// A ring of places, one for each number; the few that stay when all around them have gone are kept apart.
 #[derive(Debug)]
-pub(crate) struct Numbered<T> {
+pub struct Numbered<T> {
     /// Below all that have places.
     early: BTreeMap<u64, T>,
     /// The number of the first place, which is never empty.
@@ -29,7 +29,7 @@ impl<T> Default for Numbered<T> {
 
 impl<T> Numbered<T> {
     /// Puts in what has a number greater than all before it; others have their place too, only not so cheaply.
-    pub(crate) fn insert(&mut self, number: u64, value: T) {
+    pub fn insert(&mut self, number: u64, value: T) {
         if self.places.is_empty() {
             self.first = self.first.max(number);
         }
@@ -52,21 +52,21 @@ impl<T> Numbered<T> {
         usize::try_from(number.checked_sub(self.first)?).ok()
     }
 
-    pub(crate) fn get(&self, number: u64) -> Option<&T> {
+    pub fn get(&self, number: u64) -> Option<&T> {
         match self.place(number) {
             Some(place) => self.places.get(place)?.as_ref(),
             None => self.early.get(&number),
         }
     }
 
-    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
+    pub fn get_mut(&mut self, number: u64) -> Option<&mut T> {
         match self.place(number) {
             Some(place) => self.places.get_mut(place)?.as_mut(),
             None => self.early.get_mut(&number),
         }
     }
 
-    pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
+    pub fn remove(&mut self, number: u64) -> Option<T> {
         let Some(place) = self.place(number) else { return self.early.remove(&number) };
         let value = self.places.get_mut(place)?.take()?;
         self.taken -= 1;
@@ -93,17 +93,17 @@ impl<T> Numbered<T> {
         }
     }
 
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         *self = Self::default();
     }
 
     /// The lowest.
-    pub(crate) fn first(&self) -> Option<(u64, &T)> {
+    pub fn first(&self) -> Option<(u64, &T)> {
         self.iter().next()
     }
 
     /// In the order of their numbers.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         let placed = (self.first..).zip(&self.places).filter_map(|(number, place)| Some((number, place.as_ref()?)));
         self.early.iter().map(|(number, value)| (*number, value)).chain(placed)
     }

@@ -1,6 +1,5 @@
 //! Those who wait for an answer.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use graft_services::RequestId;
 pub use graft_services::api::{Caller, Sink};
 use graft_services::error::Outcome;
+use graft_services::numbered::Numbered;
 
 use crate::infrastructure::metrics::Metrics;
 
@@ -57,7 +57,7 @@ impl Sink for Waiting {
 /// The calls that the engine knows of, by the name it gave them.
 #[derive(Debug, Default)]
 pub(crate) struct Callers {
-    by_request: BTreeMap<RequestId, Caller>,
+    by_request: Numbered<Caller>,
     next: u64,
     inflight: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
@@ -65,23 +65,22 @@ pub(crate) struct Callers {
 
 impl Callers {
     pub(crate) fn new(inflight: Arc<AtomicUsize>, metrics: Arc<Metrics>) -> Self {
-        Self { by_request: BTreeMap::new(), next: 0, inflight, metrics }
+        Self { by_request: Numbered::default(), next: 0, inflight, metrics }
     }
 
     pub(crate) fn admit(&mut self, caller: Caller) -> RequestId {
         self.next += 1;
-        let request = RequestId(self.next);
-        self.by_request.insert(request, caller);
-        request
+        self.by_request.insert(self.next, caller);
+        RequestId(self.next)
     }
 
     pub(crate) fn find(&self, request: RequestId) -> Option<Caller> {
-        self.by_request.get(&request).cloned()
+        self.by_request.get(request.0).cloned()
     }
 
     /// It is answered, or will be by someone else.
     pub(crate) fn release(&mut self, request: RequestId) -> Option<Caller> {
-        let caller = self.by_request.remove(&request);
+        let caller = self.by_request.remove(request.0);
         if caller.is_some() {
             self.inflight.fetch_sub(1, Ordering::Relaxed);
         }
@@ -97,7 +96,7 @@ impl Callers {
 
     /// Answers everybody.
     pub(crate) fn abandon(&mut self, outcome: &Outcome) {
-        let all: Vec<RequestId> = self.by_request.keys().copied().collect();
+        let all: Vec<RequestId> = self.by_request.iter().map(|(request, _)| RequestId(request)).collect();
         for request in all {
             self.answer(request, outcome.clone());
         }
