@@ -167,7 +167,8 @@ impl World {
         self.order(which, sequence, id, patience);
     }
 
-    fn order(&mut self, which: usize, sequence: u64, id: NodeId, patience: u64) -> Option<RequestId> {
+    /// Asks for it, unless there is no such order any more.
+    pub(crate) fn order(&mut self, which: usize, sequence: u64, id: NodeId, patience: u64) -> Option<RequestId> {
         let client = &self.clients[which];
         let (session, unanswered) = (client.session?, client.unanswered());
         let order = client.orders.get(&sequence)?;
@@ -212,18 +213,15 @@ impl World {
         client.orders.retain(|sequence, _| *sequence >= unanswered);
     }
 
-    /// All is well: what clients still lack is asked for once more.
-    pub(crate) fn ask_for_the_rest(&mut self, members: &[NodeId]) -> Vec<RequestId> {
-        let mut asked = Vec::new();
+    /// What clients have asked for and have no answer to: which client, and which of its orders.
+    pub(crate) fn lacking(&mut self) -> Vec<(usize, u64)> {
+        let mut lacking = Vec::new();
         for which in 0..self.clients.len() {
             self.hear(which);
             let open = self.clients[which].orders.iter().filter(|(_, order)| !order.is_done);
-            for sequence in open.map(|(sequence, _)| *sequence).collect::<Vec<_>>() {
-                let id = self.dice.one_of(members);
-                asked.extend(self.order(which, sequence, id, 20_000));
-            }
+            lacking.extend(open.map(|(sequence, _)| (which, *sequence)));
         }
-        asked
+        lacking
     }
 
     pub(crate) fn membership(&self) -> Option<Arc<Membership>> {

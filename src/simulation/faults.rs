@@ -243,6 +243,26 @@ impl World {
         }
     }
 
+    /// A disk that hung and a machine that was slow are done with what they were at.
+    fn goes_on(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(running) = self.nodes.get_mut(&id).and_then(|node| node.running.as_mut()) else { return };
+        let (run, stores) = (running.run, !running.storing.is_empty() && running.storing_until > now);
+        if stores {
+            running.storing_until = now;
+        }
+        let works = running.working.is_some_and(|until| until > now);
+        if works {
+            running.working = Some(now);
+        }
+        if stores {
+            self.at(now, Happening::Stored(id, run));
+        }
+        if works {
+            self.at(now, Happening::Worked(id, run));
+        }
+    }
+
     /// Everything works again.
     pub(crate) fn heal(&mut self) {
         self.note(|| "everything heals".to_owned());
@@ -259,6 +279,7 @@ impl World {
             node.pace.set(now, 1_000);
             let stops = node.stopping;
             self.set_alarm(id);
+            self.goes_on(id);
             if stops {
                 self.crash(id, Stop::Kill);
             }

@@ -23,6 +23,7 @@ mod network;
 mod node;
 mod pace;
 mod run;
+mod serving;
 mod shadow;
 mod storage;
 mod trace;

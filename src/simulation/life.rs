@@ -139,9 +139,10 @@ impl World {
             wake_at: Instant::NEVER,
             store_jobs,
             storing: Vec::new(),
+            storing_until: Instant(0),
             store_failed: false,
             machine_jobs: VecDeque::new(),
-            working: false,
+            working: None,
             snapshot_jobs: VecDeque::new(),
         });
         self.note(|| {

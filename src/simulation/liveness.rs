@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use graft_domain::{EntryId, Membership, NodeId};
 use graft_services::change::Change;
-use graft_services::error::{Outcome, Refusal};
-use graft_services::{Consistency, Read, RequestId};
+use graft_services::error::Outcome;
 
 use crate::history::Verdict;
 use crate::turn::words;
@@ -78,7 +77,7 @@ impl World {
         Ok(())
     }
 
-    fn pass(&mut self, milliseconds: u64) {
+    pub(crate) fn pass(&mut self, milliseconds: u64) {
         let end = self.now + Duration::from_millis(milliseconds);
         self.run_until(end);
     }
@@ -142,34 +141,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// What is asked now is answered, through every member.
-    fn serves(&mut self, members: &[NodeId]) -> Verdict {
-        let mut asked = self.ask_for_the_rest(members);
-        for (nth, id) in members.iter().enumerate() {
-            let body = bytes::Bytes::from(format!("fresh {nth} {}", self.requests));
-            asked.push(self.execute(*id, None, body, 20_000));
-            asked.push(self.read(*id, Read::of(Consistency::Linearizable), 20_000));
-            asked.push(self.read(*id, Read::of(Consistency::Lease), 20_000));
-        }
-        self.until(20_000, |world| asked.iter().all(|request| world.history.answer(*request).is_some()));
-        if self.broken.is_some() {
-            return Ok(());
-        }
-        asked.into_iter().try_for_each(|request| self.is_served(request))
-    }
-
-    fn is_served(&self, request: RequestId) -> Verdict {
-        match self.history.answer(request) {
-            // Of what was answered before, the answer may not be kept any more.
-            Some(
-                Outcome::Done { .. }
-                | Outcome::Refused(Refusal::SessionExpired | Refusal::Busy(_) | Refusal::TooLarge { .. })
-                | Outcome::Unknown { slot: None, .. },
-            ) => Ok(()),
-            other => Err(format!("call {} is answered {other:?} though all is well", request.0)),
-        }
     }
 
     /// Ends the story with what each node has come to.

@@ -41,9 +41,9 @@ impl World {
         let (takes, now) = (self.dice.micros(least, most), self.now);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let Some(running) = &mut node.running else { return };
-        if !running.working && !running.machine_jobs.is_empty() {
-            running.working = true;
+        if running.working.is_none() && !running.machine_jobs.is_empty() {
             let (run, at) = (running.run, (now + takes).max(node.slow_until));
+            running.working = Some(at);
             self.at(at, Happening::Worked(id, run));
         }
     }
@@ -53,7 +53,11 @@ impl World {
         self.history.now = self.now;
         let gathers = self.dice.chance(500);
         let Some(running) = self.nodes.get_mut(&id).and_then(|node| node.running.as_mut()) else { return };
-        running.working = false;
+        // It was waited for longer, and went on when everything healed.
+        if running.working.is_none_or(|until| until > self.now) {
+            return;
+        }
+        running.working = None;
         let Some(job) = running.machine_jobs.pop_front() else { return };
         let verdict = match job {
             MachineJob::Apply(mut batch) => {

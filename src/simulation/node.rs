@@ -78,9 +78,12 @@ pub(crate) struct Running {
     pub(crate) store_jobs: VecDeque<StoreJob>,
     /// What the disk is at.
     pub(crate) storing: Vec<StoreJob>,
+    /// When it will be done with that.
+    pub(crate) storing_until: Instant,
     pub(crate) store_failed: bool,
     pub(crate) machine_jobs: VecDeque<MachineJob>,
-    pub(crate) working: bool,
+    /// When the machine will be done with what it is at.
+    pub(crate) working: Option<Instant>,
     pub(crate) snapshot_jobs: VecDeque<SnapshotJob>,
 }
 

@@ -87,14 +87,20 @@ impl World {
         }
         if !running.storing.is_empty() {
             let (run, at) = (running.run, (now + takes).max(node.hangs_until));
+            running.storing_until = at;
             self.at(at, Happening::Stored(id, run));
         }
     }
 
     /// The disk is done with what it was at.
     pub(crate) fn stored(&mut self, id: NodeId) {
+        let now = self.now;
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let Some(running) = &mut node.running else { return };
+        // It was waited for longer, and went on when everything healed.
+        if running.storing.is_empty() || running.storing_until > now {
+            return;
+        }
         let done = running.do_job();
         match done {
             Ok(()) => {
@@ -119,6 +125,7 @@ impl World {
             }
             Err(StoreError::Full { .. }) => {
                 let run = running.run;
+                running.storing_until = now + FULL_RETRY;
                 self.coverage.saw("a write waits for space");
                 self.tell(id, Event::StorageFull);
                 self.later(FULL_RETRY, Happening::Stored(id, run));
