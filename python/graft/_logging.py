@@ -11,8 +11,11 @@ import threading
 
 from graft import _engine
 
-# How long the thread waits in the engine, which is also how long the exit of the interpreter may wait for it.
-_WAIT_SECONDS = 0.2
+# How long the thread waits in the engine, and so how soon a change of the level is heard: each look is a wake-up of a node that
+# has nothing to do.
+_WAIT_SECONDS = 2.0
+# At most, for a handler of the user's that is at it.
+_JOIN_SECONDS = 2.0
 
 _LEVEL_MAX = 255
 
@@ -32,13 +35,17 @@ class _Forwarder:
                 self._ending.clear()
                 self._thread = threading.Thread(target=self._run, name="graft-logs", daemon=True)
                 self._thread.start()
+            else:
+                # Of what the new node says, the level as it is now decides.
+                _engine.load().logs_wake()
 
     def stop(self) -> None:
         with self._lock:
             thread, self._thread = self._thread, None
             self._ending.set()
         if thread is not None:
-            thread.join(10 * _WAIT_SECONDS)
+            _engine.load().logs_wake()
+            thread.join(_JOIN_SECONDS)
 
     def forget(self) -> None:
         # In a forked child the thread does not exist, and the lock may be held by nobody who lives.

@@ -16,7 +16,8 @@ pub(super) type Line = (u8, String, String, f64);
 const LINES_MAX: usize = 2048;
 const INFO: u8 = 20;
 
-static LINES: Mutex<VecDeque<Line>> = Mutex::new(VecDeque::new());
+/// Lines that wait, and whether whoever waits for them is to come back without.
+static LINES: Mutex<(VecDeque<Line>, bool)> = Mutex::new((VecDeque::new(), false));
 static SOME: Condvar = Condvar::new();
 static LEVEL: AtomicU8 = AtomicU8::new(INFO);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -28,17 +29,20 @@ pub(super) fn install() {
 }
 
 pub(super) fn set_level(level: u8) {
-    LEVEL.store(level, Ordering::Relaxed);
-    tracing::callsite::rebuild_interest_cache();
+    // Every place in the code that notes something is asked anew whether it is to: not each time that nothing has changed.
+    if LEVEL.swap(level, Ordering::Relaxed) != level {
+        tracing::callsite::rebuild_interest_cache();
+    }
 }
 
 /// Waits for lines, and takes all there are.
 pub(super) fn take(timeout: Duration) -> Vec<Line> {
-    let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = SOME.wait_timeout_while(lines, timeout, |lines| lines.is_empty());
-    let mut lines = waited.unwrap_or_else(PoisonError::into_inner).0;
-    let mut taken: Vec<Line> = lines.drain(..).collect();
-    drop(lines);
+    let waiting = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = SOME.wait_timeout_while(waiting, timeout, |(lines, woken)| lines.is_empty() && !*woken);
+    let mut waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+    let mut taken: Vec<Line> = waiting.0.drain(..).collect();
+    waiting.1 = false;
+    drop(waiting);
     let dropped = DROPPED.swap(0, Ordering::Relaxed);
     if dropped > 0 {
         let words = format!("{dropped} lines of the engine's log were dropped: they came faster than they were taken");
@@ -47,14 +51,20 @@ pub(super) fn take(timeout: Duration) -> Vec<Line> {
     taken
 }
 
+/// Whoever waits for lines, or will next, comes back at once.
+pub(super) fn wake() {
+    LINES.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+    SOME.notify_all();
+}
+
 fn push(line: Line) {
-    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-    if lines.len() >= LINES_MAX {
+    let mut waiting = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    if waiting.0.len() >= LINES_MAX {
         DROPPED.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    lines.push_back(line);
-    drop(lines);
+    waiting.0.push_back(line);
+    drop(waiting);
     SOME.notify_one();
 }
 

@@ -48,7 +48,9 @@ mod module {
     #[pymodule_export]
     use super::readers::{NativeEvents, NativeWatch};
     #[pymodule_export]
-    use super::{after_fork_in_child, build_info, command_line, exit_status, log_level, msgpack_trouble, take_logs};
+    use super::{
+        after_fork_in_child, build_info, command_line, exit_status, log_level, logs_wake, msgpack_trouble, take_logs,
+    };
 }
 
 /// What this build of the engine is: `version` (str) and `debug` (bool: slow, for development).
@@ -125,6 +127,12 @@ fn after_fork_in_child() {
 #[pyo3(name = "logs")]
 fn take_logs(py: Python<'_>, timeout: f64) -> Vec<(u8, String, String, f64)> {
     py.detach(|| logs::take(convert::seconds(timeout)))
+}
+
+/// Whoever waits in `logs`, or will next, comes back at once.
+#[pyfunction]
+fn logs_wake() {
+    logs::wake();
 }
 
 /// From now on the engine notes events of this level of `logging` and above, and no others.
