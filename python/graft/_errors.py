@@ -321,7 +321,7 @@ class Stopped(GraftError, RuntimeError):
 
 
 class Diverged(GraftError, RuntimeError):
-    """This replica's state differs from that of the majority. Nothing raises it yet: `verify()` tells which ones differ."""
+    """This replica's state differs from that of the majority. Nothing raises it yet: `verify()` tells who differs."""
 
     code = "DIVERGED"
     fix = "look for what is not deterministic in the machine's commands, then rebuild the replica from a snapshot"

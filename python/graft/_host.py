@@ -37,8 +37,8 @@ _NAME_CHARS_MAX = 100
 _HALTING = (OSError, MemoryError, Halt)
 # What to do about an OSError that no call of the system has raised.
 _OF_CODE = (
-    "a {kind} is trouble of one machine, and halts its replica. If the command means to say no, it raises ValueError or "
-    "an exception of your own; change that on every member, then start them again"
+    "a {kind} is trouble of one machine, and halts its replica. If the command means to say no, it raises ValueError "
+    "or an exception of your own; change that on every member, then start them again"
 )
 
 
@@ -275,7 +275,7 @@ class Host:
 
     def _halt(self, title: str, index: int, error: BaseException) -> _Halting:
         kind, message, trace = _raised(error)
-        # The system's own errors have a number. One that a command has made is the same on every replica, at every start.
+        # The system's own errors have a number. One that a command has made is the same on every replica, always.
         of_code = isinstance(error, OSError) and error.errno is None
         advice = f": {_OF_CODE.format(kind=kind)}" if of_code else ""
         return _Halting(f"{self._name}.{title}() at index {index} raised {kind}: {message}{advice}\n{trace}")

@@ -11,8 +11,8 @@ import threading
 
 from graft import _engine
 
-# How long the thread waits in the engine, and so how soon a change of the level is heard: each look is a wake-up of a node that
-# has nothing to do.
+# How long the thread waits in the engine, and so how soon a change of the level is heard: each look is a wake-up of a
+# node that has nothing to do.
 _WAIT_SECONDS = 2.0
 # At most, for a handler of the user's that is at it.
 _JOIN_SECONDS = 2.0

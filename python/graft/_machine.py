@@ -139,9 +139,9 @@ def command(
     """Makes a method of a `StateMachine` a command.
 
     `name` is what the log calls it (default: the method's name): keep it when you rename the method, for the log
-    outlives the code. `since` is the version of the machine that brought it (default 1): a note for readers, which holds
-    nothing back. Start the code that has a new command on every member before you call it: a replica that meets a
-    command that its code does not know halts at it.
+    outlives the code. `since` is the version of the machine that brought it (default 1): a note for readers, which
+    holds nothing back. Start the code that has a new command on every member before you call it: a replica that meets
+    a command that its code does not know halts at it.
     On an instance, as in `self.deposit(...)` within another command, it is the plain method; called from outside on
     the machine of a node that runs, it raises `RuntimeError`.
     """

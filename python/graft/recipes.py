@@ -40,8 +40,8 @@ class KeyValue(StateMachine):
     ```
 
     A value is anything that a command may take: None, bool, int, float, str, bytes, lists and dicts of them, of less
-    than 1 MiB, for watchers get it. Every change of a key is emitted with the key as its topic, so that `watch("colour")` gives an `Entry`, or None for a key
-    that is gone.
+    than 1 MiB, for watchers get it. Every change of a key is emitted with the key as its topic, so that
+    `watch("colour")` gives an `Entry`, or None for a key that is gone.
     """
 
     def __init__(self) -> None:
