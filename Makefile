@@ -30,7 +30,7 @@ help: ## Say what there is to make.
 demo: $(VENV)/.wheel ## Run a cluster of three processes, kill its leader, lose nothing.
 	$(PY) examples/demo.py
 
-test: test-rust test-pythons test-python ## Pass every test, in Rust and on every CPython of this machine.
+test: test-rust instructions test-pythons test-python ## Pass every test, in Rust and on every CPython of this machine; hold instructions per command.
 
 test-rust: | rust
 	$(CARGO_TEST)

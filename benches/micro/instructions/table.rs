@@ -12,8 +12,8 @@ use crate::callgrind::Counts;
 const FILE: &str = "instructions/expected.txt";
 const HEAD: &str = "# Instructions and allocations for each command, written by `make instructions UPDATE=1`.\n";
 
-/// By so much of what is expected a count may be larger.
-const TOLERANCE: f64 = 0.05;
+/// By so much of what is expected a count may be larger: from one compiler to the next it moves by some percent.
+const TOLERANCE: f64 = 0.1;
 /// Allocations are counted one by one, and do not go by the compiler; a part of one in a batch is growth.
 const ALLOCATIONS_TOLERANCE: f64 = 0.02;
 
