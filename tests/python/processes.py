@@ -164,10 +164,11 @@ class Proc:
         """Stops it where it is, as a sleeping machine would; its connections stay."""
         self.paused = True
         self._process.send_signal(signal.SIGSTOP)
-        # The status file has the state behind the name, which is in parentheses.
+        # The status file has the state behind the name, which is in parentheses: a small t if its calls are traced.
         stat = Path(f"/proc/{self.pid}/stat")
         until(
-            lambda: not stat.exists() or stat.read_text().rpartition(") ")[2].startswith("T"), f"{self.id} stands still"
+            lambda: not stat.exists() or stat.read_text().rpartition(") ")[2].startswith(("T", "t")),
+            f"{self.id} stands still",
         )
 
     def resume(self) -> None:
