@@ -88,7 +88,7 @@ fn others() -> Vec<PeerMessage> {
         PeerMessage::Ask { from, ticket, ask: Ask::Change { change: add, guard: Some(Index(3)) } },
         PeerMessage::Ask { from, ticket, ask: Ask::Transfer { to: Some(to) } },
         PeerMessage::Answered { to, ticket, answer: Err(Refusal::Membership("no".into())) },
-        PeerMessage::Links { from, connected: vec![from, to] },
+        PeerMessage::Links { from, connected: vec![from, to], failure: Some("why".into()) },
         PeerMessage::Digest { from, to, index: Index(4), digest: Ok(Bytes::from_static(b"digest")) },
     ]
 }

@@ -294,7 +294,10 @@ fn said(to: &RaftCore, input: &mut Input<'_>) -> PeerMessage {
             let answer = if input.one_in(2) { Ok(Index(near(1, input))) } else { Err(refusal(input)) };
             PeerMessage::Answered { to: own, ticket, answer }
         }
-        4 => PeerMessage::Links { from, connected: (0..input.u8() % 4).map(|n| id(u64::from(n))).collect() },
+        4 => {
+            let connected = (0..input.u8() % 4).map(|n| id(u64::from(n))).collect();
+            PeerMessage::Links { from, connected, failure: input.one_in(4).then(|| "why".to_owned()) }
+        }
         5 => {
             let index = Index(near(to.applied().0, input));
             PeerMessage::Digest { from, to: own, index, digest: Ok(Bytes::from_static(b"digest")) }

@@ -1,9 +1,13 @@
 //! What is not well, and what to do about it: for people and programs that watch a cluster.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::api::View;
 use crate::status::{MemberStatus, Status};
+
+/// A member that is in touch is heard with every heartbeat; whoever starts or is busy may be late by this much.
+const SILENT: Duration = Duration::from_secs(3);
 
 /// One thing that is not well.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,8 +51,7 @@ pub fn troubles(view: &View) -> Vec<Trouble> {
             "`graft tls renew` makes another one: put it in its place, and it is read without a restart",
         );
     }
-    let others = status.members.iter().filter(|member| member.id != status.id && member.reachable == Some(false));
-    found.extend(others.map(missing));
+    found.extend(status.members.iter().filter(|member| member.id != status.id).filter_map(ailing));
     found
 }
 
@@ -59,16 +62,28 @@ fn own_fix(status: &Status) -> &'static str {
     "Mend what it says and start it again; if its data is lost or damaged, replace the member by a new one"
 }
 
-fn missing(member: &MemberStatus) -> Trouble {
-    let MemberStatus { id, address, trouble, .. } = member;
-    let why = trouble.as_deref().unwrap_or("it does not answer");
-    Trouble {
-        what: format!("{id} at {address} is not reachable: {why}"),
+/// What is wrong with another member, if anything is.
+fn ailing(member: &MemberStatus) -> Option<Trouble> {
+    let MemberStatus { id, address, reachable, trouble, last_contact, .. } = member;
+    let what = match (reachable, trouble, last_contact) {
+        (Some(false), why, _) => format!("is not reachable: {}", why.as_deref().unwrap_or("it does not answer")),
+        (_, Some(why), _) => format!("does not work: {why}"),
+        (Some(true), None, Some(ago)) if *ago > SILENT => {
+            format!(
+                "is connected and has not answered for {:.0} s: it is paused, or nothing gets through",
+                ago.as_secs_f64()
+            )
+        }
+        _ => return None,
+    };
+    let again = if *reachable == Some(true) { "Mend that and start it again" } else { "Start it again" };
+    Some(Trouble {
+        what: format!("{id} at {address} {what}"),
         fix: format!(
-            "Start it again with the same line as ever, or, if its disk is lost, start another one with a new id and --cluster, \
+            "{again} with the same line as ever, or, if its disk is lost, start another one with a new id and --cluster, \
              and then: graft member replace {id} NEW-ID ADDR"
         ),
-    }
+    })
 }
 
 fn because(why: &[String]) -> String {

@@ -1,4 +1,4 @@
-//! Who is connected to whom. A leader that cannot reach a voter whom another voter does reach, and that reaches nobody whom the
+//! Who is connected to whom, and who works. A leader that cannot reach a voter whom another voter does reach, and that reaches nobody whom the
 //! other does not, hands over: the cluster is then served where it hangs together best.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,21 +18,35 @@ const PATIENCE: u32 = 4;
 pub(crate) struct Links {
     term: Term,
     /// On a leader: what its followers said last.
-    reports: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    reports: BTreeMap<NodeId, Report>,
     /// On a leader: since when somebody has been better connected.
     better: Option<(NodeId, Instant)>,
     /// On a follower: what was said to the leader last, and when it is to be said again.
-    told: BTreeSet<NodeId>,
+    told: Report,
     tell_at: Instant,
 }
 
+/// What a member says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Report {
+    connected: BTreeSet<NodeId>,
+    /// Why it does not work: one whose machine has halted goes on voting and keeping the log, and nobody would see it.
+    failure: Option<String>,
+}
+
 impl Replica {
-    pub(crate) fn on_links(&mut self, from: NodeId, connected: Vec<NodeId>) {
+    pub(crate) fn on_links(&mut self, from: NodeId, connected: Vec<NodeId>, failure: Option<String>) {
         let membership = self.core.membership();
         if self.core.is_leader() && membership.contains(&from) {
-            let known = connected.into_iter().filter(|id| membership.contains(id));
-            self.links.reports.insert(from, known.collect());
+            let connected = connected.into_iter().filter(|id| membership.contains(id)).collect();
+            self.links.reports.insert(from, Report { connected, failure });
         }
+    }
+
+    /// Why a member does not work, if it has told this leader so.
+    pub(crate) fn failure_of(&self, id: NodeId) -> Option<&str> {
+        let report = self.links.reports.get(&id).filter(|_| self.core.is_leader())?;
+        report.failure.as_deref()
     }
 
     /// Tells the leader whom this member reaches, or, as the leader, gives way to a better connected one.
@@ -51,13 +65,15 @@ impl Replica {
     fn report_links(&mut self) {
         let now = self.clock.now;
         let Some(leader) = self.leader_at_hand() else { return };
-        if self.links.told == self.reachable && now < self.links.tell_at {
+        let (told, failure) = (&self.links.told, self.failure.as_deref().map(first_line));
+        if told.connected == self.reachable && told.failure.as_deref() == failure && now < self.links.tell_at {
             return;
         }
-        self.links.told.clone_from(&self.reachable);
-        self.links.tell_at = now + self.config.election_timeout * REPORT_EVERY;
+        let failure = failure.map(str::to_owned);
         let connected = self.reachable.iter().copied().collect();
-        let links = PeerMessage::Links { from: self.core.id(), connected };
+        self.links.told = Report { connected: self.reachable.clone(), failure: failure.clone() };
+        self.links.tell_at = now + self.config.election_timeout * REPORT_EVERY;
+        let links = PeerMessage::Links { from: self.core.id(), connected, failure };
         self.effects.push(Effect::Send(leader, links));
     }
 
@@ -90,8 +106,9 @@ impl Replica {
             return None;
         }
         let in_touch: Vec<NodeId> = voters().filter(|id| self.is_alive(*id)).collect();
-        let reaches =
-            |from: &NodeId, to: &NodeId| from == to || self.links.reports.get(from).is_some_and(|r| r.contains(to));
+        let reaches = |from: &NodeId, to: &NodeId| {
+            from == to || self.links.reports.get(from).is_some_and(|r| r.connected.contains(to))
+        };
         let better = |from: &&NodeId| {
             reaches(from, &own)
                 && in_touch.iter().all(|to| reaches(from, to))
@@ -108,4 +125,9 @@ impl Replica {
         }
         if self.leader_at_hand().is_some() { self.links.tell_at } else { Instant::NEVER }
     }
+}
+
+/// All that others need: below it is where in the code it came about.
+fn first_line(why: &str) -> &str {
+    why.lines().next().unwrap_or_default()
 }

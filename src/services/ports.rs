@@ -249,10 +249,11 @@ pub enum PeerMessage {
         ticket: Ticket,
         answer: Result<Index, Refusal>,
     },
-    /// "These are the members that I am connected to."
+    /// "These are the members that I am connected to, and this is why I do not work", if so.
     Links {
         from: NodeId,
         connected: Vec<NodeId>,
+        failure: Option<String>,
     },
     /// "This is the digest of my state as of that entry, which you asked for in the log", or why there is none.
     Digest {

@@ -421,7 +421,7 @@ impl Replica {
             Event::Peer(PeerMessage::Answered { to, ticket, answer }) if to == self.core.id() => {
                 self.on_answered(ticket, answer);
             }
-            Event::Peer(PeerMessage::Links { from, connected }) => self.on_links(from, connected),
+            Event::Peer(PeerMessage::Links { from, connected, failure }) => self.on_links(from, connected, failure),
             Event::Connected(peer) => self.on_connected(peer),
             Event::Unreachable(peer) => self.on_unreachable(peer),
             // Strangers can call themselves anything.

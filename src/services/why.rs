@@ -113,6 +113,9 @@ impl Replica {
 
     fn why_members_trouble(&self, why: &mut Vec<String>) {
         for (id, member) in &self.core.membership().members {
+            if let Some(failure) = self.failure_of(*id) {
+                why.push(format!("{id} at {} does not work: {failure}", member.address));
+            }
             if *id == self.core.id() || self.reachable.contains(id) {
                 continue;
             }

@@ -71,7 +71,9 @@ pub(super) fn wire_bytes_max(message: &PeerMessage) -> usize {
             }
             PeerMessage::Answered { answer: Ok(_), .. } => 0,
             PeerMessage::Ask { ask, .. } => convert_ask::wire_bytes_max(ask),
-            PeerMessage::Links { connected, .. } => connected.len() * convert_ask::ID_BYTES_MAX,
+            PeerMessage::Links { connected, failure, .. } => {
+                connected.len() * convert_ask::ID_BYTES_MAX + failure.as_ref().map_or(0, String::len)
+            }
         }
 }
 
@@ -125,9 +127,9 @@ pub(super) fn encode(message: PeerMessage) -> wire::Frame {
             });
             (0, Wire::Answered(wire::Answered { session: ticket.session, sequence: ticket.sequence, answer }))
         }
-        PeerMessage::Links { from: _, connected } => {
+        PeerMessage::Links { from: _, connected, failure } => {
             let connected = connected.iter().map(|id| id.as_str().to_owned()).collect();
-            (0, Wire::Links(wire::Links { connected }))
+            (0, Wire::Links(wire::Links { connected, failure: failure.map(clipped) }))
         }
     };
     wire::Frame { term, message: Some(message) }
@@ -312,7 +314,10 @@ fn decode(frame: wire::Frame, from: NodeId, to: NodeId) -> Result<PeerMessage, B
                 Answer::Refusal(refusal) => Err(decode_refusal(Some(refusal))?),
             },
         },
-        Wire::Links(links) => PeerMessage::Links { from, connected: decode_links(&links.connected)? },
+        Wire::Links(links) => {
+            let failure = links.failure.map(|why| within("a reason", why, TEXT_BYTES_MAX)).transpose()?;
+            PeerMessage::Links { from, connected: decode_links(&links.connected)?, failure }
+        }
     })
 }
 

@@ -81,6 +81,15 @@ fn each_trouble_is_named_with_what_to_do_about_it() {
 }
 
 #[test]
+fn a_member_that_is_connected_may_be_of_no_use() {
+    let found = told(|view| view.status.members[2].trouble = Some("it halted at 7".to_owned()));
+    assert!(found[0].starts_with("n3 at n3.example:7000 does not work: it halted at 7. Mend that and"), "{found:?}");
+    let heard = |seconds| told(|view| view.status.members[2].last_contact = Some(Duration::from_secs(seconds)));
+    assert!(heard(9)[0].contains("n3.example:7000 is connected and has not answered for 9 s"));
+    assert_eq!(heard(2), [""; 0]);
+}
+
+#[test]
 fn one_that_does_not_work_itself_says_that_first_and_not_that_nobody_leads() {
     let found = told(|view| {
         (view.status.leader, view.status.role) = (None, "removed");

@@ -5,6 +5,7 @@ use graft_domain::{Index, Term};
 use super::clients::{add, apply, demote, remove};
 use super::world::{World, id};
 use crate::Event;
+use crate::ports::Halt;
 
 #[test]
 fn a_node_that_is_well_has_nothing_to_explain() {
@@ -35,6 +36,19 @@ fn a_node_says_why_nothing_goes_on() {
     world.until(1_000, |world| world.core(2).leader().is_none());
     let why = world.replica(2).why();
     assert!(why.iter().any(|why| why.starts_with("there is no leader in term ")), "{why:?}");
+}
+
+#[test]
+fn the_leader_knows_whose_machine_has_halted() {
+    let mut world = World::new(3);
+    let leader = world.leader().expect("there is one");
+    let other = 1 + leader % 3;
+    world.tell(other, Event::Halted(Halt { index: Index(7), why: "put() raised\nTraceback".to_owned() }));
+    world.run(2_000);
+    let why = world.replica(leader).why();
+    assert_eq!(why, [format!("n{other} at host{other}:7001 does not work: put() raised")]);
+    let troubles: Vec<_> = world.replica(leader).status().members.into_iter().filter_map(|m| m.trouble).collect();
+    assert_eq!(troubles, ["put() raised"]);
 }
 
 #[test]

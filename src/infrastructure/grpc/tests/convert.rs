@@ -65,7 +65,7 @@ fn sizes_are_never_underestimated() {
     let members = (0..100).map(|at| (id(&format!("{}-{at:03}", "x".repeat(50))), "a".repeat(300))).collect();
     let ask = Ask::Change { change: Change::Apply { members }, guard: None };
     messages.push(PeerMessage::Ask { from: id("n1"), ticket, ask });
-    messages.push(PeerMessage::Links { from: id("n1"), connected: vec![long; 100] });
+    messages.push(PeerMessage::Links { from: id("n1"), connected: vec![long; 100], failure: Some("why".repeat(500)) });
     for message in messages {
         let size = wire_bytes_max(&message);
         let encoded = encode(message.clone()).encoded_len() + 6;
@@ -96,7 +96,7 @@ fn what_is_no_message_is_an_error() {
     assert!(matches!(bad(Wire::Refused(refused)), BadFrame::NodeId(_)));
     assert_eq!(bad(Wire::Answered(wire::Answered::default())), BadFrame::Empty("answer"));
     assert_eq!(bad(Wire::Ask(wire::Ask::default())), BadFrame::Empty("request"));
-    let links = |connected| bad(Wire::Links(wire::Links { connected }));
+    let links = |connected| bad(Wire::Links(wire::Links { connected, failure: None }));
     assert!(matches!(links(vec![String::new()]), BadFrame::NodeId(_)));
     assert_eq!(
         links(vec!["n1".to_owned(); MEMBERS_MAX + 1]),

@@ -235,7 +235,7 @@ fn a_message_in_the_name_of_another_is_not_sent() {
         PeerMessage::Refused { to: id("n3"), ticket, refusal },
         PeerMessage::Ask { from: id("n3"), ticket, ask: Ask::Transfer { to: None } },
         PeerMessage::Answered { to: id("n3"), ticket, answer: Ok(graft_domain::Index(1)) },
-        PeerMessage::Links { from: id("n3"), connected: Vec::new() },
+        PeerMessage::Links { from: id("n3"), connected: Vec::new(), failure: None },
     ];
     for message in foreign {
         assert!(!n1.transport.send(id("n2"), message.clone()), "{message:?}");
@@ -259,7 +259,7 @@ fn a_message_that_the_other_side_would_not_take_is_not_sent() {
         let ask = Ask::Change { change, guard: None };
         assert!(!n1.transport.send(id("n2"), PeerMessage::Ask { from: id("n1"), ticket, ask }));
     }
-    let links = PeerMessage::Links { from: id("n1"), connected: many.into_keys().collect() };
+    let links = PeerMessage::Links { from: id("n1"), connected: many.into_keys().collect(), failure: None };
     assert!(!n1.transport.send(id("n2"), links));
     assert!(n1.transport.send(id("n2"), numbered(id("n1"), id("n2"), 2)));
     assert_eq!(n2.wait_messages(1), [numbered(id("n1"), id("n2"), 2)], "and the link stands");

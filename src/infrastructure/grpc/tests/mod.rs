@@ -235,7 +235,10 @@ pub(super) fn samples(from: NodeId, to: NodeId) -> Vec<PeerMessage> {
     }
     all.push(PeerMessage::Answered { to, ticket, answer: Ok(Index(u64::MAX)) });
     all.extend(asks().into_iter().map(|ask| PeerMessage::Ask { from, ticket, ask }));
-    all.extend([vec![], vec![to], vec![from, to]].map(|connected| PeerMessage::Links { from, connected }));
+    for failure in [None, Some("its machine halted".to_owned())] {
+        let links = |connected| PeerMessage::Links { from, connected, failure: failure.clone() };
+        all.extend([vec![], vec![to], vec![from, to]].map(links));
+    }
     all
 }
 
