@@ -20,7 +20,7 @@ WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml build.rs \
 	$(shell find src proto python/graft \( -name __pycache__ -o -name '*.so' \) -prune -o -print 2>/dev/null)
 
 .PHONY: help demo test test-rust test-python test-pythons simulate matrix exhaustive sensitivity tla mutants fuzz corpus chaos chaos-tools \
-	increments powercuts sabotage bench scale soak micro instructions build wheel scenarios docs notebooks test-notebook pictures \
+	increments powercuts sabotage bench bench-docs scale soak micro instructions build wheel scenarios docs notebooks test-notebook pictures \
 	check check-rust check-python check-architecture check-docs \
 	check-dependencies fix clean rust
 
@@ -125,19 +125,26 @@ chaos-tools:
 sabotage: $(VENV)/.wheel ## Break the engine in two ways, see the chaos tests find it out.
 	$(PY) tools/sabotage.py $(SABOTAGE)
 
-# Where the module for benches lies: built without assertions, in the way of nothing else.
-BENCH := target/bench-python
-BENCH_PROFILE := $(if $(QUICK),quick,release)
-bench: $(VENV)/.tools | rust ## Measure beside limits and peers; QUICK=1 for one short round.
+# What is measured beside Graft has an environment of its own.
+BENCH_VENV := .venv-bench
+BENCH_PY := $(BENCH_VENV)/bin/python
+BENCH_PARTS = $(if $(filter command line environment,$(origin PARTS)),--parts $(PARTS))
+# Some of it: make bench PARTS="depths reads mixed tls members sizes python".
+bench: $(BENCH_VENV)/.tools | rust ## Measure beside limits and peers; QUICK=1 for one short round.
 	@command -v etcd >/dev/null || { echo "etcd is missing, and is installed as Debian's etcd-server"; \
 		{ apt-get install -y etcd-server || { apt-get update && apt-get install -y etcd-server; }; } >/dev/null 2>&1 \
 		|| echo "that failed: it is left out" >&2; }
-	$(PY) -m pip install --quiet --requirement requirements-bench.txt
-	rm -rf $(BENCH)
-	$(VENV)/bin/maturin build --profile $(BENCH_PROFILE) --locked --auditwheel skip --interpreter $(PY) --out $(BENCH)
-	$(PY) -m pip install --quiet --no-deps --target $(BENCH) $(BENCH)/*.whl
-	PYTHONPATH=$(BENCH) $(PY) benches/bench.py --profile $(BENCH_PROFILE) $(if $(QUICK),--quick) \
-		--json target/bench.jsonl --plot target/bench.png
+	$(BENCH_PY) benches/bench.py --profile $(if $(QUICK),quick --quick,release) $(BENCH_PARTS) \
+		--json target/bench.json --plot target/bench.png
+
+bench-docs: $(BENCH_VENV)/.tools ## Write the tables of the last `make bench` into docs/performance.md.
+	$(BENCH_PY) benches/bench.py --table target/bench.json
+
+$(BENCH_VENV)/.tools: requirements-bench.txt
+	@test -x $(BENCH_PY) || { python="$(PYTHON)"; python=$${python:-$$(tools/pythons.sh newest)} && \
+		echo "$$python -m venv $(BENCH_VENV)" && "$$python" -m venv --clear $(BENCH_VENV); }
+	$(BENCH_PY) -m pip install --quiet --requirement requirements-bench.txt
+	@touch $@
 
 # The wheel as it ships, beside the one of the tests; QUICK=1 takes that.
 SHIPPED := target/shipped

@@ -1,47 +1,24 @@
-"""The same load from Python on other systems, for `benches/bench.py`: etcd by grpcio, and PySyncObj, where they are."""
+"""Calls from Python on other systems, each from a process of its own, for `benches/bench.py`.
+
+`python python_peers.py etcd ADDRESS` puts by grpcio. `python python_peers.py pysyncobj|tuned DIRECTORY OWN OTHER…` is a
+member of PySyncObj, with its defaults, or as fast as it gets and with a journal; its calls are made there. Both
+say what they are when they are ready, and take loads as `python_load.serve` has them.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import socket
-import subprocess
+import importlib
+import logging
 import sys
-import tempfile
-import textwrap
-import threading
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import python_load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback on which nobody listens."""
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in held]
-
-
-def rate(call: Callable[[int], None], depth: int, seconds: float) -> float:
-    """Calls per second of so many threads that each wait for their answer."""
-    counts = [0] * depth
-    end = time.perf_counter() + seconds
-
-    def work(number: int) -> None:
-        while time.perf_counter() < end:
-            call(number)
-            counts[number] += 1
-
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(depth)]
-    begun = time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return sum(counts) / (time.perf_counter() - begun)
+BYTES = 128
 
 
 def field(number: int, data: bytes) -> bytes:
@@ -50,69 +27,61 @@ def field(number: int, data: bytes) -> bytes:
     return bytes([number << 3 | 2]) + size + data
 
 
-def etcd(depths: list[int], seconds: float, size: int) -> dict[int, float]:
-    """Puts per second through the leader's clients of etcd, three members, by depth."""
-    if not shutil.which("etcd"):
-        return {}
+def etcd(address: str) -> None:
+    """Puts to the member there."""
     import grpc
 
-    peers, clients = free_ports(3), free_ports(3)
-    cluster = ",".join(f"e{n}=http://127.0.0.1:{peers[n]}" for n in range(3))
-    with ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(dir="target"))
-        for n in range(3):
-            peer, client = f"http://127.0.0.1:{peers[n]}", f"http://127.0.0.1:{clients[n]}"
-            words = f"""etcd --data-dir {directory}/e{n} --name e{n} --initial-cluster {cluster}
-                --listen-peer-urls {peer} --initial-advertise-peer-urls {peer}
-                --listen-client-urls {client} --advertise-client-urls {client}"""
-            quiet = subprocess.DEVNULL
-            member = subprocess.Popen(words.split(), stdout=quiet, stderr=quiet)
-            stack.callback(member.wait)
-            stack.callback(member.kill)
-        channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{clients[0]}"))
+    with grpc.insecure_channel(address) as channel:
         put = channel.unary_unary("/etcdserverpb.KV/Put", request_serializer=None, response_deserializer=None)
-        value = field(2, b"x" * size)
+        value = field(2, b"x" * BYTES)
         put(field(1, b"first") + value, timeout=30, wait_for_ready=True)
-        return {
-            depth: rate(lambda number: put(field(1, b"key-%d" % number) + value, timeout=30), depth, seconds)
-            for depth in depths
-        }
+        serve(lambda number: put(field(1, b"key-%04d" % (number % 1024)) + value, timeout=30))
 
 
-SYNCOBJ = """
-    import sys
-    from pysyncobj import SyncObj, replicated
-    class Words(SyncObj):
-        def __init__(self, own, others):
-            super().__init__(own, others)
-            self.words = {}
-        @replicated
-        def put(self, key, value):
+def pysyncobj(directory: str, own: str, others: list[str], *, tuned: bool) -> None:
+    """A dictionary, replicated by PySyncObj. Nothing that it writes is synced."""
+    pysyncobj: Any = importlib.import_module("pysyncobj")
+    base: Any = pysyncobj.SyncObj
+
+    class Words(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            told: dict[str, Any] = {"autoTickPeriod": 0.001, "appendEntriesUseBatch": False} if tuned else {}
+            if tuned:
+                told["journalFile"] = f"{directory}/{own.rpartition(':')[2]}"
+            super().__init__(own, others, pysyncobj.SyncObjConf(**told))
+            self.words: dict[str, str] = {}
+
+        def put(self, key: str, value: str) -> int:
             self.words[key] = value
             return len(self.words)
-"""
+
+        put = pysyncobj.replicated(put)
+
+    # Without batches it warns, many times a second, that its members may have diverged.
+    logging.disable()
+    words: Any = Words()
+    words.waitReady()
+    while words._getLeader() is None:
+        time.sleep(0.01)
+    value = "x" * BYTES
+    role = "leader" if words._isLeader() else "follower"
+    serve(lambda number: words.put(f"key-{number % 1024:04}", value, sync=True), role)
 
 
-def pysyncobj(depths: list[int], seconds: float, size: int) -> dict[int, float]:
-    """Replicated calls per second of PySyncObj with its defaults (which put nothing on a disk), by depth."""
-    if importlib.util.find_spec("pysyncobj") is None:
-        return {}
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(3)]
-    body = textwrap.dedent(SYNCOBJ)
-    names: dict[str, type] = {}
-    with ExitStack() as stack:
-        for n in (1, 2):
-            own, others = addresses[n], [address for address in addresses if address != addresses[n]]
-            member = subprocess.Popen([sys.executable, "-c", f"{body}\nWords({own!r}, {others!r})\nsys.stdin.read()"],
-                                      stdin=subprocess.PIPE)  # fmt: skip
-            stack.callback(member.wait)
-            stack.callback(member.kill)
-        exec(body, names)
-        words = names["Words"](addresses[0], addresses[1:])
-        words.waitReady()
-        value = "x" * size
-        found = {
-            depth: rate(lambda number: words.put(f"key-{number}", value, sync=True), depth, seconds) for depth in depths
-        }
-        words.destroy()
-        return found
+def serve(call: Callable[[int], object], role: str = "client") -> None:
+    """On threads, one for each call in flight."""
+    print(role, flush=True)
+    python_load.serve(lambda load: python_load.threads(call, load["depth"], load["seconds"]))
+
+
+def main() -> None:
+    """Lives until its input ends."""
+    kind, *words = sys.argv[1:]
+    if kind == "etcd":
+        etcd(*words)
+    else:
+        pysyncobj(words[0], words[1], words[2:], tuned=kind == "tuned")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,14 +4,13 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::fs::File;
 use std::future::Future;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::net::TcpListener;
@@ -27,45 +26,20 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::Subject;
-use super::load::{self, Kind, Load, Sample};
+use super::disk::{self, Disk};
+use super::load::{self, Counts, Kind, Load, Sample};
 use super::processes::Process;
+use super::times::Times;
 
 const WINDOW_BYTES: u32 = 4 << 20;
-const FILE_BYTES: u64 = 64 << 20;
+/// A batch of the largest commands at the greatest depth.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-// ---- disk ----------------------------------------------------------------------------------------------------------
-
-/// A file that was written before, and is written again from its beginning when it is full.
-struct Disk {
-    file: File,
-    at: u64,
-    _directory: tempfile::TempDir,
-}
-
-impl Disk {
-    fn new() -> Self {
-        let directory = tempfile::tempdir_in("target").unwrap();
-        let path = directory.path().join("bare");
-        std::fs::write(&path, vec![0; FILE_BYTES as usize]).unwrap();
-        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        file.sync_all().unwrap();
-        Self { file, at: 0, _directory: directory }
-    }
-
-    fn append(&mut self, pieces: &[Bytes]) {
-        let all: Vec<u8> = pieces.concat();
-        if self.at + all.len() as u64 > FILE_BYTES {
-            self.at = 0;
-        }
-        self.file.write_all_at(&all, self.at).unwrap();
-        self.file.sync_data().unwrap();
-        self.at += all.len() as u64;
-    }
-}
+// ---- disk ------------------------------------------------------------------------------------------------------------
 
 /// A thread that writes what has queued in one piece and then says how far it is: pieces begin with that number.
-fn disk_thread(pieces: Receiver<Bytes>, mut told: impl FnMut(u64) + Send + 'static) {
-    let mut disk = Disk::new();
+fn disk_thread(directory: &Path, pieces: Receiver<Bytes>, mut told: impl FnMut(u64) + Send + 'static) {
+    let mut disk = Disk::new(directory);
     std::thread::spawn(move || {
         while let Ok(first) = pieces.recv() {
             let batch: Vec<Bytes> = std::iter::once(first).chain(pieces.try_iter()).collect();
@@ -88,10 +62,10 @@ fn numbered(number: u64) -> Bytes {
 type Replies = UnboundedReceiverStream<Result<Bytes, Status>>;
 
 /// Takes a stream of pieces and gives one back: the same pieces, or how far this one's disk is.
-#[derive(Clone, Copy)]
-enum Bare {
+#[derive(Clone)]
+pub(crate) enum Bare {
     Echo,
-    Disk,
+    Disk(PathBuf),
 }
 
 impl NamedService for Bare {
@@ -108,9 +82,11 @@ impl Service<http::Request<Body>> for Bare {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let bare = *self;
+        let bare = self.clone();
         Box::pin(async move {
-            let mut grpc = tonic::server::Grpc::new(ProstCodec::<Bytes, Bytes>::default());
+            let mut grpc = tonic::server::Grpc::new(ProstCodec::<Bytes, Bytes>::default())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX);
             Ok(grpc.streaming(bare, request).await)
         })
     }
@@ -126,9 +102,9 @@ impl StreamingService<Bytes> for Bare {
         let mut pieces = request.into_inner();
         let mut give: Box<dyn FnMut(Bytes) + Send> = match self {
             Self::Echo => Box::new(move |piece| drop(reply.send(Ok(piece)))),
-            Self::Disk => {
+            Self::Disk(directory) => {
                 let (to_disk, queued) = channel();
-                disk_thread(queued, move |upto| drop(reply.send(Ok(numbered(upto)))));
+                disk_thread(directory, queued, move |upto| drop(reply.send(Ok(numbered(upto)))));
                 Box::new(move |piece| to_disk.send(piece).unwrap())
             }
         };
@@ -142,7 +118,7 @@ impl StreamingService<Bytes> for Bare {
 }
 
 /// Serves, and says where.
-fn serve(runtime: &Runtime, bare: Bare) -> String {
+pub(crate) fn serve(runtime: &Runtime, bare: Bare) -> String {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let incoming = TcpListenerStream::new(listener)
@@ -157,7 +133,11 @@ fn serve(runtime: &Runtime, bare: Bare) -> String {
 }
 
 /// Opens a stream: what to send by, after `told` was promised every piece that comes back.
-fn connect(runtime: &Runtime, address: &str, mut told: impl FnMut(Bytes) + Send + 'static) -> UnboundedSender<Bytes> {
+pub(crate) fn connect(
+    runtime: &Runtime,
+    address: &str,
+    mut told: impl FnMut(Bytes) + Send + 'static,
+) -> UnboundedSender<Bytes> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .unwrap()
         .initial_stream_window_size(WINDOW_BYTES)
@@ -166,7 +146,9 @@ fn connect(runtime: &Runtime, address: &str, mut told: impl FnMut(Bytes) + Send 
     let (sender, pieces) = unbounded_channel();
     let channel = runtime.block_on(endpoint.connect()).unwrap();
     runtime.spawn(async move {
-        let mut grpc = tonic::client::Grpc::new(channel);
+        let mut grpc = tonic::client::Grpc::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
         grpc.ready().await.unwrap();
         let path = http::uri::PathAndQuery::from_static("/bench.Bare/Stream");
         let request = Request::new(UnboundedReceiverStream::new(pieces));
@@ -179,29 +161,14 @@ fn connect(runtime: &Runtime, address: &str, mut told: impl FnMut(Bytes) + Send 
     sender
 }
 
-/// The median of one answer over a stream between two threads of this process.
-pub(crate) fn echo_time(bytes: usize) -> Duration {
-    let runtime = Runtime::new().unwrap();
-    let address = serve(&runtime, Bare::Echo);
-    let (tell, told) = channel();
-    let sender = connect(&runtime, &address, move |piece| drop(tell.send(piece)));
-    let piece = Bytes::from(vec![7; bytes]);
-    let time = super::limits::median(2000, || {
-        sender.send(piece.clone()).unwrap();
-        told.recv().unwrap();
-    });
-    runtime.shutdown_background();
-    time
-}
-
 // ---- the processes -------------------------------------------------------------------------------------------------
 
-/// The life of a follower: it says where it listens, and ends with its parent.
-pub(crate) fn follower(_: impl Iterator<Item = String>) {
+/// The life of a follower, `DIRECTORY`: it says where it listens, and ends with its parent.
+pub(crate) fn follower(mut arguments: impl Iterator<Item = String>) {
     let runtime = Runtime::new().unwrap();
-    println!("{}", serve(&runtime, Bare::Disk));
+    println!("{}", serve(&runtime, Bare::Disk(arguments.next().unwrap().into())));
     std::io::stdout().flush().unwrap();
-    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    load::serve(|_| panic!("a follower takes no load"), disk::counts);
 }
 
 enum Event {
@@ -209,9 +176,10 @@ enum Event {
     Has { member: usize, upto: u64 },
 }
 
-/// The life of the leader: `ADDRESS…` of its followers.
-pub(crate) fn leader(followers: impl Iterator<Item = String>) {
+/// The life of the leader: `DIRECTORY`, `ADDRESS…` of its followers.
+pub(crate) fn leader(mut arguments: impl Iterator<Item = String>) {
     let runtime = Runtime::new().unwrap();
+    let directory = arguments.next().unwrap();
     let (events, happened) = channel();
     let (commits, committed) = channel();
     let has = |member: usize| {
@@ -219,8 +187,8 @@ pub(crate) fn leader(followers: impl Iterator<Item = String>) {
         move |upto: u64| drop(events.send(Event::Has { member, upto }))
     };
     let (to_disk, queued) = channel();
-    disk_thread(queued, has(0));
-    let streams: Vec<_> = followers
+    disk_thread(Path::new(&directory), queued, has(0));
+    let streams: Vec<_> = arguments
         .enumerate()
         .map(|(follower, address)| {
             let has = has(follower + 1);
@@ -230,7 +198,7 @@ pub(crate) fn leader(followers: impl Iterator<Item = String>) {
     println!("ready");
     std::io::stdout().flush().unwrap();
     std::thread::spawn(move || lead(&happened, &to_disk, &streams, &commits));
-    load::serve(|load| run(load, &events, &committed));
+    load::serve(|load| run(load, &events, &committed), disk::counts);
 }
 
 fn lead(happened: &Receiver<Event>, disk: &Sender<Bytes>, streams: &[UnboundedSender<Bytes>], commits: &Sender<u64>) {
@@ -274,7 +242,7 @@ fn run(load: Load, events: &Sender<Event>, committed: &Receiver<u64>) -> Sample 
     let piece = Bytes::from(vec![7; load.bytes]);
     let start = Instant::now();
     let mut begun = VecDeque::new();
-    let mut times = Vec::new();
+    let mut times = Times::new();
     let mut next = load.depth as u64;
     loop {
         if next > 0 {
@@ -283,11 +251,11 @@ fn run(load: Load, events: &Sender<Event>, committed: &Receiver<u64>) -> Sample 
             events.send(Event::Proposed { number: next, piece: piece.clone() }).unwrap();
         }
         if begun.is_empty() {
-            return Sample::of(times, start.elapsed());
+            return Sample::of(&times, start.elapsed());
         }
         let done = committed.recv().unwrap() + committed.try_iter().sum::<u64>();
         let now = Instant::now();
-        times.extend(begun.drain(..done as usize).map(|begun| now - begun));
+        begun.drain(..done as usize).for_each(|begun| times.add(now - begun));
         next = if start.elapsed() < load.time { done } else { 0 };
     }
 }
@@ -298,10 +266,12 @@ pub(crate) struct Bared {
 }
 
 impl Bared {
-    pub(crate) fn start(members: usize) -> Self {
-        let mut followers: Vec<Process> = (1..members).map(|_| Process::start(&["bare-follower".to_owned()])).collect();
-        let addresses = followers.iter_mut().map(Process::first_line);
-        let arguments: Vec<String> = std::iter::once("bare-leader".to_owned()).chain(addresses).collect();
+    pub(crate) fn start(members: usize, directory: &Path) -> Self {
+        let directory = directory.to_str().unwrap().to_owned();
+        let follower = |_| Process::start(&["bare-follower".to_owned(), directory.clone()]);
+        let mut followers: Vec<Process> = (1..members).map(follower).collect();
+        let mut arguments = vec!["bare-leader".to_owned(), directory.clone()];
+        arguments.extend(followers.iter_mut().map(Process::first_line));
         let mut leader = Process::start(&arguments);
         leader.first_line();
         Self { leader, followers }
@@ -323,5 +293,9 @@ impl Subject for Bared {
 
     fn processes(&self) -> Vec<u32> {
         self.followers.iter().chain([&self.leader]).map(Process::id).collect()
+    }
+
+    fn counts(&mut self) -> Option<Counts> {
+        Some(Process::counts(self.followers.iter_mut().chain([&mut self.leader])))
     }
 }

@@ -1,5 +1,7 @@
 //! etcd: its own binary, a member in each process, and calls by a native client, straight to its leader.
 
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +14,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use super::Subject;
-use super::load::{Kind, Load, Sample};
+use super::load::{Counts, Kind, Load, MIXED, Sample};
 use super::processes::free_addresses;
+use super::times::Times;
 
 // The fields of etcd's API that are needed here, by their published numbers.
 
@@ -29,6 +32,9 @@ struct Put {
 struct Range {
     #[prost(bytes = "bytes", tag = "1")]
     key: Bytes,
+    /// What this member has, however old.
+    #[prost(bool, tag = "7")]
+    serializable: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -55,12 +61,13 @@ pub(crate) struct Etcd {
     members: Vec<Child>,
     runtime: Runtime,
     channels: Vec<Channel>,
-    _directory: tempfile::TempDir,
+    clients: Vec<String>,
+    /// So many keys there are to read, of so many bytes.
+    put: (usize, usize),
 }
 
 impl Etcd {
-    pub(crate) fn start(members: usize) -> Result<Self, String> {
-        let directory = tempfile::tempdir_in("target").unwrap();
+    pub(crate) fn start(members: usize, directory: &Path) -> Result<Self, String> {
         let (peers, clients) = (free_addresses(members), free_addresses(members));
         let cluster: Vec<String> =
             peers.iter().enumerate().map(|(number, address)| format!("e{number}=http://{address}")).collect();
@@ -69,10 +76,12 @@ impl Etcd {
             let (peer, client) = (format!("http://{}", peers[number]), format!("http://{}", clients[number]));
             let name = format!("e{number}");
             let mut command = Command::new("etcd");
-            command.arg("--data-dir").arg(directory.path().join(&name)).args(["--name", &name]);
+            command.arg("--data-dir").arg(directory.join(&name)).args(["--name", &name]);
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
             command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
             command.args(["--initial-cluster", &cluster.join(",")]);
+            // Large values for a while would fill what it has room for otherwise.
+            command.args(["--quota-backend-bytes", "8589934592"]);
             command.stdout(Stdio::null()).stderr(Stdio::null());
             let child = command.spawn().map_err(|error| format!("{error}; Debian has it as etcd-server"));
             match child {
@@ -84,14 +93,14 @@ impl Etcd {
             }
         }
         let runtime = Runtime::new().unwrap();
-        let mut etcd = Self { members: children, runtime, channels: Vec::new(), _directory: directory };
-        let leader = etcd.leader(&clients).ok_or("it has no leader after 30 s")?;
+        let mut etcd = Self { members: children, runtime, channels: Vec::new(), clients, put: (0, 0) };
+        let leader = etcd.leader().ok_or("it has no leader after 30 s")?;
         let endpoint = Endpoint::from_shared(format!("http://{leader}")).unwrap().tcp_nodelay(true);
         etcd.channels = (0..CONNECTIONS).map(|_| etcd.runtime.block_on(endpoint.connect()).unwrap()).collect();
         Ok(etcd)
     }
 
-    fn leader(&self, clients: &[String]) -> Option<String> {
+    fn leader(&self) -> Option<String> {
         let deadline = Instant::now() + Duration::from_secs(30);
         let leads = |address: &String| {
             self.runtime.block_on(async {
@@ -102,7 +111,7 @@ impl Etcd {
             })
         };
         while Instant::now() < deadline {
-            if let Some(leader) = clients.iter().find(|address| leads(address).is_some()) {
+            if let Some(leader) = self.clients.iter().find(|address| leads(address).is_some()) {
                 return Some(leader.clone());
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -122,17 +131,27 @@ where
     Ok(grpc.unary(Request::new(request), PathAndQuery::from_static(path), codec).await?.into_inner())
 }
 
-async fn once(channel: &Channel, kind: Kind, key: &Bytes, value: &Bytes) {
-    let called = match kind {
-        Kind::Command => {
-            let put = Put { key: key.clone(), value: value.clone() };
-            unary::<_, Empty>(channel, "/etcdserverpb.KV/Put", put).await
-        }
-        Kind::Linearizable | Kind::Lease => {
-            unary::<_, Empty>(channel, "/etcdserverpb.KV/Range", Range { key: key.clone() }).await
-        }
+async fn once(channel: &Channel, kind: Kind, number: u64, key: &Bytes, value: &Bytes) {
+    let is_command = kind == Kind::Command || kind == Kind::Mixed && number.is_multiple_of(MIXED);
+    let called = if is_command {
+        let put = Put { key: key.clone(), value: value.clone() };
+        unary::<_, Empty>(channel, "/etcdserverpb.KV/Put", put).await
+    } else {
+        let range = Range { key: key.clone(), serializable: kind == Kind::Stale };
+        unary::<_, Empty>(channel, "/etcdserverpb.KV/Range", range).await
     };
     called.expect("etcd refused a call");
+}
+
+/// What a member counts: syncs of its log and of its tree.
+fn counts(address: &str) -> std::io::Result<Counts> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    let value = |name: &str| page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    let syncs = ["etcd_disk_wal_fsync_duration_seconds_count", "etcd_disk_backend_commit_duration_seconds_count"];
+    Ok(Counts { syncs: syncs.into_iter().filter_map(value).sum(), bytes: 0 })
 }
 
 fn end(members: &mut [Child]) {
@@ -154,12 +173,22 @@ impl Subject for Etcd {
     }
 
     fn kinds(&self) -> &'static [Kind] {
-        &[Kind::Command, Kind::Linearizable]
+        &[Kind::Command, Kind::Linearizable, Kind::Stale, Kind::Mixed]
     }
 
     fn run(&mut self, load: Load) -> Sample {
         let value = Bytes::from(vec![7; load.bytes]);
         let channels = Arc::new(self.channels.clone());
+        let (keys, bytes) = self.put;
+        if keys < load.depth || bytes != load.bytes {
+            let put = (0..load.depth).map(|number| {
+                let channel = channels[number % CONNECTIONS].clone();
+                let (key, value) = (Bytes::from(format!("{number:016}")), value.clone());
+                self.runtime.spawn(async move { once(&channel, Kind::Command, 0, &key, &value).await })
+            });
+            put.collect::<Vec<_>>().into_iter().for_each(|put| self.runtime.block_on(put).unwrap());
+            self.put = (load.depth, load.bytes);
+        }
         let start = Instant::now();
         let caller = |number: usize| {
             let (channels, value) = (Arc::clone(&channels), value.clone());
@@ -169,18 +198,26 @@ impl Subject for Etcd {
                 let mut times = Vec::new();
                 while times.is_empty() || start.elapsed() < load.time {
                     let begun = Instant::now();
-                    once(channel, load.kind, &key, &value).await;
+                    // So that not all callers write at the same time.
+                    once(channel, load.kind, (number + times.len()) as u64, &key, &value).await;
                     times.push(begun.elapsed());
                 }
                 times
             })
         };
         let callers: Vec<_> = (0..load.depth).map(caller).collect();
-        let times = callers.into_iter().flat_map(|caller| self.runtime.block_on(caller).unwrap()).collect();
-        Sample::of(times, start.elapsed())
+        let mut times = Times::new();
+        callers.into_iter().flat_map(|caller| self.runtime.block_on(caller).unwrap()).for_each(|time| times.add(time));
+        Sample::of(&times, start.elapsed())
     }
 
     fn processes(&self) -> Vec<u32> {
         self.members.iter().map(Child::id).collect()
+    }
+
+    fn counts(&mut self) -> Option<Counts> {
+        let each = self.clients.iter().map(|address| counts(address));
+        let sum = |all: Counts, one: Counts| Counts { syncs: all.syncs + one.syncs, bytes: 0 };
+        each.collect::<Result<Vec<_>, _>>().ok().map(|all| all.into_iter().fold(Counts::default(), sum))
     }
 }

@@ -16,7 +16,7 @@ use graft::services::identity::Role;
 use graft::services::ports::{Command, Halt, Machine, Made, Reply, WriteSnapshot};
 
 use super::Subject;
-use super::load::{self, Kind, Load, Sample};
+use super::load::{self, Counts, Kind, Load, Sample};
 use super::processes::{Process, free_addresses};
 
 struct Nothing;
@@ -45,7 +45,8 @@ impl Machine for Nothing {
     }
 
     fn query(&mut self, queries: &[Bytes], replies: &mut Vec<Reply>) {
-        replies.resize(queries.len(), Reply::Value(Bytes::new()));
+        // As much as was asked with, for others answer with what was put there.
+        replies.extend(queries.iter().cloned().map(Reply::Value));
     }
 }
 
@@ -72,7 +73,16 @@ pub(crate) fn member(mut arguments: impl Iterator<Item = String>) {
     };
     println!("{role}");
     std::io::stdout().flush().unwrap();
-    load::serve(|load| load::run(&node, load));
+    load::serve(|load| load::run(&node, load), || counts(&node.metrics()));
+}
+
+/// What a node counts, out of its metrics.
+fn counts(metrics: &str) -> Counts {
+    let value = |name: &str| {
+        let found = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("no {name} in the metrics")).parse().unwrap()
+    };
+    Counts { syncs: value("graft_log_sync_seconds_count"), bytes: value("graft_log_written_bytes_total") }
 }
 
 /// A cluster, and those who measure it.
@@ -80,21 +90,21 @@ struct Cluster {
     leader: Process,
     followers: Vec<Process>,
     client: Option<Client>,
-    _directory: tempfile::TempDir,
 }
 
 /// The directory of the certificates, if there are any.
 const DEPOT: &str = "tls";
 
 impl Cluster {
-    fn start(members: usize, is_secured: bool) -> Self {
-        let directory = tempfile::tempdir_in("target").unwrap();
-        let depot = is_secured.then(|| Depot::create(&directory.path().join(DEPOT), "bench").unwrap());
+    fn start(members: usize, is_secured: bool, directory: &Path) -> Self {
+        let directory = directory.join(if is_secured { "graft-tls" } else { "graft" });
+        std::fs::create_dir(&directory).unwrap();
+        let depot = is_secured.then(|| Depot::create(&directory.join(DEPOT), "bench").unwrap());
         let addresses = free_addresses(members);
         let named: Vec<String> =
             addresses.iter().enumerate().map(|(number, address)| format!("n{}={address}", number + 1)).collect();
         let start = |number: usize| {
-            let path = directory.path().to_str().unwrap().to_owned();
+            let path = directory.to_str().unwrap().to_owned();
             let mut arguments = vec!["graft-node".to_owned(), format!("n{}", number + 1), path];
             arguments.extend(named.iter().cloned());
             Process::start(&arguments)
@@ -105,7 +115,7 @@ impl Cluster {
         let leader = processes.remove(leads);
         let tls = depot.map(|depot| depot.client("load", Role::Operator).unwrap().source());
         let client = Client::start(ClientConfig { tls, ..ClientConfig::new(addresses) }).unwrap();
-        Self { leader, followers: processes, client: Some(client), _directory: directory }
+        Self { leader, followers: processes, client: Some(client) }
     }
 }
 
@@ -140,10 +150,7 @@ impl Subject for Calls {
     }
 
     fn kinds(&self) -> &'static [Kind] {
-        match self.from {
-            From::Leader => &[Kind::Command, Kind::Linearizable, Kind::Lease],
-            From::Follower | From::Remote => &[Kind::Command, Kind::Linearizable],
-        }
+        Kind::ALL
     }
 
     fn run(&mut self, load: Load) -> Sample {
@@ -159,13 +166,18 @@ impl Subject for Calls {
         let cluster = self.cluster.borrow();
         cluster.followers.iter().chain([&cluster.leader]).map(Process::id).collect()
     }
+
+    fn counts(&mut self) -> Option<Counts> {
+        let cluster = &mut *self.cluster.borrow_mut();
+        Some(Process::counts(cluster.followers.iter_mut().chain([&mut cluster.leader])))
+    }
 }
 
-pub(crate) fn subjects(names: &[&str], members: usize, is_secured: bool) -> Vec<Box<dyn Subject>> {
+pub(crate) fn subjects(names: &[&str], members: usize, is_secured: bool, directory: &Path) -> Vec<Box<dyn Subject>> {
     if names.is_empty() {
         return Vec::new();
     }
-    let cluster = Rc::new(RefCell::new(Cluster::start(members, is_secured)));
+    let cluster = Rc::new(RefCell::new(Cluster::start(members, is_secured, directory)));
     let subject = |name: &&str| {
         let from = match *name {
             "graft" | "tls" => From::Leader,

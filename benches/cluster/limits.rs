@@ -1,36 +1,115 @@
-//! What nothing can be faster than: one `fdatasync`, and one answer over a stream of gRPC on loopback.
+//! What nothing can be faster than: a file that is written and synced in a loop, and an answer over a stream of gRPC.
 
-use std::io::Write;
-use std::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
-/// Prints the median of one `fdatasync` after a small write into a file that is there already.
-pub(crate) fn print(round: usize, bytes: usize) {
-    let sync = sync_time(bytes);
-    println!(r#"{{"limit":"fdatasync","round":{round},"bytes":{bytes},"p50_us":{:.1}}}"#, sync.as_secs_f64() * 1e6);
-    let echo = super::bare::echo_time(bytes);
-    println!(r#"{{"limit":"grpc echo","round":{round},"bytes":{bytes},"p50_us":{:.1}}}"#, echo.as_secs_f64() * 1e6);
+use bytes::Bytes;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::Subject;
+use super::bare::{Bare, connect, serve};
+use super::disk::{self, Disk};
+use super::load::{Counts, Kind, Load, Sample};
+use super::times::Times;
+
+/// Writes and syncs as many commands at a time as may be in flight.
+pub(crate) struct Wal(Disk);
+
+impl Wal {
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self(Disk::new(directory))
+    }
 }
 
-fn sync_time(bytes: usize) -> Duration {
-    let directory = tempfile::tempdir_in("target").unwrap();
-    let path = directory.path().join("limit");
-    std::fs::write(&path, vec![0; 4 << 20]).unwrap();
-    let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.sync_all().unwrap();
-    let block = vec![1; bytes];
-    median(500, || {
-        file.write_all(&block).unwrap();
-        file.sync_data().unwrap();
-    })
+impl Subject for Wal {
+    fn name(&self) -> String {
+        "write and sync".to_owned()
+    }
+
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::Command]
+    }
+
+    fn is_limit(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self, load: Load) -> Sample {
+        let pieces = vec![Bytes::from(vec![7; load.bytes]); load.depth];
+        let (start, mut times) = (Instant::now(), Times::new());
+        while times.count() == 0 || start.elapsed() < load.time {
+            let begun = Instant::now();
+            self.0.append(&pieces);
+            let took = begun.elapsed();
+            pieces.iter().for_each(|_| times.add(took));
+        }
+        Sample::of(&times, start.elapsed())
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        vec![std::process::id()]
+    }
+
+    fn counts(&mut self) -> Option<Counts> {
+        Some(disk::counts())
+    }
 }
 
-pub(crate) fn median(count: usize, mut body: impl FnMut()) -> Duration {
-    let mut once = || {
-        let begun = Instant::now();
-        body();
-        begun.elapsed()
-    };
-    let mut times: Vec<Duration> = (0..count).map(|_| once()).collect();
-    times.sort_unstable();
-    times[count / 2]
+/// Sends so many messages over one stream, and each again when it comes back, between threads of this process.
+pub(crate) struct Echo {
+    sender: UnboundedSender<Bytes>,
+    told: Receiver<Bytes>,
+    _runtime: Runtime,
+}
+
+impl Echo {
+    pub(crate) fn start() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let address = serve(&runtime, Bare::Echo);
+        let (tell, told) = channel();
+        let sender = connect(&runtime, &address, move |piece| drop(tell.send(piece)));
+        Self { sender, told, _runtime: runtime }
+    }
+}
+
+impl Subject for Echo {
+    fn name(&self) -> String {
+        "gRPC echo".to_owned()
+    }
+
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::Command]
+    }
+
+    fn is_limit(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self, load: Load) -> Sample {
+        let piece = Bytes::from(vec![7; load.bytes]);
+        let (start, mut times, mut begun) = (Instant::now(), Times::new(), VecDeque::new());
+        let mut next = load.depth;
+        loop {
+            let now = Instant::now();
+            for _ in 0..next {
+                begun.push_back(now);
+                self.sender.send(piece.clone()).unwrap();
+            }
+            if begun.is_empty() {
+                return Sample::of(&times, start.elapsed());
+            }
+            let first = self.told.recv().unwrap();
+            let come = std::iter::once(first).chain(self.told.try_iter()).count();
+            let now = Instant::now();
+            begun.drain(..come).for_each(|begun| times.add(now - begun));
+            next = if start.elapsed() < load.time { come } else { 0 };
+        }
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        vec![std::process::id()]
+    }
 }

@@ -10,25 +10,36 @@ use graft::services::api::{Api, Call, Caller, Sink};
 use graft::services::error::Outcome;
 use graft::services::{Consistency, Read};
 
+use super::times::Times;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Command,
     Linearizable,
     Lease,
+    Stale,
+    /// Nine linearizable reads to a command.
+    Mixed,
 }
 
+/// Every so many of mixed calls is a command.
+pub(crate) const MIXED: u64 = 10;
+
 impl Kind {
+    pub(crate) const ALL: &[Self] = &[Self::Command, Self::Linearizable, Self::Lease, Self::Stale, Self::Mixed];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Command => "command",
             Self::Linearizable => "linearizable",
             Self::Lease => "lease",
+            Self::Stale => "stale",
+            Self::Mixed => "mixed",
         }
     }
 
-    fn of(name: &str) -> Self {
-        let all = [Self::Command, Self::Linearizable, Self::Lease];
-        all.into_iter().find(|kind| kind.name() == name).unwrap()
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 }
 
@@ -51,44 +62,69 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    pub(crate) fn of(mut times: Vec<Duration>, elapsed: Duration) -> Self {
-        assert!(!times.is_empty(), "no call came back");
-        times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        Self { calls: times.len(), elapsed, p50: at(0.5), p99: at(0.99), p999: at(0.999) }
+    pub(crate) fn of(times: &Times, elapsed: Duration) -> Self {
+        assert!(times.count() > 0, "no call came back");
+        Self { calls: times.count(), elapsed, p50: times.at(0.5), p99: times.at(0.99), p999: times.at(0.999) }
     }
 }
 
-/// Takes loads from the parent's pipe, a line each, until that ends.
-pub(crate) fn serve(mut run: impl FnMut(Load) -> Sample) {
+/// What a member counts of its own work, since it began.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) syncs: u64,
+    /// That it wrote, as far as it knows.
+    pub(crate) bytes: u64,
+}
+
+const COUNTS: &str = "counts";
+
+/// Takes loads from the parent's pipe, a line each, until that ends; or tells its counts.
+pub(crate) fn serve(mut run: impl FnMut(Load) -> Sample, counts: impl Fn() -> Counts) {
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
         let mut words = line.split(' ');
         let mut next = || words.next().unwrap();
-        let kind = Kind::of(next());
-        let mut number = || next().parse::<u64>().unwrap();
-        let (depth, time, bytes) = (number() as usize, Duration::from_micros(number()), number() as usize);
-        let Sample { calls, elapsed, p50, p99, p999 } = run(Load { kind, depth, time, bytes });
-        let mut answer = calls.to_string();
-        for time in [elapsed, p50, p99, p999] {
-            write!(answer, " {}", time.as_nanos()).unwrap();
+        let first = next();
+        if first == COUNTS {
+            let Counts { syncs, bytes } = counts();
+            println!("{syncs} {bytes}");
+        } else {
+            let kind = Kind::of(first).unwrap();
+            let mut number = || next().parse::<u64>().unwrap();
+            let (depth, time, bytes) = (number() as usize, Duration::from_micros(number()), number() as usize);
+            let Sample { calls, elapsed, p50, p99, p999 } = run(Load { kind, depth, time, bytes });
+            let mut answer = calls.to_string();
+            for time in [elapsed, p50, p99, p999] {
+                write!(answer, " {}", time.as_nanos()).unwrap();
+            }
+            println!("{answer}");
         }
-        println!("{answer}");
         std::io::stdout().flush().unwrap();
     }
 }
 
-/// The other end of [`serve`].
+/// The other end of [`serve`]: what a line is answered with.
+fn asked(line: &str, to: &mut impl std::io::Write, from: &mut impl BufRead) -> Vec<u64> {
+    writeln!(to, "{line}").unwrap();
+    to.flush().unwrap();
+    let mut answer = String::new();
+    from.read_line(&mut answer).unwrap();
+    assert!(!answer.is_empty(), "the process that was asked is gone");
+    answer.split_whitespace().map(|word| word.parse().unwrap()).collect()
+}
+
+/// Has the load run there.
 pub(crate) fn ask(load: Load, to: &mut impl std::io::Write, from: &mut impl BufRead) -> Sample {
     let Load { kind, depth, time, bytes } = load;
-    writeln!(to, "{} {depth} {} {bytes}", kind.name(), time.as_micros()).unwrap();
-    to.flush().unwrap();
-    let mut line = String::new();
-    from.read_line(&mut line).unwrap();
-    let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().unwrap());
-    let calls = numbers.next().expect("the process that takes the load is gone") as usize;
-    let mut time = || Duration::from_nanos(numbers.next().unwrap());
-    Sample { calls, elapsed: time(), p50: time(), p99: time(), p999: time() }
+    let answer = asked(&format!("{} {depth} {} {bytes}", kind.name(), time.as_micros()), to, from);
+    let time = |place: usize| Duration::from_nanos(answer[place]);
+    Sample { calls: answer[0] as usize, elapsed: time(1), p50: time(2), p99: time(3), p999: time(4) }
+}
+
+/// Asks for what was counted there.
+pub(crate) fn ask_counts(to: &mut impl std::io::Write, from: &mut impl BufRead) -> Counts {
+    let answer = asked(COUNTS, to, from);
+    Counts { syncs: answer[0], bytes: answer[1] }
 }
 
 /// Which calls came back.
@@ -117,15 +153,30 @@ pub(crate) fn run(api: &dyn Api, load: Load) -> Sample {
     let body = Bytes::from(vec![7; load.bytes]);
     let mut begun = vec![Instant::now(); load.depth];
     let start = Instant::now();
-    let (mut times, mut flying) = (Vec::new(), load.depth);
+    let (mut times, mut flying) = (Times::new(), load.depth);
+    let mut sent = 0;
     let mut tokens: Vec<u64> = (0..load.depth as u64).collect();
     loop {
         let now = Instant::now();
         for token in &tokens {
             begun[*token as usize] = now;
         }
-        let caller = |token: u64| Caller { sink: Arc::<Back>::clone(&back), token };
-        hand_over(api, load.kind, &body, tokens.drain(..).map(caller));
+        let callers = tokens.drain(..).map(|token| Caller { sink: Arc::<Back>::clone(&back), token });
+        match load.kind {
+            Kind::Command => execute(api, &body, callers),
+            Kind::Linearizable => query(api, &body, Consistency::Linearizable, callers),
+            Kind::Lease => query(api, &body, Consistency::Lease, callers),
+            Kind::Stale => query(api, &body, Consistency::Stale { max_age: None }, callers),
+            Kind::Mixed => {
+                let is_command = |_: &Caller| {
+                    sent += 1;
+                    sent % MIXED == 0
+                };
+                let (commands, queries): (Vec<_>, Vec<_>) = callers.partition(is_command);
+                execute(api, &body, commands.into_iter());
+                query(api, &body, Consistency::Linearizable, queries.into_iter());
+            }
+        }
         // Answers are taken until there is something to send again, or nothing is left to wait for.
         while flying > 0 && tokens.is_empty() {
             let waiting = back.tokens.lock().unwrap();
@@ -133,35 +184,29 @@ pub(crate) fn run(api: &dyn Api, load: Load) -> Sample {
             std::mem::swap(&mut *come, &mut tokens);
             drop(come);
             let now = Instant::now();
-            times.extend(tokens.iter().map(|token| now - begun[*token as usize]));
+            tokens.iter().for_each(|token| times.add(now - begun[*token as usize]));
             if start.elapsed() >= load.time {
                 flying -= tokens.len();
                 tokens.clear();
             }
         }
         if flying == 0 {
-            return Sample::of(times, start.elapsed());
+            return Sample::of(&times, start.elapsed());
         }
     }
 }
 
-fn hand_over(api: &dyn Api, kind: Kind, body: &Bytes, callers: impl Iterator<Item = Caller>) {
-    let timeout = Duration::from_secs(30);
-    let query = |consistency| Read::of(consistency);
-    match kind {
-        Kind::Command => {
-            let calls = callers.map(|caller| Call { body: body.clone(), slot: None, caller }).collect();
-            api.execute(calls, timeout);
-        }
-        Kind::Linearizable => {
-            api.query(
-                callers.map(|caller| (body.clone(), caller)).collect(),
-                query(Consistency::Linearizable),
-                timeout,
-            );
-        }
-        Kind::Lease => {
-            api.query(callers.map(|caller| (body.clone(), caller)).collect(), query(Consistency::Lease), timeout);
-        }
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+fn execute(api: &dyn Api, body: &Bytes, callers: impl ExactSizeIterator<Item = Caller>) {
+    if callers.len() > 0 {
+        api.execute(callers.map(|caller| Call { body: body.clone(), slot: None, caller }).collect(), TIMEOUT);
+    }
+}
+
+fn query(api: &dyn Api, body: &Bytes, consistency: Consistency, callers: impl ExactSizeIterator<Item = Caller>) {
+    if callers.len() > 0 {
+        let queries = callers.map(|caller| (body.clone(), caller)).collect();
+        api.query(queries, Read::of(consistency), TIMEOUT);
     }
 }

@@ -2,10 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use super::load::{Load, Sample, ask};
+use super::load::{Counts, Load, Sample, ask, ask_counts};
 
 /// A process of this program in another role, which ends with it.
 pub(crate) struct Process {
@@ -37,6 +39,12 @@ impl Process {
     pub(crate) fn run(&mut self, load: Load) -> Sample {
         ask(load, &mut self.to, &mut self.from)
     }
+
+    /// What all of them counted, together.
+    pub(crate) fn counts<'a>(all: impl IntoIterator<Item = &'a mut Self>) -> Counts {
+        let each = all.into_iter().map(|process| ask_counts(&mut process.to, &mut process.from));
+        each.fold(Counts::default(), |all, one| Counts { syncs: all.syncs + one.syncs, bytes: all.bytes + one.bytes })
+    }
 }
 
 impl Drop for Process {
@@ -56,7 +64,6 @@ pub(crate) fn free_addresses(count: usize) -> Vec<String> {
 #[derive(Default)]
 pub(crate) struct Usage {
     pub(crate) cpu: Duration,
-    pub(crate) written_bytes: u64,
     pub(crate) resident_bytes: u64,
 }
 
@@ -65,18 +72,13 @@ impl Usage {
         let mut all = Self::default();
         for id in processes {
             all.cpu += cpu(*id).unwrap_or_default();
-            all.written_bytes += written_bytes(*id).unwrap_or_default();
             all.resident_bytes += resident_bytes(*id).unwrap_or_default();
         }
         all
     }
 
     pub(crate) fn since(self, before: &Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_sub(before.cpu),
-            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
-            resident_bytes: self.resident_bytes,
-        }
+        Self { cpu: self.cpu.saturating_sub(before.cpu), resident_bytes: self.resident_bytes }
     }
 }
 
@@ -88,13 +90,18 @@ fn cpu(id: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 10))
 }
 
-fn written_bytes(id: u32) -> Option<u64> {
-    let io = std::fs::read_to_string(format!("/proc/{id}/io")).ok()?;
-    io.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.parse().ok()
-}
-
 fn resident_bytes(id: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
     Some(kib.parse::<u64>().ok()? << 10)
+}
+
+/// What was written until now to the device that a directory lies on, by whomever; none where that is no device of its own.
+/// What a process is said to have written are whole folios of the page cache, which may be a hundred times as much.
+pub(crate) fn device_bytes(directory: &Path) -> Option<u64> {
+    let device = std::fs::metadata(directory).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let stat = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    // The 7th are sectors written, of 512 bytes however large those of the device are.
+    Some(stat.split_whitespace().nth(6)?.parse::<u64>().ok()? * 512)
 }
