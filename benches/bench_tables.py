@@ -124,14 +124,24 @@ def of_cluster(rows: list[Row]) -> str:
     return f"{said}\n\n{table(['', *SET, *FOUND, *BESIDE], lines)}".lstrip()
 
 
+def _times(found: Found) -> list[str]:
+    whole = [spread(values(found, column), ".0f") for column in ("rate", "p50_us", "p99_us", "p999_us")]
+    return [*whole, spread_short(values(found, "cpu_us"))]
+
+
 def _set_and_found(part: Part, place: tuple[Any, ...], found: Found, same: list[bool]) -> list[str]:
     subject, kind, *rest = place
     name = subject if kind == "command" else f"{subject}: {kind}"
-    forms = {"rate": ".0f", "p50_us": ".0f", "p99_us": ".0f", "p999_us": ".0f", "cpu_us": ".1f"}
-    cells = [spread(values(found, column), form) for column, form in forms.items()]
     syncs = spread_short(values(found, "syncs")) if kind in WRITING else ""
     shown = ["" if alike else str(value) for value, alike in zip(rest, same, strict=True)]
-    return [name, *shown, *cells, syncs, part.written(kind, rest, found), spread(values(found, "rss_mib"), ".0f")]
+    return [
+        name,
+        *shown,
+        *_times(found),
+        syncs,
+        part.written(kind, rest, found),
+        spread(values(found, "rss_mib"), ".0f"),
+    ]
 
 
 def _beside(part: Part, place: tuple[Any, ...], found: Found) -> list[str]:
@@ -194,10 +204,8 @@ def of_python(rows: list[Row]) -> str:
 
 
 def _python_cells(depth: int, found: Found) -> list[str]:
-    forms = {"rate": ".0f", "p50_us": ".0f", "p99_us": ".0f", "p999_us": ".0f", "cpu_us": ".1f"}
-    cells = [spread(values(found, column), form) for column, form in forms.items()]
     syncs = spread_short(values(found, "syncs"))
-    return [str(depth), *cells, syncs, spread(values(found, "rss_mib"), ".0f")]
+    return [str(depth), *_times(found), syncs, spread(values(found, "rss_mib"), ".0f")]
 
 
 def of_part(part: str, rows: list[Row]) -> str:
