@@ -63,7 +63,7 @@ type Replies = UnboundedReceiverStream<Result<Bytes, Status>>;
 
 /// Takes a stream of pieces and gives one back: the same pieces, or how far this one's disk is.
 #[derive(Clone)]
-pub(crate) enum Bare {
+enum Bare {
     Echo,
     Disk(PathBuf),
 }
@@ -118,7 +118,7 @@ impl StreamingService<Bytes> for Bare {
 }
 
 /// Serves, and says where.
-pub(crate) fn serve(runtime: &Runtime, bare: Bare) -> String {
+fn serve(runtime: &Runtime, bare: Bare) -> String {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let incoming = TcpListenerStream::new(listener)
@@ -163,10 +163,12 @@ pub(crate) fn connect(
 
 // ---- the processes -------------------------------------------------------------------------------------------------
 
-/// The life of a follower, `DIRECTORY`: it says where it listens, and ends with its parent.
+/// The life of a follower, `DIRECTORY`, or without one of somebody who gives back what comes: it says where it listens,
+/// and ends with its parent.
 pub(crate) fn follower(mut arguments: impl Iterator<Item = String>) {
     let runtime = Runtime::new().unwrap();
-    println!("{}", serve(&runtime, Bare::Disk(arguments.next().unwrap().into())));
+    let bare = arguments.next().map_or(Bare::Echo, |directory| Bare::Disk(directory.into()));
+    println!("{}", serve(&runtime, bare));
     std::io::stdout().flush().unwrap();
     load::serve(|_| panic!("a follower takes no load"), disk::counts);
 }

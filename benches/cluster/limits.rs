@@ -10,9 +10,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Subject;
-use super::bare::{Bare, connect, serve};
+use super::bare::connect;
 use super::disk::{self, Disk};
 use super::load::{Counts, Kind, Load, Sample};
+use super::processes::Process;
 use super::times::Times;
 
 /// Writes and syncs as many commands at a time as may be in flight.
@@ -44,7 +45,9 @@ impl Subject for Wal {
             let begun = Instant::now();
             self.0.append(&pieces);
             let took = begun.elapsed();
-            pieces.iter().for_each(|_| times.add(took));
+            for _ in &pieces {
+                times.add(took);
+            }
         }
         Sample::of(&times, start.elapsed())
     }
@@ -58,20 +61,22 @@ impl Subject for Wal {
     }
 }
 
-/// Sends so many messages over one stream, and each again when it comes back, between threads of this process.
+/// Sends so many messages over one stream to another process, and each again when it comes back.
 pub(crate) struct Echo {
     sender: UnboundedSender<Bytes>,
     told: Receiver<Bytes>,
+    server: Process,
     _runtime: Runtime,
 }
 
 impl Echo {
     pub(crate) fn start() -> Self {
         let runtime = Runtime::new().unwrap();
-        let address = serve(&runtime, Bare::Echo);
+        let mut server = Process::start(&["bare-follower".to_owned()]);
+        let address = server.first_line();
         let (tell, told) = channel();
         let sender = connect(&runtime, &address, move |piece| drop(tell.send(piece)));
-        Self { sender, told, _runtime: runtime }
+        Self { sender, told, server, _runtime: runtime }
     }
 }
 
@@ -110,6 +115,6 @@ impl Subject for Echo {
     }
 
     fn processes(&self) -> Vec<u32> {
-        vec![std::process::id()]
+        vec![std::process::id(), self.server.id()]
     }
 }

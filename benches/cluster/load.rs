@@ -184,7 +184,9 @@ pub(crate) fn run(api: &dyn Api, load: Load) -> Sample {
             std::mem::swap(&mut *come, &mut tokens);
             drop(come);
             let now = Instant::now();
-            tokens.iter().for_each(|token| times.add(now - begun[*token as usize]));
+            for token in &tokens {
+                times.add(now - begun[*token as usize]);
+            }
             if start.elapsed() >= load.time {
                 flying -= tokens.len();
                 tokens.clear();
