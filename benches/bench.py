@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,20 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({names[0] if names else platform.machine()}), {memory:.0f} GiB, {system}"
 
 
+def peers() -> str:
+    """What is there of those that Graft is held against."""
+    found: list[str] = []
+    if shutil.which("etcd"):
+        lines = subprocess.run(["etcd", "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+        found += [f"etcd {line.rpartition(' ')[2]}" for line in lines if line.startswith("etcd Version")]
+    for name in ("PySyncObj", "grpcio"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
 def main() -> None:
     """Measures what it is told to, or writes the tables of what was measured."""
     options = _arguments()
@@ -165,8 +180,9 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir="target", prefix="bench-") as home:
         bench = Bench(options, program, Path(home))
-        about = {"machine": machine(), "when": time.strftime("%Y-%m-%d"), "load": f"{os.getloadavg()[0]:.1f}",
-                 "rounds": bench.rounds, "seconds": bench.seconds, "profile": options.profile}  # fmt: skip
+        about = {"machine": machine(), "peers": peers(), "when": time.strftime("%Y-%m-%d"),
+                 "load": f"{os.getloadavg()[0]:.1f}", "profile": options.profile,
+                 "rounds": bench.rounds, "seconds": bench.seconds}  # fmt: skip
         for part in options.parts:
             begun = time.monotonic()
             rows += [{"part": part, **row} for row in bench.measured(part)]

@@ -216,8 +216,9 @@ def of_part(part: str, rows: list[Row]) -> str:
 
 def document(about: dict[str, Any], rows: list[Row]) -> str:
     """All tables, with what they were measured on."""
-    said = f"{about['machine']}. {about['when']}, load before it {about['load']}. Built with the profile "
-    said += f"`{about['profile']}`. Rounds: {about['rounds']}, of {about['seconds']} s a line; median (least-most)."
+    said = f"{about['machine']}; {about['peers']}. {about['when']}, load before it {about['load']}.\n"
+    said += f"Built with the profile `{about['profile']}`. Rounds: {about['rounds']}, of {about['seconds']} s a line; "
+    said += "median (least-most)."
     parts = list(dict.fromkeys(row["part"] for row in rows))
     tables = [f"### {TITLES[part]}\n\n{of_part(part, [row for row in rows if row['part'] == part])}" for part in parts]
     return "\n\n".join([said, *tables])

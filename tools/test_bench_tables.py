@@ -88,6 +88,15 @@ def test_calls_from_python_stand_beside_peers_with_as_many_threads() -> None:
     assert (found["x Rust"], found["x etcd"], found["x interpreter"]) == ("0.50", "10.0", "0.0100")
 
 
+def test_a_document_has_a_table_for_each_part_and_says_of_what_it_is() -> None:
+    about = {"machine": "2 cores", "peers": "etcd 3", "when": "today", "load": "0.1", "profile": "quick"}
+    rows = [row("graft", 0, 100, part="sizes"), row("graft", 0, 100)]
+    written = bench_tables.document({**about, "rounds": 1, "seconds": 0.3}, rows)
+    assert written.startswith("2 cores; etcd 3. today, load before it 0.1.\nBuilt with the profile `quick`.")
+    heads = [line for line in written.splitlines() if line.startswith("###")]
+    assert heads == [f"### {bench_tables.TITLES[part]}" for part in ("sizes", "depths")]
+
+
 def test_tables_go_between_their_marks_and_leave_the_rest() -> None:
     text = f"before\n{bench_tables.BEGIN}\nold\n{bench_tables.END}\nafter\n"
     once = bench_tables.into(text, "new")
