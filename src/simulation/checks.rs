@@ -48,6 +48,11 @@ impl Checks {
         self.seen.insert(core.id(), Seen { term, commit: last.index, last, ..Seen::default() });
     }
 
+    /// A disk is wiped: whom its node voted for it cannot know any more.
+    pub(crate) fn forgets(&mut self, id: NodeId) {
+        self.votes.retain(|(_, voter), _| *voter != id);
+    }
+
     /// Whether a membership was cut off with its entry since it was looked at.
     pub(crate) fn lets_go(&self, core: &RaftCore) -> bool {
         self.seen.get(&core.id()).is_some_and(|seen| seen.membership > core.membership_index())
@@ -153,7 +158,11 @@ impl Checks {
             must(core.is_leader() || before.led, || {
                 format!("{} takes {index} for committed before any leader did", core.id())
             })?;
-            let holds = |id: &NodeId| nodes.get(id).is_some_and(|node| node.shadow.holds(entry.id()));
+            // What a wiped member had acknowledged counts as long as it does not vote without it.
+            let holds = |id: &NodeId| {
+                let held = |node: &Node| node.forgotten.as_ref().is_some_and(|shadow| shadow.holds(entry.id()));
+                nodes.get(id).is_some_and(|node| node.shadow.holds(entry.id()) || held(node))
+            };
             // One that is appended is in force: the newest, or the one before what was appended in this very turn.
             let earlier = core.membership_at(before.last.index.max(index));
             must(is_quorum(core.membership(), holds) || is_quorum(earlier, holds), || {

@@ -49,6 +49,7 @@ impl World {
             }
             Fault::DiskFull | Fault::DiskError | Fault::SyncError | Fault::Hang => self.disk_fault(fault, id, lasts),
             Fault::Rot | Fault::Misdirected | Fault::Wipe => self.disk_loss(fault, id, lasts),
+            Fault::Amnesia => self.forgets(id, lasts),
             Fault::Lull | Fault::Cornered | Fault::Nap => self.leader_fault(fault, self.leader().unwrap_or(id), lasts),
             _ => self.process_fault(fault, id, lasts),
         }
@@ -179,8 +180,8 @@ impl World {
     }
 
     /// Whether a disk may be lost for good: one in a world, and only where the others can go on.
-    fn may_lose(&self, id: NodeId) -> bool {
-        let harmed = self.nodes.values().any(|node| node.damaged);
+    pub(crate) fn may_lose(&self, id: NodeId) -> bool {
+        let harmed = self.nodes.values().any(|node| node.damaged) || !self.remembers_all();
         let leader = self.leader().and_then(|leader| self.nodes.get(&leader)?.running.as_ref());
         let Some(core) = leader.map(|running| running.replica.core()) else { return false };
         let membership = core.membership();

@@ -5,6 +5,7 @@
 //! a bounded time all must converge and be served. The same seed gives the same transcript, bit for bit.
 #![forbid(unsafe_code)]
 
+mod amnesia;
 mod checks;
 mod clients;
 mod coverage;

@@ -108,12 +108,17 @@ impl World {
     fn is_no_help(&self, id: NodeId) -> bool {
         let core = self.nodes.get(&id).and_then(|node| node.running.as_ref()).map(|running| running.replica.core());
         let forgot = core.is_some_and(|core| core.last() == EntryId::ZERO || core.may_have_forgotten());
-        self.lost.contains(&id) || forgot
+        self.is_gone(id) || forgot
+    }
+
+    /// Its disk is gone, or the one that it was known by.
+    fn is_gone(&self, id: NodeId) -> bool {
+        self.lost.contains(&id) || self.is_outcast(id)
     }
 
     /// Whether a change waits for a disk that is gone: somebody gives it up.
     fn waits_for_the_lost(&self) -> bool {
-        self.membership().is_some_and(|m| !m.is_settled() && self.lost.iter().any(|id| m.contains(id)))
+        self.membership().is_some_and(|m| !m.is_settled() && m.members.keys().any(|id| self.is_gone(*id)))
     }
 
     /// An operator asks the leader, and again if that came to nothing: a leader that was just paused knows nobody yet.
@@ -131,7 +136,7 @@ impl World {
 
     /// Somebody looks after members whose disks are gone.
     fn replace_the_lost(&mut self) -> Verdict {
-        for id in self.lost.clone() {
+        for id in self.ids().into_iter().filter(|id| self.is_gone(*id)).collect::<Vec<_>>() {
             let gone = self.ask_until(
                 |world| world.membership().filter(|m| m.contains(&id)).map(|_| Change::Remove { id }),
                 |world| world.membership().is_some_and(|m| m.is_settled() && !m.contains(&id)),

@@ -70,6 +70,8 @@ pub enum Fault {
     /// A write has gone to the wrong place of the disk.
     Misdirected,
     Wipe,
+    /// A disk is wiped, and the node comes back under its id as if it were new.
+    Amnesia,
     Moved,
     /// The process ends between two of the effects of one turn.
     Amid,
@@ -82,7 +84,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Kill,
         Self::PowerCut,
         Self::TotalPowerCut,
@@ -106,6 +108,7 @@ impl Fault {
         Self::Stop,
         Self::Misdirected,
         Self::Wipe,
+        Self::Amnesia,
         Self::Moved,
         Self::Amid,
         Self::Lull,

@@ -120,6 +120,7 @@ impl World {
             let event = if core.membership_at(core.commit()).removed.contains(&guest) {
                 Event::Removed
             } else if known.is_some_and(|known| known != Incarnation::UNKNOWN && known != is) {
+                self.coverage.saw("a wiped member is turned away");
                 Event::Outcast { code: "WIPED", why: "its directory is another one".to_owned() }
             } else {
                 continue;

@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) pause: Option<(Instant, Instant)>,
     pub(crate) links: BTreeSet<NodeId>,
     pub(crate) shadow: Shadow,
+    /// What its store had acknowledged before its disk was wiped, until it has got the log again.
+    pub(crate) forgotten: Option<Shadow>,
     /// What was being written when it went down.
     pub(crate) in_flight: Vec<Write>,
     /// The last write of an earlier run that was found again although nobody had heard of it.
@@ -145,6 +147,7 @@ impl Node {
             pause: None,
             links: BTreeSet::new(),
             shadow: Shadow::default(),
+            forgotten: None,
             in_flight: Vec::new(),
             unreported: 0,
             faulted: false,

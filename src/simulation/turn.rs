@@ -106,6 +106,7 @@ impl World {
             self.coverage.saw("a membership is let go");
         }
         let verdict = self.checks.observe(core, &self.nodes).and_then(|()| self.leases_end());
+        self.mind_memory(id);
         for word in marks {
             self.mark(word);
         }

@@ -14,7 +14,7 @@ use crate::clients::Client;
 use crate::coverage::Coverage;
 use crate::dice::Dice;
 use crate::history::{History, Verdict};
-use crate::mix::Mix;
+use crate::mix::{Fault, Mix};
 use crate::network::Network;
 use crate::node::Node;
 use crate::trace::Trace;
@@ -42,6 +42,7 @@ pub(crate) enum Happening {
     /// A misfortune that lasts is over.
     Mend(NodeId, NodeId),
     DiskMends(NodeId),
+    ForgetsEarly,
 }
 
 /// A node wants to know who answers at an address.
@@ -153,6 +154,10 @@ impl World {
         world.later(Duration::from_millis(300), Happening::Call);
         let first = world.dice.micros(300_000, 2_000_000);
         world.later(first, Happening::Fault);
+        if world.mix.faults.contains(&Fault::Amnesia) {
+            let early = world.dice.micros(200_000, 1_000_000);
+            world.later(early, Happening::ForgetsEarly);
+        }
         world
     }
 
@@ -182,6 +187,11 @@ impl World {
     pub(crate) fn at(&mut self, at: Instant, happening: Happening) {
         self.order += 1;
         self.agenda.push(Due { at: at.max(self.now), order: self.order, happening: Box::new(happening) });
+    }
+
+    /// What this node sent and has not arrived never does.
+    pub(crate) fn nothing_comes_from(&mut self, id: NodeId) {
+        self.agenda.retain(|due| !matches!(&*due.happening, Happening::Deliver(from, ..) if *from == id));
     }
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
@@ -240,6 +250,7 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::Mend(from, to) => self.mend(from, to),
             Happening::DiskMends(id) => self.disk_mends(id),
+            Happening::ForgetsEarly => self.forgets_early(),
             _ => {}
         }
     }

@@ -184,7 +184,7 @@ pub fn behaviour(seed: u64, name: &str, lines_max: usize) -> Option<Behaviour> {
     if !(2..=5).contains(&mix.members) {
         return None;
     }
-    mix.faults.retain(|fault| !matches!(fault, Fault::Wipe | Fault::Rot | Fault::Misdirected));
+    mix.faults.retain(|fault| !matches!(fault, Fault::Wipe | Fault::Amnesia | Fault::Rot | Fault::Misdirected));
     (mix.call_every, mix.fault_every) = (mix.call_every.max(50) * 4, mix.fault_every.min(600) / 2);
     (mix.operate, mix.tight) = (mix.operate.max(60), false);
     mix.tail_bytes = mix.tail_bytes.min(200);
