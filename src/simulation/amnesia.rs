@@ -1,9 +1,9 @@
-//! A member whose disk is wiped, and that comes back under its id with the line that it was started with: that of a founder, or of
-//! one that joins. It has forgotten what it voted and acknowledged.
+//! A member whose disk is wiped, and that comes back under its id with the line that it was started with: that of a
+//! founder, or of one that joins. It has forgotten what it voted and acknowledged.
 //!
-//! What is done to a cluster is what it is made to survive (decision 6): one member at a time, refilled or replaced before the
-//! next, and none as long as those who are left are not a majority that has something. A member whose directory is recorded is
-//! turned away for good; before that only what it does itself keeps what was acknowledged.
+//! What is done to a cluster is what it is made to survive (decision 6): one member at a time, refilled or replaced before
+//! the next, and none as long as those who are left are not a majority that has something. A member whose directory is
+//! recorded is turned away for good; before that only what it does itself keeps what was acknowledged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use graft_services::Event;
 use graft_services::ports::PeerMessage;
 
 use crate::disk::{Disk, Stop};
+use crate::kept::Kept;
 use crate::world::{Happening, World};
 
 /// How long somebody waits for the first moments of a cluster, and how often he looks.
@@ -51,6 +52,7 @@ impl World {
         if joins {
             node.founding.membership = Arc::default();
         }
+        node.kept = node.kept.is_some().then(|| Kept::new(&mut self.dice));
         node.forgotten = Some(std::mem::take(&mut node.shadow));
         node.in_flight.clear();
         node.unreported = 0;

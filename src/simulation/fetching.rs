@@ -126,7 +126,7 @@ impl World {
                 if let Some(trace) = &mut self.trace {
                     trace.has_snapshot(to, last, Origin::Fetched);
                 }
-                let found = content(&running.snapshots, last);
+                let found = content(&running.snapshots, last, self.mix.keeps > 0);
                 let verdict = self
                     .checks
                     .covers(last, &meta.membership)

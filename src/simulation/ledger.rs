@@ -8,9 +8,15 @@ use graft_domain::Index;
 
 use graft_services::ports::{Command, Emitted, Halt, Machine, Made, Raised, Reply, WriteSnapshot};
 
+use crate::kept::Kept;
+
 /// The machine's side; what is in it can be looked at from outside.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ledger(Arc<Mutex<Pages>>);
+pub(crate) struct Ledger {
+    pages: Arc<Mutex<Pages>>,
+    /// Its own disk, if it has one.
+    kept: Option<Kept>,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
@@ -24,8 +30,18 @@ pub(crate) struct Pages {
 }
 
 impl Ledger {
+    pub(crate) fn new(kept: Option<Kept>) -> Self {
+        Self { pages: Arc::default(), kept }
+    }
+
+    fn keep(&self) {
+        if let Some(kept) = &self.kept {
+            kept.keep(self.end());
+        }
+    }
+
     pub(crate) fn pages(&self) -> MutexGuard<'_, Pages> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -34,6 +50,26 @@ impl Ledger {
     pub(crate) fn end(&self) -> (Index, u64) {
         let pages = self.pages();
         (pages.command, pages.digest)
+    }
+
+    fn take(&self, commands: &[Command], made: &mut Made) -> Result<(), Halt> {
+        let mut pages = self.pages();
+        for command in commands {
+            if pages.halts {
+                return Err(Halt { index: command.index, why: "told to halt".to_owned() });
+            }
+            let numbers = [command.index.0, command.term.0, command.time].into_iter().flat_map(u64::to_le_bytes);
+            for byte in numbers.chain(command.body.iter().copied()) {
+                pages.digest = (pages.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).wrapping_add(1);
+            }
+            pages.command = command.index;
+            let digest = pages.digest;
+            pages.news.push((command.clone(), digest));
+            made.replies.push(reply_to(&command.body, digest));
+            let value = command.body.clone();
+            made.emitted.push(Emitted { index: command.index, number: 0, topic: "applied".to_owned(), value });
+        }
+        Ok(())
     }
 }
 
@@ -58,27 +94,17 @@ pub(crate) fn reply_to(body: &[u8], digest: u64) -> Reply {
 
 impl Machine for Ledger {
     fn open(&mut self, _directory: &str) -> Result<Index, Halt> {
-        Ok(self.pages().command)
+        let Some(kept) = &self.kept else { return Ok(Index::ZERO) };
+        let (command, digest) = kept.newest();
+        let mut pages = self.pages();
+        (pages.command, pages.digest) = (command, digest);
+        Ok(command)
     }
 
     fn apply(&mut self, commands: &[Command], made: &mut Made) -> Result<(), Halt> {
-        let mut pages = self.pages();
-        for command in commands {
-            if pages.halts {
-                return Err(Halt { index: command.index, why: "told to halt".to_owned() });
-            }
-            let numbers = [command.index.0, command.term.0, command.time].into_iter().flat_map(u64::to_le_bytes);
-            for byte in numbers.chain(command.body.iter().copied()) {
-                pages.digest = (pages.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).wrapping_add(1);
-            }
-            pages.command = command.index;
-            let digest = pages.digest;
-            pages.news.push((command.clone(), digest));
-            made.replies.push(reply_to(&command.body, digest));
-            let value = command.body.clone();
-            made.emitted.push(Emitted { index: command.index, number: 0, topic: "applied".to_owned(), value });
-        }
-        Ok(())
+        let done = self.take(commands, made);
+        self.keep();
+        done
     }
 
     fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
@@ -99,6 +125,8 @@ impl Machine for Ledger {
             return Err(format!("a machine never goes back, and this one is at {}", pages.command));
         }
         (pages.digest, pages.command) = (u64::from_le_bytes(digest), Index(u64::from_le_bytes(command)));
+        drop(pages);
+        self.keep();
         Ok(())
     }
 

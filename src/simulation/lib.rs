@@ -14,6 +14,7 @@ mod disk;
 mod faults;
 mod fetching;
 mod history;
+mod kept;
 mod ledger;
 mod life;
 mod liveness;

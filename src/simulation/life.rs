@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use graft_domain::{ClusterId, Index, Instant, NodeId, Payload, RaftCore, Recovered};
-use graft_services::Replica;
 use graft_services::applier::Applier;
+use graft_services::commands::{self, Logged};
 use graft_services::ports::{Opened, SnapshotFiles, StoreError};
+use graft_services::{Committed, Replica};
 use graft_store::{Snapshots, Wal};
 
 use crate::disk::{Disk, Stop};
@@ -102,7 +103,7 @@ impl World {
         if !self.is_held_to_its_word(id, opened) {
             return Ok(());
         }
-        let ledger = Ledger::default();
+        let ledger = Ledger::new(self.nodes.get(&id).and_then(|node| node.kept.clone()));
         let mut applier = Applier::new(Box::new(ledger.clone()));
         let upto = self.restore_at_start(id, &mut applier, &ledger, &snapshots, opened)?;
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
@@ -157,7 +158,8 @@ impl World {
         Ok(())
     }
 
-    /// A machine begins with the newest snapshot. Answers up to where that goes.
+    /// A machine begins with the newest snapshot, or with what it kept itself, if that is newer, as in the runtime. Answers up
+    /// to where that goes.
     fn restore_at_start(
         &mut self,
         id: NodeId,
@@ -166,14 +168,30 @@ impl World {
         snapshots: &Snapshots<Disk>,
         opened: &Opened,
     ) -> Result<Index, String> {
-        let Some(meta) = &opened.snapshot else { return Ok(Index::ZERO) };
-        let (_, file) = snapshots.read(meta.last).map_err(|error| error.to_string())?;
-        applier.restore(file, Index::ZERO)?;
-        self.coverage.saw("a machine is restored at a start");
+        let has = applier.machine().open("").map_err(|halt| halt.why)?;
+        let last = opened.recovered.entries.last().map_or(opened.recovered.snapshot.index, |entry| entry.index);
+        if has > last {
+            return Err(format!("its machine has applied {has}, and its log ends with {last}"));
+        }
+        let mut covered = Index::ZERO;
+        if let Some(meta) = &opened.snapshot {
+            covered = meta.last.index;
+            let (_, file) = snapshots.read(meta.last).map_err(|error| error.to_string())?;
+            applier.restore(file, has)?;
+            self.coverage.saw("a machine is restored at a start");
+            let is_behind = has != Index::ZERO && has < meta.command;
+            self.coverage.saw_times("a machine keeps what is behind its snapshot", u64::from(is_behind));
+        }
+        let behind = commands_between(&opened.recovered, covered, has)?;
+        applier.replay(&behind);
+        if has > covered {
+            self.coverage.saw("a machine goes on with what it kept");
+            self.note(|| format!("the machine of {id} goes on with what it kept upto {has}"));
+        }
         let (command, digest) = ledger.end();
         let verdict = self.history.agrees(id, command, digest);
         self.must(verdict);
-        Ok(meta.last.index)
+        Ok(has.max(covered))
     }
 
     /// A node goes down.
@@ -190,11 +208,24 @@ impl World {
         (node.halts, node.snapshot_fails, node.stopping, node.ends_after) = (false, false, false, None);
         (node.hangs_until, node.slow_until) = (Instant(0), Instant(0));
         node.disk.stop(stop, &mut self.dice);
+        let forgets = node.kept.as_ref().is_some_and(|kept| kept.stop(stop, &mut self.dice));
+        self.coverage.saw_times("a machine loses what it had not synced", u64::from(forgets));
         self.history.crashed(id);
         for other in self.ids() {
             self.disconnect(other, id);
         }
     }
+}
+
+/// The commands behind `covered` up to and with `has`.
+fn commands_between(recovered: &Recovered, covered: Index, has: Index) -> Result<Vec<Committed>, String> {
+    let mut found = Vec::new();
+    for entry in recovered.entries.iter().filter(|entry| entry.index > covered && entry.index <= has) {
+        let Payload::Command(command) = &entry.payload else { continue };
+        let Logged { time, act, .. } = commands::decode(command).map_err(|why| format!("{}: {why}", entry.id()))?;
+        found.push(Committed { index: entry.index, term: entry.term, time, act });
+    }
+    Ok(found)
 }
 
 fn wal_end(opened: &Opened) -> String {

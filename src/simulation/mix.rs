@@ -37,6 +37,8 @@ pub struct Mix {
     pub segment_bytes: u64,
     pub operate: u64,
     pub session_ttl: Duration,
+    /// Machines that keep their state on a disk of their own.
+    pub keeps: u64,
     /// Milliseconds of misfortune before everything heals.
     pub horizon: u64,
     /// Syncs are lies: the negative control, which must be found out.
@@ -146,6 +148,7 @@ impl Mix {
             segment_bytes: dice.one_of(&[4_736, 16_384, 65_536]),
             operate: dice.one_of(&[0, 0, 20, 60]),
             session_ttl: Duration::from_millis(dice.one_of(&[500, 4_000, 3_600_000])),
+            keeps: dice.one_of(&[0, 0, 500, 1_000]),
             horizon: 20_000,
             lying: false,
         }

@@ -13,6 +13,7 @@ use graft_store::{Founding, Snapshots, StoreConfig, Wal, open_in};
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::fetching::Transfer;
+use crate::kept::Kept;
 use crate::ledger::Ledger;
 use crate::machine::{MachineJob, Work};
 use crate::mix::Mix;
@@ -33,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) founding: Founding,
     pub(crate) store: StoreConfig,
     pub(crate) disk: Disk,
+    /// What its machine keeps on a disk of its own.
+    pub(crate) kept: Option<Kept>,
     /// None while it is down.
     pub(crate) running: Option<Running>,
     pub(crate) runs: u64,
@@ -140,6 +143,7 @@ impl Node {
             founding: Founding { id, membership, mint, promise },
             store,
             disk: Disk::default(),
+            kept: dice.chance(mix.keeps).then(|| Kept::new(dice)),
             running: None,
             runs: 0,
             pace: Pace::new(dice.below(1 << 30)),

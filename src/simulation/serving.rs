@@ -1,6 +1,6 @@
-//! Once all is well whoever asks is served: through every member, and what clients still lack. What finds no room is asked
-//! again, as by any client, and so is what went to a node that a change has just removed; but within a bounded time all must be
-//! done.
+//! Once all is well whoever asks is served: through every member, and what clients still lack. What finds no room is
+//! asked again, as by any client, and so is what went to a node that a change has just removed; but within a bounded time
+//! all must be done.
 
 use bytes::Bytes;
 use graft_domain::NodeId;

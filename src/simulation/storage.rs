@@ -1,5 +1,6 @@
 //! The threads that may block on the disk: the log's and that of snapshots. What they do is done by the store that ships.
 
+use std::io::Read;
 use std::time::Duration;
 
 use graft_domain::{ClusterId, EntryId, NodeId, Write};
@@ -27,10 +28,22 @@ pub(crate) struct SnapshotJob {
     pub(crate) write: WriteSnapshot,
 }
 
-/// What is in a snapshot's file, as one number.
-pub(crate) fn content(snapshots: &graft_store::Snapshots<Disk>, last: EntryId) -> Result<(SnapshotMeta, u64), String> {
+/// What is in a snapshot's file, as one number. The sessions in it have the replies that its writer still knew, and beside
+/// a machine with a disk of its own fewer are known after a start: where there are such the sessions are left out, and
+/// compared as the replicas' digests are.
+pub(crate) fn content(
+    snapshots: &graft_store::Snapshots<Disk>,
+    last: EntryId,
+    has_kept: bool,
+) -> Result<(SnapshotMeta, u64), String> {
     let (meta, mut reader) = snapshots.read(last).map_err(|error| error.to_string())?;
     let mut bytes = meta.encode().to_vec();
+    if has_kept {
+        let mut length = [0; 8];
+        reader.read_exact(&mut length).map_err(|error| error.to_string())?;
+        let mut sessions = (&mut reader).take(u64::from_le_bytes(length));
+        std::io::copy(&mut sessions, &mut std::io::sink()).map_err(|error| error.to_string())?;
+    }
     reader.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     Ok((meta, bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)))
@@ -188,7 +201,7 @@ impl World {
             Ok(bytes) => {
                 node.shadow.snapshot =
                     if last.index > node.shadow.snapshot.index { last } else { node.shadow.snapshot };
-                let found = content(&running.snapshots, last);
+                let found = content(&running.snapshots, last, self.mix.keeps > 0);
                 let verdict = self
                     .checks
                     .covers(last, &meta.membership)

@@ -187,6 +187,7 @@ pub fn behaviour(seed: u64, name: &str, lines_max: usize) -> Option<Behaviour> {
     mix.faults.retain(|fault| !matches!(fault, Fault::Wipe | Fault::Amnesia | Fault::Rot | Fault::Misdirected));
     (mix.call_every, mix.fault_every) = (mix.call_every.max(50) * 4, mix.fault_every.min(600) / 2);
     (mix.operate, mix.tight) = (mix.operate.max(60), false);
+    mix.keeps = 0;
     mix.tail_bytes = mix.tail_bytes.min(200);
     mix.snapshot_every_entries = mix.snapshot_every_entries.min(12);
     let mut world = World::new(seed, mix, dice, false);
