@@ -2,6 +2,8 @@
 //! asked again, as by any client, and so is what went to a node that a change has just removed; but within a bounded time
 //! all must be done.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use graft_domain::NodeId;
 use graft_services::error::{Outcome, Refusal};
@@ -53,7 +55,7 @@ impl World {
                 open.extend(self.wish(what, *id));
             }
         }
-        let end = self.now + std::time::Duration::from_millis(WITHIN_MS);
+        let end = self.now + Duration::from_millis(WITHIN_MS);
         while !open.is_empty() && self.broken.is_none() {
             if self.now >= end {
                 let answers: Vec<_> = open.iter().map(|wish| (wish, self.history.answer(wish.asked))).collect();
