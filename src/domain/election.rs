@@ -126,23 +126,36 @@ impl RaftCore {
         self.log.last() == EntryId::ZERO || self.membership().cluster == ClusterId::UNKNOWN
     }
 
-    /// Whether the log was blank and is not refilled yet as far as was committed when that began: this node may have
-    /// acknowledged what it lacks, and elects nobody.
+    /// Whether the log was blank and is not refilled yet as far as it may have been: this node may have acknowledged what it
+    /// lacks, and elects nobody.
+    ///
+    /// An entry of the term of the leader that fills it, in its place, has everything before it that was committed in earlier terms
+    /// (leader completeness, thesis §3.6.3), of which a leader that has just come to lead may not know. Of that leader's own
+    /// term it is what that leader knew to be committed.
     pub fn may_have_forgotten(&self) -> bool {
-        self.log.last().index < self.memory_from
+        let last = self.log.last();
+        last.index < self.memory_from || last.term < self.memory_term
     }
 
-    /// How far the log has to come before this node elects anybody; 0 if it never was blank while others had something.
+    /// How far the log has to come before this node elects anybody, at least; 0 if it never was blank while others had something,
+    /// [`Index::LAST`] if that is not known.
     pub fn memory_from(&self) -> Index {
-        self.memory_from
+        if self.log.last().term < self.memory_term { Index::LAST } else { self.memory_from }
     }
 
-    /// A leader is about to fill a blank log, by entries or by a snapshot: what it knows to be committed this node may have
-    /// acknowledged and lost.
-    pub(crate) fn mind_the_gap(&mut self, commit: Index) {
-        if self.is_blank() && commit > self.memory_from {
-            self.memory_from = commit;
+    /// A leader has entries where this log is blank: until it gives them, by entries or by a snapshot, nobody knows what this
+    /// node may have acknowledged and lost.
+    pub(crate) fn mind_the_gap(&mut self) {
+        if self.is_blank() && self.memory_from != Index::LAST {
+            self.memory_from = Index::LAST;
             self.durability.hard_state_changed();
+        }
+    }
+
+    /// A leader, which knows so much to be committed, gives the first entries after that.
+    pub(crate) fn mind_what_is_filled(&mut self, commit: Index) {
+        if self.is_blank() || self.memory_from == Index::LAST {
+            (self.memory_from, self.memory_term) = (commit, self.term);
         }
     }
 

@@ -44,8 +44,11 @@ pub struct RaftCore {
     pub(crate) forwarded_reads: BTreeMap<ReadId, ForwardedRead>,
     /// No read passed to the leader has waited too long before then.
     pub(crate) reads_expire: Instant,
-    /// Votes are given only when the log, which was empty when a leader was first heard, has come this far.
+    /// Votes are given only when the log, which was empty when a leader was first heard, has come this far;
+    /// [`Index::LAST`] if it is not known how far.
     pub(crate) memory_from: Index,
+    /// And has an entry of this term or a later one: that of the leader that began to fill it.
+    pub(crate) memory_term: Term,
     /// Never to lead again.
     pub(crate) unfit: bool,
     /// Nothing is done or said any more.
@@ -89,7 +92,9 @@ impl RaftCore {
         // As [`RaftCore::issue_write`] says it.
         let memory_from = if recovered.commit > last { recovered.commit } else { Index::ZERO };
         let term = recovered.term.max(log.last().term);
-        let commit = recovered.commit.min(last).max(log.base().index);
+        // Of entries whose end is not known, nor is it known whether they are committed.
+        let known = if recovered.commit == Index::LAST { Index::ZERO } else { recovered.commit };
+        let commit = known.min(last).max(log.base().index);
         let applied = recovered.applied.max(log.base().index);
         let mut core = Self {
             random: Random::new(config.seed),
@@ -107,6 +112,7 @@ impl RaftCore {
             forwarded_reads: BTreeMap::new(),
             reads_expire: Instant::NEVER,
             memory_from,
+            memory_term: Term::ZERO,
             unfit: false,
             silenced: false,
             outbox: Vec::new(),
@@ -271,7 +277,7 @@ impl RaftCore {
         let (seq, first) = self.durability.issue(last, self.now)?;
         let entries = first.map_or_else(Vec::new, |first| self.log.slice(first, last, usize::MAX));
         // A start must know how far the log has to come before this node votes.
-        let commit = if self.may_have_forgotten() { self.memory_from } else { self.commit };
+        let commit = if self.may_have_forgotten() { self.memory_from() } else { self.commit };
         Some(Write { seq, term: self.term, vote: self.vote, entries, commit })
     }
 

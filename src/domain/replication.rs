@@ -192,13 +192,16 @@ impl RaftCore {
         }
         let Append { session, round, prev, entries, commit } = append;
         let last = Index(prev.index.0.saturating_add(entries.len() as u64));
-        self.mind_the_gap(commit);
         if !self.log.covers(prev) {
+            self.mind_the_gap();
             let hint = self.log.last_at_most(prev.index.prev(), prev.term);
             let outcome = AppendOutcome::Missing { prev: prev.index, hint };
             return self.acknowledge(self.durability.seq_of_hard_state(), from, (session, round), outcome);
         }
         let empty = entries.is_empty();
+        if !empty {
+            self.mind_what_is_filled(commit);
+        }
         if !self.take_in(entries) {
             return;
         }

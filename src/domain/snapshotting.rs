@@ -26,6 +26,7 @@ impl RaftCore {
         let SnapshotOffer { session, round, last } = offer;
         let here = last.index <= self.commit || self.log.covers(last);
         if !here {
+            self.mind_the_gap();
             self.fetch = Some(SnapshotFetch { leader: from, last });
         }
         let outcome = if here {

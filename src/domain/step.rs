@@ -84,7 +84,7 @@ pub struct Write {
     pub vote: Option<NodeId>,
     pub entries: Vec<Entry>,
     /// A hint for recovery: at most what is known to be committed. Beyond the log's end it says that this log was blank and is
-    /// being filled, and how far it has to come before this node votes.
+    /// being filled, and how far it has to come before this node votes; [`Index::LAST`] that this is not known.
     pub commit: Index,
 }
 
@@ -184,7 +184,7 @@ pub struct Recovered {
     /// Everything after the snapshot.
     pub entries: Vec<Entry>,
     /// A hint, never trusted beyond the log's end. If it is beyond, this node may have acknowledged what it lacks, and neither
-    /// votes nor campaigns until it has come so far.
+    /// votes nor campaigns until it has come so far, or, at [`Index::LAST`], until a leader has filled it.
     pub commit: Index,
     /// The last entry that the machine has applied on its own disk.
     pub applied: Index,

@@ -1,6 +1,6 @@
 //! Why things are as they are, in sentences; and what a change would lead to.
 
-use graft_domain::{Membership, NodeId, Target};
+use graft_domain::{Index, Membership, NodeId, Target};
 
 use crate::change::Change;
 use crate::error::Refusal;
@@ -86,10 +86,13 @@ impl Replica {
         let (id, last) = (self.core.id(), self.core.last().index);
         let others = "start the members that are down, for one of them may have what it lacks";
         if self.core.may_have_forgotten() {
-            let needed = self.core.memory_from();
+            let needed = match self.core.memory_from() {
+                Index::LAST => String::new(),
+                needed => format!(" of at least {needed}"),
+            };
             return Some(format!(
-                "{id} once had an empty log and has {last} of at least {needed} entries again: it may have acknowledged what it \
-                 lacks, and votes for nobody until a leader has given it the rest; {others}"
+                "{id} once had an empty log and has {last}{needed} entries again: it may have acknowledged what it lacks, and \
+                 votes for nobody until a leader has given it the rest; {others}"
             ));
         }
         (self.core.is_blank() && self.core.membership().voters().count() > 1).then(|| {

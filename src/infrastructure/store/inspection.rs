@@ -93,12 +93,14 @@ pub fn inspect_in<F: Files>(files: &F, directory: &Path) -> Result<Inspection, S
         length.map(|length| (name, length)).map_err(|e| io_error(&path, &e))
     };
     let hard = replayed.state.hard;
+    // Of a log that was being filled nobody knows how far it is committed.
+    let known = if hard.commit == Index::LAST { Index::ZERO } else { hard.commit };
     let covered = survey.newest.as_ref().map_or(Index::ZERO, |(meta, _)| meta.last.index);
     Ok(Inspection {
         identity,
         term: hard.term.max(last.term),
         vote: hard.vote,
-        commit: hard.commit.min(last.index).max(covered),
+        commit: known.min(last.index).max(covered),
         last,
         snapshot: survey.newest,
         entries,
