@@ -130,15 +130,18 @@ class Access(Calls[S]):
         """An iterator of what commands tell with `self.context.emit(topic, value)`, on these topics or on all.
 
         ```python
-        for event in node.watch("deposits"):
-            if isinstance(event, graft.Emitted):
-                print(event.index, event.value)
+        for item in node.watch("deposits"):
+            if isinstance(item, graft.Emitted):
+                print(item.index, item.value)
+            else:  # graft.FellBehind
+                print(node.options(at_least=item.upto).query(Bank.balance, "ann"))
         ```
 
         Everything comes in the order of the log, and once. `since` says where to begin: an index, behind all that the
         command there emitted (0: the oldest that is kept), or the last item that was seen, behind exactly that; by
-        default what is emitted from now on. Of what is emitted each member keeps the newest; if some was dropped that
-        this watcher has not seen, it gets a `FellBehind` in its place, and goes on.
+        default what is emitted from now on. Of what is emitted each member keeps the newest, in memory: one that
+        restarts from a snapshot has only what came after it. If some is not kept any more that this watcher has not
+        seen, it gets a `FellBehind` in its place, and goes on.
 
         It ends once nothing has come for `timeout`, and raises `Stopped` when the node stops or the client is closed.
         `watch.position` is what to give as `since` to another one that is to go on from there.

@@ -127,6 +127,21 @@ def members(node: Node[Bank]) -> None:
     joining.stop(leave=True)
 
 
+def watched(client: graft.Client[Bank]) -> None:
+    for item in client.watch("deposits", since=0, timeout=1):
+        if isinstance(item, graft.Emitted):
+            assert_type((item.index, item.topic), tuple[int, str])
+        else:
+            assert_type(item, graft.FellBehind)
+            assert_type(client.options(at_least=item.upto).query(Bank.balance, "ann"), int)
+
+
+def modules() -> None:
+    authority = graft.tls.CertificateAuthority.ephemeral("bank")
+    assert_type(authority.node("n1"), graft.TLS)
+    assert_type(graft.recipes.KEYS_MAX, int)
+
+
 def told(progress: graft.Progress) -> None:
     assert_type(progress.fraction, float | None)
 
