@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from graft import recipes as recipes
+    from graft import tls as tls
     from graft._aio import AsyncCalls, AsyncNode
     from graft._aio_members import AsyncMembers
     from graft._async_client import AsyncClient
@@ -170,6 +172,7 @@ _HOMES = {
     "recover": "_offline",
     "restore": "_offline",
 }
+_MODULES = ("recipes", "tls")
 
 
 def __getattr__(name: str) -> object:
@@ -177,14 +180,16 @@ def __getattr__(name: str) -> object:
         from graft import _engine
 
         return _engine.load().build_info()["version"]
-    if name not in __all__:
-        raise AttributeError(f"module 'graft' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"graft.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'graft' has no attribute {name!r}")
     value: object = getattr(import_module(f"graft.{_HOMES.get(name, '_errors')}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *__all__, *_MODULES, "__version__"})

@@ -55,6 +55,12 @@ def test_every_public_name_is_there_and_documented():
     assert set(graft.__all__) <= set(dir(graft))
 
 
+def test_modules_are_there_without_an_import_of_their_own():
+    code = "import sys, graft; print('graft.tls' in sys.modules, graft.tls.CertificateAuthority.__name__, graft.recipes.KeyValue.__name__)"
+    assert run(code) == "False CertificateAuthority KeyValue"
+    assert {"tls", "recipes"} <= set(dir(graft))
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'graft' has no attribute 'Nod'"):
         _ = graft.Nod  # type: ignore[attr-defined]
