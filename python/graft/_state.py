@@ -13,12 +13,17 @@ from graft._exact import Inexact, Writer, encode
 from graft._exact_reader import Reader
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from graft._machine import StateMachine
 
 _FORMAT = "graft.state"
 _FORMAT_VERSION = 1
 _INITIAL = "_graft_initial"
 _document = msgspec.msgpack.Decoder(tuple[str, int, dict[str, Any]])
+# Of names in a message.
+_LISTED_MAX = 8
+_NAME_CHARS_MAX = 80
 _MUTABLE = (list, dict, set, bytearray, deque)
 
 
@@ -43,7 +48,8 @@ def dump(machine: StateMachine) -> bytes:
 
 
 def load(machine: StateMachine, data: bytes) -> None:
-    """Makes the state what `dump` saw. Raises `ValueError` if the bytes are no such state; nothing is changed then."""
+    """Makes the state what `dump` saw. Raises `ValueError` if the bytes are no such state, or that of
+    another machine, which has no attribute that this one had at first; nothing is changed then."""
     state = _read(machine, data)
     keep = machine.__dict__.get(_INITIAL, frozenset())
     for name in _attributes(machine).keys() - state.keys() - keep:
@@ -93,6 +99,7 @@ def _read(machine: StateMachine, data: bytes) -> dict[str, Any]:
         raise ValueError(f"this is not a snapshot of a machine's attributes: {error}") from None
     if format_ != _FORMAT or version != _FORMAT_VERSION:
         raise ValueError(f"this snapshot has the format {format_!r} {version}; this code reads {_FORMAT!r} 1")
+    _refuse_another(machine, trees.keys())
     reader = Reader(type(machine).__module__)
     state = {}
     for name, tree in trees.items():
@@ -101,6 +108,24 @@ def _read(machine: StateMachine, data: bytes) -> dict[str, Any]:
         except Exception as error:
             raise ValueError(f"{type(machine).__name__}.{name} cannot be restored: {error}") from error
     return state
+
+
+def _refuse_another(machine: StateMachine, found: Collection[str]) -> None:
+    # One that makes its attributes as it goes may have any; one that shares a single one may be an older release.
+    own = machine.__dict__.get(_INITIAL, frozenset())
+    if own and found and own.isdisjoint(found):
+        name = type(machine).__name__
+        raise ValueError(
+            f"this is the state of another machine than {name}: it has {_listed(found)}, and {name}.__init__ makes "
+            f"{_listed(own)}. Start the node with the machine that wrote it, or {name} with another data_dir; if all "
+            f"attributes of {name} were renamed, let __init__ make one of the old ones, too, as None"
+        )
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = sorted(names)[:_LISTED_MAX]
+    more = len(names) - len(shown)
+    return ", ".join(name[:_NAME_CHARS_MAX] for name in shown) + (f" and {more} more" if more else "")
 
 
 def _attributes(machine: StateMachine) -> dict[str, Any]:

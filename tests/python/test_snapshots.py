@@ -322,6 +322,20 @@ def test_a_restore_that_raises_halts_the_replica_and_says_so(group):
     assert n1.machine.count == 5, "with the right code it is all there"
 
 
+def test_a_snapshot_of_another_machine_halts_the_replica_and_says_so(group):
+    n1 = group.found("n1")
+    write(n1, 5)
+    n1.snapshot()
+    group.stop()
+    node = graft.Node(Bank(), **group.lines["n1"])
+    try:
+        with pytest.raises(graft.GraftError, match=r"it has count, last, and Bank.__init__ makes accounts"):
+            node.start().wait_ready(DEADLINE_SECONDS)
+    finally:
+        node.stop()
+    assert group.start("n1").wait_ready(DEADLINE_SECONDS).machine.count == 5, "with the right machine it is all there"
+
+
 class Ledger(graft.StateMachine):
     """Keeps its state, and the index of the last command in it, in a database of its own."""
 

@@ -276,6 +276,45 @@ def test_newer_code_keeps_what_its_init_made():
     assert (newer.value, newer.added) == (3, 7)
 
 
+class Bag(graft.StateMachine):
+    """Has the attributes that it is told of."""
+
+    def __init__(self, *names: str) -> None:
+        for name in names:
+            setattr(self, name, 1)
+
+    @graft.command
+    def go(self) -> None: ...
+
+
+def prepared(*names):
+    bag = Bag(*names)
+    _state.prepare(bag)
+    return bag
+
+
+def test_the_state_of_another_machine_is_refused():
+    bag = prepared("pending", "done")
+    words = r"of another machine than Bag: it has accounts, and Bag.__init__ makes done, pending\. Start .* as None"
+    with pytest.raises(ValueError, match=words):
+        _state.load(bag, _state.dump(Bag("accounts")))
+    assert _state.dump(bag) == _state.dump(Bag("pending", "done")), "nothing is changed then"
+    many = Bag(*(f"a{number:02}" for number in range(11)))
+    with pytest.raises(ValueError, match=r"it has a00, .*, a07 and 3 more, and Bag"):
+        _state.load(bag, _state.dump(many))
+
+
+@pytest.mark.parametrize(
+    ("made", "kept"),
+    [((), ("a",)), (("a",), ()), ((), ()), (("a", "b"), ("b", "c")), (("new", "old"), ("old",))],
+    ids=["made as it goes", "nothing kept", "nothing at all", "one in common", "renamed, the old one made too"],
+)
+def test_a_state_that_may_be_of_an_older_release_is_taken(made, kept):
+    bag = prepared(*made)
+    _state.load(bag, _state.dump(Bag(*kept)))
+    assert set(kept) <= bag.__dict__.keys()
+
+
 def test_a_deleted_attribute_is_refused():
     box = Box(1)
     _state.prepare(box)
