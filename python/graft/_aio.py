@@ -187,6 +187,9 @@ class AsyncCalls(Generic[S]):
         _, index, _ = await self._loop().send(BACKUP, submit)
         return int(index)
 
+    def __repr__(self) -> str:
+        return f"<awaitable calls of {self._access!r}, timeout={self._seconds:g}, {self._reading}>"
+
     def _send(self, verb: str, kind: int, plan: Plan) -> asyncio.Future[Any]:
         native = self._access._engine(verb)
         if kind == COMMAND:

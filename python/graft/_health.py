@@ -40,6 +40,9 @@ class Health:
     def __str__(self) -> str:
         return "\n".join(map(str, self.troubles)) or "healthy"
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:  # noqa: ARG002
+        return {"text/plain": str(self)}
+
 
 def from_native(found: dict[str, Any]) -> Health:
     """The health as the engine tells it beside a status."""

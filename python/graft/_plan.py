@@ -103,6 +103,15 @@ class Catalog:
             return operation
         raise AttributeError(f"{self._type.__name__} has no command or query {name!r}; it has {self._offer()}")
 
+    @property
+    def title(self) -> str:
+        """The name of the machine's class."""
+        return str(self._type.__name__)
+
+    def attributes(self) -> list[str]:
+        """Under which attributes the machine has its commands and queries."""
+        return sorted(operation.attribute for operation in self._by_name.values())
+
     def _find(self, what: object) -> Operation[Any, ..., Any]:
         if isinstance(what, Operation):
             if not issubclass(self._type, what.owner):

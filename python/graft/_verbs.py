@@ -183,6 +183,14 @@ class Proxy:
         verb = self._calls.query if isinstance(operation, Query) else self._calls.execute
         return partial(cast("Any", verb), operation)
 
+    def __dir__(self) -> list[str]:
+        return self._calls._access._catalog.attributes()
+
+    def __repr__(self) -> str:
+        catalog = self._calls._access._catalog
+        offer = ", ".join(catalog.attributes()) or "nothing, it is a raw machine"
+        return f"<proxy of {catalog.title} by {self._calls!r}: {offer}>"
+
     def __setattr__(self, name: str, value: object) -> None:
         if name == "_calls":
             object.__setattr__(self, name, value)

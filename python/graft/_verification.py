@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ class Verification:
     def __str__(self) -> str:
         differing = self.differing
         if differing:
-            words = f"{', '.join(differing)} differ"
+            words = f"{', '.join(differing)} differ{'s' if len(differing) == 1 else ''}"
         elif self.failed:
             words = f"{', '.join(sorted(self.failed))} cannot tell"
         else:
@@ -57,6 +57,9 @@ class Verification:
         ids = sorted([*self.digests, *self.failed, *self.missing])
         lines += [f"  {id_.ljust(width)}  {self._of(id_, differing)}" for id_ in ids]
         return "\n".join(lines)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:  # noqa: ARG002
+        return {"text/plain": str(self)}
 
     def _of(self, id_: str, differing: tuple[str, ...]) -> str:
         if id_ in self.digests:

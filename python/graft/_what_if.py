@@ -59,6 +59,9 @@ class WhatIf:
             f"within reach; then {failures} may fail"
         )
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:  # noqa: ARG002
+        return {"text/plain": str(self)}
+
 
 def change_of(question: Mapping[str, object]) -> Change:
     """The change that is asked about. Raises `ConfigError` unless it is exactly one."""

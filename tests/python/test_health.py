@@ -14,6 +14,7 @@ def test_a_cluster_with_one_down_names_it_and_what_to_do(tmp_path) -> None:
     with graft.LocalCluster(Bank, 3, data_dir=tmp_path) as cluster:
         until(cluster.health, "all is well")
         assert str(cluster.health()) == "healthy"
+        assert cluster.health()._repr_mimebundle_() == {"text/plain": "healthy"}
         assert cluster["n1"].health().healthy
         down = cluster.followers[0].id
         cluster.kill(down)

@@ -34,6 +34,18 @@ def test_the_proxy_looks_like_the_machine(node):
         node.proxy.accounts = {}
 
 
+def test_the_proxy_tells_what_can_be_called(node):
+    for calls in (node, node.aio, node.options(timeout=3)):
+        assert dir(calls.proxy) == ["balance", "deposit", "total", "transfer"]
+        assert all(callable(getattr(calls.proxy, name)) for name in dir(calls.proxy))
+        assert repr(calls.proxy) == f"<proxy of Bank by {calls!r}: balance, deposit, total, transfer>"
+    assert repr(node.options(timeout=3).aio).startswith("<awaitable calls of <graft.Node n1 at 127.0.0.1:")
+    assert repr(node.options(timeout=3).aio).endswith(">, timeout=3, consistency='linearizable'>")
+    raw = graft.Node(Lines(), id="n1", address="127.0.0.1:0", data_dir=None)
+    assert dir(raw.proxy) == []
+    assert "Lines by <graft.Node n1" in repr(raw.proxy)
+
+
 def test_an_exception_comes_back(node):
     with pytest.raises(graft.ApplyError) as caught:
         node.execute(Bank.deposit, "ann", -1)

@@ -62,6 +62,7 @@ def test_all_agree():
     assert found
     assert (found.index, found.differing, found.missing) == (9, (), ())
     assert str(found).splitlines() == ["index 9: all agree", "  n1  0101010101010101", "  n2  0101010101010101"]
+    assert found._repr_mimebundle_() == {"text/plain": str(found)}
 
 
 def test_one_differs():
@@ -69,7 +70,7 @@ def test_one_differs():
     assert not found.agree
     assert not found
     assert found.differing == ("n3",)
-    assert str(found).splitlines() == ["index 9: n3 differ", "  n1  61", "  n2  61", "  n3  62  differs"]
+    assert str(found).splitlines() == ["index 9: n3 differs", "  n1  61", "  n2  61", "  n3  62  differs"]
 
 
 def test_without_a_majority_all_differ():
