@@ -29,7 +29,13 @@ def colour(role: str) -> str:
 
 def figure(timeline: Timeline) -> Any:
     """The whole recording on one page."""
-    from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
+    try:
+        from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        from graft._timeline import absent
+
+        command = 'pip install "graft-raft[notebook]"'
+        raise absent("a picture of a recording", "matplotlib", command, error) from error
 
     moments = timeline.moments
 

@@ -105,8 +105,11 @@ class Timeline:
     def to_pandas(self, what: str = "events") -> Any:
         """A `pandas.DataFrame`: of "events", a row each, or of "moments", a row for every node at every moment.
 
-        Raises `ModuleNotFoundError` without pandas."""
-        import pandas as pd  # pyright: ignore[reportMissingImports]
+        Raises `ModuleNotFoundError` without pandas: `pip install pandas`."""
+        try:
+            import pandas as pd  # pyright: ignore[reportMissingImports]
+        except ModuleNotFoundError as error:
+            raise absent("Timeline.to_pandas()", "pandas", "pip install pandas", error) from error
 
         if what == "events":
             columns = ["time", "node", "kind", "words"]
@@ -127,7 +130,7 @@ class Timeline:
     def plot(self) -> Any:
         """A `matplotlib.figure.Figure`: roles and terms, how far each log is, calls and how long they took.
 
-        Raises `ModuleNotFoundError` without matplotlib, which the extra `graft-raft[notebook]` has."""
+        Raises `ModuleNotFoundError` without matplotlib: `pip install "graft-raft[notebook]"`."""
         from graft._plot import figure
 
         return figure(self)
@@ -172,6 +175,12 @@ class Timeline:
         seconds = self._moments[-1]["time"] - self._moments[0]["time"] if self._moments else 0.0
         recording = ", recording" if self.is_recording else ""
         return f"<graft.Timeline of {seconds:.1f} s, {len(self._events)} events{recording}>"
+
+
+def absent(what: str, needed: str, command: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """What to raise where a package that Graft does without is needed after all."""
+    words = f"{what} needs {needed}, which is not here ({error}); install it with `{command}`"
+    return ModuleNotFoundError(words, name=error.name)
 
 
 class Recorder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 import weakref
 from html.parser import HTMLParser
@@ -142,6 +143,22 @@ def test_what_is_closed_or_unreachable_has_a_picture_too():
     assert read(client.members._repr_mimebundle_()["text/html"])
     assert time.monotonic() - since < DEADLINE_SECONDS
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "draw"),
+    [
+        ("pandas", "pip install pandas", lambda timeline: timeline.to_pandas()),
+        ("matplotlib.figure", 'pip install "graft-raft[notebook]"', lambda timeline: timeline.plot()),
+    ],
+)
+def test_what_is_not_installed_is_named_and_how_to_get_it(monkeypatch, package, command, draw):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        draw(graft.Timeline())
+    assert f"needs {package.partition('.')[0]}" in str(caught.value)
+    assert f"install it with `{command}`" in str(caught.value)
+    assert graft.Timeline()._repr_png_() is None or package == "pandas"
 
 
 def test_html_in_names_stays_text():
