@@ -18,7 +18,7 @@ from graft._client import Client
 from graft._errors import ConfigError, MembershipRefused, NoLeader, Stopped, Timeout
 from graft._machine import StateMachine
 from graft._mischief import Mischief
-from graft._node import _checked_config
+from graft._node import checked_config
 from graft._progress import checked
 from graft._seat import Seat, reserved
 from graft.tls import CertificateAuthority, checked_insecure
@@ -44,6 +44,7 @@ _ADD_SECONDS = 60.0
 _CONVERGE_SECONDS = 20.0
 _POLL_SECONDS = 0.005
 _TIMES_MAX = 10_000
+_PARAMETERS = ("nodes", "name", "data_dir", "insecure", "config")
 
 _named: weakref.WeakValueDictionary[str, LocalCluster[Any]] = weakref.WeakValueDictionary()
 
@@ -94,7 +95,7 @@ class LocalCluster(Mischief, Client[S]):
         if number > NODES_MAX:
             raise ConfigError(f"nodes={nodes} is more than {NODES_MAX}, of which one process can make sense")
         make, kind = _checked_machine(machine)
-        checked = _checked_config(config, settings)
+        checked = checked_config(config, settings, _PARAMETERS)
         self.name = _address.checked_id("name", name) if name is not None else None
         if self.name is not None:
             before = _named.get(self.name)

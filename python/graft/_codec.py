@@ -55,6 +55,7 @@ class Shape:
         self._parameters = self.parameters = parameters
         self._simple = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
         self._names = [p.name for p in parameters]
+        self._takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self._types = {p.name: _parameter_type(p, hints) for p in parameters}
         self._prefix = b"\x92" + _encode(name)
         self._arguments = self._arguments_decoder()
@@ -106,8 +107,16 @@ class Shape:
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
+            from graft._config import nearest
+
             words = f"{self._title}{self._signature}: {error}"
-            options = [f"{name}=..." for name in _OPTIONS if name in kwargs and name not in self._names]
+            unknown = [name for name in kwargs if name not in self._names]
+            options = [f"{name}=..." for name in _OPTIONS if name in unknown]
+            # Of two mistakes in a call Python names one, and what is missing may be what was misspelt.
+            for name in unknown:
+                if name not in _OPTIONS and not self._takes_any:
+                    words += "" if f"{name!r}" in str(error) else f"; there is no argument {name!r}"
+                    words += f"; {nearest(name, self._names)}"
             if options:
                 words += f"; how the call is made is said apart from it: node.options({', '.join(options)})"
             raise TypeError(words) from None

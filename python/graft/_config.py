@@ -182,6 +182,11 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> Non
     names = list(known)
     for name in given:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names))}"
-            raise ConfigError(f"there is no {what} {name!r}; {hint}")
+            raise ConfigError(f"there is no {what} {name!r}; {nearest(name, names)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What somebody may have meant who gave a name that is not known."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(names)) or 'none'}"

@@ -102,7 +102,7 @@ class Node(Access[S]):
         Raises `TypeError` if the machine cannot be replicated, `ConfigError` for anything else.
         """
         self._host = Host(machine)
-        self.config = _checked_config(config, settings)
+        self.config = checked_config(config, settings, _PARAMETERS)
         super().__init__(type(machine), self.config.timeout)
         self._machine = machine
         self.id = _address.checked_id("id", id)
@@ -447,8 +447,9 @@ def _checked_directory(data_dir: object) -> str | None:
     return os.path.abspath(path)  # noqa: PTH100 - pathlib would be loaded for this alone
 
 
-def _checked_config(config: object, settings: Settings) -> Config:
-    refuse_unknown(settings, [*Config.__dataclass_fields__, *_PARAMETERS], "argument")
+def checked_config(config: object, settings: Settings, parameters: Iterable[str]) -> Config:
+    """The settings that count. Raises `ConfigError` for one that is neither a setting nor one of the parameters."""
+    refuse_unknown(settings, [*Config.__dataclass_fields__, *parameters], "argument")
     if config is None:
         return Config(**settings)
     if not isinstance(config, Config):

@@ -61,7 +61,10 @@ def test_an_override_is_checked_by_its_own_annotations():
     [
         (("ann",), {}, "missing a required argument: 'amount'"),
         (("ann", 5, 6), {}, "too many positional arguments"),
-        (("ann",), {"amont": 5}, r"missing a required argument|unexpected keyword"),
+        (("ann",), {"amont": 5}, r"'amount'(; there is no argument 'amont')?; did you mean 'amount'\?"),
+        (("ann",), {"amont": 5}, r"'amont'"),
+        (("ann", 5), {"amont": 5}, r"'amont'; did you mean 'amount'\?$"),
+        (("ann",), {"zzz": 5}, r"'zzz'; there are: amount, who$"),
         (("ann", "five"), {}, r"Bank.deposit\(\): argument 'amount': expected int, got str"),
         (("ann", 5.5), {}, "argument 'amount': expected int, got float"),
         (("ann", True), {}, "argument 'amount': expected int, got bool"),

@@ -248,6 +248,8 @@ def test_a_function_may_make_the_machines():
         (lambda: graft.LocalCluster(Bank, 0), graft.ConfigError, "above 0"),
         (lambda: graft.LocalCluster(Bank, 99), graft.ConfigError, "more than 15"),
         (lambda: graft.LocalCluster(Bank, 1, hartbeat=1), graft.ConfigError, "heartbeat"),
+        (lambda: graft.LocalCluster(Bank, nodez=1), graft.ConfigError, "no argument 'nodez'; did you mean 'nodes'?"),
+        (lambda: graft.LocalCluster(Bank, qqq=1), graft.ConfigError, "insecure, log_bytes_max, name, nodes, session"),
         (lambda: graft.LocalCluster(Bank, 1, name="a b"), graft.ConfigError, "name"),
     ],
 )
