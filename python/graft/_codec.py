@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from graft import _engine
+from graft import _engine, _sendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,6 +70,9 @@ class Shape:
                 msgspec.msgpack.Decoder(type_)
             except TypeError as error:
                 raise TypeError(f"{self._title}(): argument {parameter.name!r} cannot be replicated: {error}") from None
+            trouble = _sendable.trouble(type_)
+            if trouble is not None:
+                raise TypeError(f"{self._title}(): argument {parameter.name!r} cannot be replicated: {trouble}")
             fields.append((parameter.name, type_, *_default(parameter)))
         kind = msgspec.defstruct(self.name, fields, kw_only=True, forbid_unknown_fields=True)
         return msgspec.msgpack.Decoder(kind)
@@ -80,6 +83,9 @@ class Shape:
             msgspec.msgpack.Decoder(type_)
         except TypeError as error:
             raise TypeError(f"{self._title}(): its result cannot be returned: {error}") from None
+        trouble = _sendable.trouble(type_)
+        if trouble is not None:
+            raise TypeError(f"{self._title}(): its result cannot be returned: {trouble}")
         return type_
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

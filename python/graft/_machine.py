@@ -28,6 +28,7 @@ S = TypeVar("S", bound="StateMachine")
 RUNNING = "_graft_running"
 """The attribute of a machine that a node runs; its value is the node's id."""
 
+_NO_MACHINES = frozenset(kind.__name__ for kind in (bool, int, float, str, bytes, list, dict, tuple, set))
 _HOOKS = ("apply", "query", "snapshot", "restore", "digest", "open", "migrate", "context", "version")
 
 
@@ -45,6 +46,7 @@ class Operation(Generic[S_contra, P, R_co]):
         if not isinstance(function, FunctionType):
             raise TypeError(f"@graft.{self._kind} goes directly on a method, not on {function!r}")
         refuse_unsuited(function)
+        _refuse_without_self(function)
         self.function: Callable[..., R_co] = function
         self.attribute = function.__name__
         self.name = function.__name__ if name is None else name
@@ -269,6 +271,25 @@ def refuse_unsuited(function: object) -> None:
         )
     if inspect.isgeneratorfunction(function):
         raise TypeError(f"{name} contains `yield`: a command or a query returns its answer; return a list instead")
+
+
+def _refuse_without_self(function: FunctionType) -> None:
+    # What stands first is the machine, by whatever name. If it says that it is a number, or if nothing stands there, it
+    # was forgotten, and the first argument of a call would be lost.
+    code = function.__code__
+    first = code.co_varnames[0] if code.co_argcount else None
+    if first is None and not code.co_flags & inspect.CO_VARARGS:
+        raise TypeError(f"{function.__qualname__}() takes no machine: begin its parameters with `self`")
+    try:
+        annotation = function.__annotations__.get(first or "")
+    except NameError:  # of a class that is still to come, where annotations are looked at when they are asked for
+        return
+    kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    if kind.partition("[")[0] in _NO_MACHINES:
+        raise TypeError(
+            f"the first parameter of {function.__qualname__}() is the machine, and {first!r} is annotated as {kind}: "
+            "begin its parameters with `self`"
+        )
 
 
 def _check_name(name: object) -> None:

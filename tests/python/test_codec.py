@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 from decimal import Decimal
+from numbers import Number
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import graft
 import msgspec
@@ -154,6 +159,42 @@ def test_a_raw_machine_takes_bytes(data):
 def test_a_raw_machine_takes_nothing_else(what, args):
     with pytest.raises(TypeError, match="Lines is a raw machine"):
         RAW.plan(COMMAND, what, args, {})
+
+
+class Matrix:
+    """Nothing that msgpack knows."""
+
+
+@runtime_checkable
+class Sized(Protocol):
+    def __len__(self) -> int: ...
+
+
+@dataclass
+class Holding:
+    matrix: Matrix
+    next: Holding | None = None
+
+
+@pytest.mark.parametrize("annotation", [Matrix, list[Matrix], dict[str, tuple[Matrix, ...]], Holding, complex, Path])
+def test_an_annotation_that_nothing_fits_is_refused_where_the_machine_is_taken(annotation):
+    def go(self, x): ...
+
+    for place, words in (("x", "argument 'x' cannot be replicated"), ("return", "its result cannot be returned")):
+        go.__annotations__ = {place: annotation}
+        kind = type("Bad", (graft.StateMachine,), {"go": graft.command(go)})
+        for taken in (Catalog, lambda kind: graft.Client("127.0.0.1:1", kind)):
+            with pytest.raises(TypeError, match=rf"{words}: nothing that was sent can be read back as a .*Struct"):
+                taken(kind)
+
+
+@pytest.mark.parametrize("annotation", [object, Any, Matrix | None, Sized, Iterable[int], Number, Hashable])
+def test_an_annotation_that_something_fits_is_taken(annotation):
+    def go(self, x): ...
+
+    go.__annotations__ = {"x": annotation}
+    kind = type("Good", (graft.StateMachine,), {"go": graft.command(go)})
+    assert Catalog(kind)
 
 
 def test_results_come_back_by_their_annotation():

@@ -69,6 +69,44 @@ def test_generators_are_refused():
                 yield 1
 
 
+def _selfless() -> None: ...
+
+
+def _keywords(*, x: int) -> None: ...
+
+
+def _of_a_number(x: int) -> None: ...
+
+
+def _of_numbers(x: list[int], y: str) -> None: ...
+
+
+@pytest.mark.parametrize("mark", [graft.command, graft.query, graft.command(name="f")])
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (_selfless, r"_selfless\(\) takes no machine: begin its parameters with `self`"),
+        (_keywords, r"_keywords\(\) takes no machine"),
+        (_of_a_number, r"first parameter of _of_a_number\(\) is the machine, and 'x' is annotated as int"),
+        (_of_numbers, r"'x' is annotated as list\[int\]: begin"),
+    ],
+)
+def test_a_method_without_self_is_refused(mark, method, words):
+    with pytest.raises(TypeError, match=words):
+        mark(method)
+
+
+def test_self_may_have_another_name_and_a_type():
+    class Fine(graft.StateMachine):
+        @graft.command
+        def a(this: Fine) -> None: ...
+
+        @graft.query
+        def b(*args: int) -> None: ...
+
+    assert set(vars(Fine)) >= {"a", "b"}
+
+
 def test_async_apply_is_refused():
     with pytest.raises(TypeError, match="apply is `async def`"):
 
