@@ -15,6 +15,7 @@ from graft._cluster import LocalCluster
 from graft._errors import GraftError
 from graft._machine import Command, Query, callable_operations, is_raw
 from graft._start import USAGE, UsageError, failed, machine_of
+from graft._units import counted
 
 if TYPE_CHECKING:
     import os
@@ -88,7 +89,7 @@ def _head(kind: type[StateMachine], cluster: LocalCluster[Any], directory: Path)
     ]  # fmt: skip
     return "\n".join(
         [
-            f"{kind.__name__} on {len(cluster)} nodes of this process. In another terminal:",
+            f"{kind.__name__} on {counted(len(cluster), 'node')} of this process. In another terminal:",
             "",
             f"  export {exports}",
             "  graft status",

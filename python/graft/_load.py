@@ -95,7 +95,7 @@ class Load:
 
     def __repr__(self) -> str:
         state = "running" if self.is_running else "ended"
-        return f"<load, {state}: {self.done} calls done, {self.failed} failed>"
+        return f"<load, {state}: {_units.counted(self.done, 'call')} done, {self.failed} failed>"
 
     def _say(self, words: str) -> None:
         if self._tell is not None:
@@ -104,10 +104,10 @@ class Load:
     def _tell_on(self) -> None:
         while not self._ended.wait(_TELL_SECONDS):
             rate = self.done / max(time.monotonic() - self._begun, 0.001)
-            self._say(f"{self.done} calls done, {self.failed} failed, {rate:.0f} a second")
+            self._say(f"{_units.counted(self.done, 'call')} done, {self.failed} failed, {rate:.0f} a second")
         for thread in self._threads:
             thread.join(_JOIN_SECONDS)
-        self._say(f"{self.done} calls done, {self.failed} failed")
+        self._say(f"{_units.counted(self.done, 'call')} done, {self.failed} failed")
         self._say("done")
 
     def _takes_one(self) -> bool:

@@ -174,7 +174,7 @@ class Timeline:
     def __repr__(self) -> str:
         seconds = self._moments[-1]["time"] - self._moments[0]["time"] if self._moments else 0.0
         recording = ", recording" if self.is_recording else ""
-        return f"<graft.Timeline of {seconds:.1f} s, {len(self._events)} events{recording}>"
+        return f"<graft.Timeline of {seconds:.1f} s, {_units.counted(len(self._events), 'event')}{recording}>"
 
 
 def absent(what: str, needed: str, command: str, error: ModuleNotFoundError) -> ModuleNotFoundError:

@@ -65,6 +65,11 @@ def count(name: str, value: object) -> int:
     return value
 
 
+def counted(number: int, noun: str) -> str:
+    """In words: "1 event", "2 events"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _parse(name: str, text: str, units: dict[str, float] | dict[str, int], example: str, common: str) -> float:
     match = _TEXT.fullmatch(text)
     if match is None:

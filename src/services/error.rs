@@ -111,7 +111,9 @@ impl fmt::Display for Refusal {
             Self::NotLeader { leader: None } => f.write_str("this node is not the leader"),
             Self::NoLeader => f.write_str("the cluster has no leader"),
             Self::NoQuorum { reachable, needed } => {
-                write!(f, "{reachable} voting members are reachable from here, {needed} are needed")
+                let (are, need) =
+                    (if *reachable == 1 { " is" } else { "s are" }, if *needed == 1 { "is" } else { "are" });
+                write!(f, "{reachable} voting member{are} reachable from here, {needed} {need} needed")
             }
             Self::Busy(what) => write!(f, "busy: {what}"),
             Self::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the limit of {limit}"),

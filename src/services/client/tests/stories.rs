@@ -293,9 +293,9 @@ fn a_refusal_is_told_while_it_is_known() {
     story.is("
             0 < call 2
             0 > say 1 #4 execute 7/2 from 2 within 875ms
-          875 < 1 answers #4 refused: 1 voting members are reachable from here, 2 are needed
+          875 < 1 answers #4 refused: 1 voting member is reachable from here, 2 are needed
           875 > dial 2 m1:1
-         1000 > answer 2 refused: 1 voting members are reachable from here, 2 are needed
+         1000 > answer 2 refused: 1 voting member is reachable from here, 2 are needed
     ");
 }
 
