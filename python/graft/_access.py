@@ -120,7 +120,8 @@ class Access(Calls[S]):
         `since` is the `sequence` of the last event that was seen: it goes on after that one; 0 begins with the oldest
         that is kept. If some after it are forgotten already, the first event is a "gap" that says how many. The
         iterator ends when the node stops, or once nothing has happened for `timeout`; `list(node.events(since=0,
-        timeout=0))` is all there is. Those of a client are the events of the member that it asks. See `Event`.
+        timeout=0))` is all there is. Those of a client are the events of the member that it asks; with `timeout=0` it
+        waits, as long as for a call, to be told all of them, and raises `Timeout` if it is not. See `Event`.
         """
         from graft._events import Events
 
@@ -144,6 +145,8 @@ class Access(Calls[S]):
         seen, it gets a `FellBehind` in its place, and goes on.
 
         It ends once nothing has come for `timeout`, and raises `Stopped` when the node stops or the client is closed.
+        With `timeout=0` it gives what is there: a client waits, as long as for a call, to be told all of that, and
+        raises `Timeout` if it is not.
         `watch.position` is what to give as `since` to another one that is to go on from there.
         """
         from graft._watch import Watch

@@ -75,6 +75,30 @@ class Cursor:
         return events
 
 
+class Span:
+    """How long a reader waits for the next thing."""
+
+    def __init__(self, access: Access[Any], native: NativeEvents | NativeWatch, seconds: float | None) -> None:
+        self._access = access
+        self._native = native
+        self._seconds = seconds
+        self._begun = time.monotonic()
+
+    def left(self) -> float | None:
+        """Seconds that are left, none or less if it is over; None if it has no end.
+
+        Whoever does not want to wait for what is still to come wants all that is there: a member elsewhere is waited
+        for, as long as for a call, to say what that is. Raises `Timeout` if it does not."""
+        if self._seconds is None:
+            return None
+        passed = time.monotonic() - self._begun
+        if self._seconds > 0 or self._native.is_current():
+            return self._seconds - passed
+        if passed >= self._access._seconds:
+            raise self._access._late(self._access._seconds)
+        return self._access._seconds - passed
+
+
 class Events:
     """An iterator of what happens: see `Node.events`."""
 
@@ -89,11 +113,12 @@ class Events:
 
     def __next__(self) -> Event:
         """The next event. Blocks until there is one, the time is over, or the node stops."""
-        deadline = None if self._seconds is None else time.monotonic() + self._seconds
+        span = Span(self._access, self._cursor.native, self._seconds)
         while not self._waiting:
             if self._cursor.ended:
                 raise StopIteration
-            left = _WAIT_SECONDS if deadline is None else deadline - time.monotonic()
+            left = span.left()
+            left = _WAIT_SECONDS if left is None else left
             if left > 0:
                 self._access._refuse_to_block("events")
             self._waiting = self._cursor.read(max(0.0, left))[::-1]
@@ -118,13 +143,13 @@ class AsyncEvents:
 
     async def __anext__(self) -> Event:
         """The next event, when there is one."""
-        deadline = None if self._seconds is None else time.monotonic() + self._seconds
+        span = Span(self._access, self._cursor.native, self._seconds)
         while not self._waiting:
             if self._cursor.ended:
                 raise StopAsyncIteration
+            left = span.left()
             self._waiting = self._cursor.read(0.0)[::-1]
             if not self._waiting and not self._cursor.ended:
-                left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise StopAsyncIteration
                 self._woken = await woken(self._access, self._cursor.native, self._woken, left)
@@ -199,9 +224,9 @@ def _snapshot(event: Event) -> str:
     if data["peer"] is not None:
         words += f" {'to' if data['phase'] == 'sending' else 'from'} {data['peer']}"
     if data["total"]:
-        words += f", {data['bytes']} of {data['total']} bytes"
+        words += f", {data['bytes']} of {_units.counted(data['total'], 'byte')}"
     elif data["bytes"]:
-        words += f", {data['bytes']} bytes"
+        words += f", {_units.counted(data['bytes'], 'byte')}"
     return words if data["why"] is None else f"{words}: {data['why']}"
 
 
@@ -223,9 +248,9 @@ def _stopped(_: Event) -> str:
 
 def _gap(event: Event) -> str:
     missed = event.data["missed"]
-    return (
-        "an unknown number of events before this are forgotten" if missed is None else f"{missed} events are forgotten"
-    )
+    if missed is None:
+        return "an unknown number of events before this are forgotten"
+    return f"{_units.counted(missed, 'event')} {'is' if missed == 1 else 'are'} forgotten"
 
 
 def _plainly(event: Event) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # One of each kind that comes out of msgpack where no annotation says more.
-_PLAIN = (None, True, 1, 1.0, "", b"", [], {}, datetime(2000, 1, 1, tzinfo=UTC))
+_PLAIN: tuple[object, ...] = (None, True, 1, 1.0, "", b"", [], {}, datetime(2000, 1, 1, tzinfo=UTC))
 
 
 def trouble(annotation: Any) -> str | None:

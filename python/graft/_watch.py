@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graft._codec import decode_plain
 from graft._errors import ConfigError, GraftError
-from graft._events import checked_timeout, woken
+from graft._events import Span, checked_timeout, woken
 
 if TYPE_CHECKING:
     import asyncio
@@ -110,14 +109,15 @@ class Watch(_Watching):
 
     def __next__(self) -> Emitted | FellBehind:
         """The next item. Blocks until there is one or the time is over. Raises `Stopped` once there will be none."""
-        deadline = None if self._seconds is None else time.monotonic() + self._seconds
+        span = Span(self._access, self._native, self._seconds)
         while not self._waiting:
             if self._end():
                 raise StopIteration
+            left = span.left()
             self._take(*self._native.next(0.0))
             if self._waiting or self._failure is not None:
                 continue
-            left = _WAIT_SECONDS if deadline is None else deadline - time.monotonic()
+            left = _WAIT_SECONDS if left is None else left
             if left <= 0:
                 raise StopIteration
             self._access._refuse_to_block("watch")
@@ -143,14 +143,14 @@ class AsyncWatch(_Watching):
 
     async def __anext__(self) -> Emitted | FellBehind:
         """The next item, when there is one."""
-        deadline = None if self._seconds is None else time.monotonic() + self._seconds
+        span = Span(self._access, self._native, self._seconds)
         while not self._waiting:
             if self._end():
                 raise StopAsyncIteration
+            left = span.left()
             self._take(*self._native.next(0.0))
             if self._waiting or self._failure is not None:
                 continue
-            left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise StopAsyncIteration
             self._woken = await woken(self._access, self._native, self._woken, left)

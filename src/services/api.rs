@@ -57,6 +57,12 @@ pub struct View {
 pub trait Reader<T>: Send {
     /// What there is, at most `max`. Never blocks.
     fn take(&mut self, max: usize) -> Taken<T>;
+
+    /// Whether all that is kept has been told: what `take` does not give is not there. One that reads from afar does not know
+    /// before the other side has said so.
+    fn is_current(&self) -> bool {
+        true
+    }
 }
 
 /// What a reader gets.

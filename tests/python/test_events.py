@@ -12,7 +12,7 @@ import graft
 import pytest
 from graft import _events
 from machines import Bank
-from nodes import DEADLINE_SECONDS
+from nodes import DEADLINE_SECONDS, free_addresses
 
 
 def made(kind, sequence=7, **data):
@@ -36,7 +36,7 @@ WORDS = [
     ),
     (
         made("snapshot", phase="fetching", index=9, bytes=1, total=0, peer="n1", why=None),
-        "snapshot at index 9: fetching from n1, 1 bytes",
+        "snapshot at index 9: fetching from n1, 1 byte",
     ),
     (
         made("snapshot", phase="failed", index=9, bytes=0, total=0, peer=None, why="disk full"),
@@ -48,6 +48,7 @@ WORDS = [
     (made("certificate", phase="refused", expires=7, why="no"), "this node's certificate: refused: no"),
     (made("stopped"), "this node has stopped"),
     (made("gap", missed=12), "12 events are forgotten"),
+    (made("gap", missed=1), "1 event is forgotten"),
     (made("gap", missed=None), "an unknown number of events before this are forgotten"),
     (made("a new kind", x=1), "a new kind x=1"),
 ]
@@ -139,6 +140,38 @@ def test_it_goes_on_where_somebody_stopped(node):
     rest = list(node.events(since=first.sequence, timeout=0))
     assert [first, *rest] == list(node.events(since=0, timeout=0))
     assert list(node.events(timeout=0)) == [], "from now on nothing has happened"
+
+
+def test_a_client_is_told_all_there_is_without_waiting_for_more(node):
+    kept = list(node.events(since=0, timeout=0))
+    for _ in range(20):  # each is a connection of its own
+        with graft.Client(node.address, Bank, timeout=DEADLINE_SECONDS) as client:
+            assert list(client.events(since=0, timeout=0)) == kept
+            assert list(client.events(since=kept[-2].sequence, timeout=0)) == kept[-1:]
+            assert list(client.events(timeout=0)) == [], "from now on nothing has happened"
+
+    async def for_await():
+        async with graft.AsyncClient(node.address, Bank, timeout=DEADLINE_SECONDS) as client:
+            return [event async for event in client.events(since=0, timeout=0)]
+
+    assert asyncio.run(for_await()) == kept
+
+
+def test_a_client_that_is_not_told_says_so():
+    (nowhere,) = free_addresses(1)
+    with graft.Client(nowhere, Bank, timeout=0.2) as client:
+        assert list(client.events(since=0, timeout=0.05)) == []
+        for told in (client.events, client.watch):
+            with pytest.raises(graft.Timeout, match=r"was not answered within 0\.2 s"):
+                list(told(since=0, timeout=0))
+
+    async def for_await(told):
+        async with graft.AsyncClient(nowhere, Bank, timeout=0.2) as client:
+            return [item async for item in getattr(client, told)(since=0, timeout=0)]
+
+    for told in ("events", "watch"):
+        with pytest.raises(graft.Timeout, match=r"was not answered within 0\.2 s"):
+            asyncio.run(for_await(told))
 
 
 def test_it_ends_when_nothing_happens(node):

@@ -87,6 +87,23 @@ def test_since_an_index_and_since_an_item(node):
     assert list(node.watch(since=graft.FellBehind(first), timeout=0.2)) == everything[3:]
 
 
+def test_without_time_it_is_what_is_there_from_afar_too():
+    with graft.LocalCluster(News, 3, timeout=DEADLINE_SECONDS) as cluster:
+        cluster.execute_many([(News.tell, "a" if number % 2 else "b", number) for number in range(1000)])
+        cluster.wait_converged()
+        endpoints = [node.address for node in cluster]
+        for _ in range(10):  # each is a connection of its own
+            with graft.Client(endpoints, News, timeout=DEADLINE_SECONDS) as client:
+                assert [item.value for item in client.watch(since=0, timeout=0)] == list(range(1000))
+                assert [item.value for item in client.watch("b", since=0, timeout=0)] == list(range(0, 1000, 2))
+                assert list(client.watch("c", since=0, timeout=0)) == list(client.watch(timeout=0)) == []
+
+        async def for_await():
+            return [item.value async for item in cluster.aio.watch(since=0, timeout=0)]
+
+        assert asyncio.run(for_await()) == list(range(1000))
+
+
 def test_the_position_is_where_another_one_goes_on(node):
     watch = node.watch(since=0, timeout=DEADLINE_SECONDS)
     node.execute(News.tell, "a", 1, 2)

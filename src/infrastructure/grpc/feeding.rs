@@ -37,8 +37,9 @@ pub(super) fn feed<T: Send + 'static, M: Message + 'static>(
     let woken = Arc::clone(&some);
     let reader = open(Arc::new(move || woken.notify_one()));
     let (out, messages) = mpsc::channel(1);
-    let feeding = Feeding { desk: desk.clone(), owed, form, reader, some, out, taken: VecDeque::new(), ended: None };
-    desk.tasks.spawn(feeding.run());
+    let (desk, taken) = (desk.clone(), VecDeque::new());
+    let tasks = desk.tasks.clone();
+    tasks.spawn(Feeding { desk, owed, form, reader, some, out, taken, ended: None, told_all: false }.run());
     ReceiverStream::new(messages)
 }
 
@@ -52,6 +53,8 @@ struct Feeding<T, M> {
     out: mpsc::Sender<Result<M, Status>>,
     taken: VecDeque<T>,
     ended: Option<Refusal>,
+    /// The client knows that it had all there was.
+    told_all: bool,
 }
 
 impl<T, M: Message> Feeding<T, M> {
@@ -95,7 +98,7 @@ impl<T, M: Message> Feeding<T, M> {
         let _ = out.send_timeout(Err(why), LAST_WORD_TIMEOUT).await;
     }
 
-    /// The next message, if there is anything to tell.
+    /// The next message, if there is anything to tell: once, that this is all, by one that holds nothing.
     fn next(&mut self) -> Option<M> {
         if self.taken.is_empty() && self.ended.is_none() {
             let taken = self.reader.take(ITEMS_MAX);
@@ -112,9 +115,10 @@ impl<T, M: Message> Feeding<T, M> {
             bytes += more;
             items.extend(self.taken.pop_front());
         }
-        if items.is_empty() {
+        if items.is_empty() && (self.told_all || self.ended.is_some()) {
             return None;
         }
+        self.told_all |= items.is_empty();
         let message = (self.form.message)(items);
         self.owed.send(bytes, &message);
         Some(message)

@@ -86,17 +86,25 @@ impl<T: Send> Reading<T> {
         reader.as_mut().map_or_else(nothing, |reader| reader.take(ITEMS_MAX))
     }
 
+    fn is_current(&self) -> bool {
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.as_ref().is_none_or(|reader| reader.is_current())
+    }
+
     fn is_closed(&self) -> bool {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// What there is, after waiting for it at most so long, in slices, so that Ctrl-C is answered.
+    /// What there is, after waiting for it, or until it is known that nothing is, at most so long; in slices, so that Ctrl-C is
+    /// answered.
     fn next(&self, py: Python<'_>, timeout: f64) -> PyResult<Taken<T>> {
         let deadline = Instant::now() + seconds(timeout);
+        let knew = py.detach(|| self.is_current());
         loop {
             let taken = py.detach(|| self.take());
+            let knows = !knew && py.detach(|| self.is_current());
             let left = deadline.saturating_duration_since(Instant::now());
-            if !taken.items.is_empty() || taken.ended.is_some() || left.is_zero() || self.is_closed() {
+            if !taken.items.is_empty() || taken.ended.is_some() || knows || left.is_zero() || self.is_closed() {
                 return Ok(taken);
             }
             py.detach(|| self.bell.wait(left.min(SLICE)));
@@ -147,6 +155,11 @@ impl NativeWatch {
         Reading::told(py, &self.reading.next(py, timeout)?, news)
     }
 
+    /// Whether what `next` does not give is not there. Not known of a member elsewhere before it has answered.
+    fn is_current(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.reading.is_current())
+    }
+
     /// Puts an answer under `token` into `queue` as soon as there may be more; the last one who asked for it is told.
     fn arm(&self, queue: &Completions, token: u64) {
         self.reading.bell.arm(&queue.queue, token);
@@ -185,6 +198,10 @@ impl NativeEvents {
     /// As that of a `NativeWatch`; each event is a dict.
     fn next<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Told<'py>> {
         Reading::told(py, &self.reading.next(py, timeout)?, changes::event)
+    }
+
+    fn is_current(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.reading.is_current())
     }
 
     fn arm(&self, queue: &Completions, token: u64) {

@@ -23,13 +23,15 @@ struct State<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
     ended: Option<Refusal>,
+    /// The other side has said once that it has no more for now.
+    told_all: bool,
     /// Nobody reads any more.
     dropped: bool,
 }
 
 impl<T> Feed<T> {
     pub(super) fn new(wake: Wake) -> Arc<Self> {
-        let state = State { items: VecDeque::new(), bytes: 0, ended: None, dropped: false };
+        let state = State { items: VecDeque::new(), bytes: 0, ended: None, told_all: false, dropped: false };
         Arc::new(Self { state: Mutex::new(state), room: Notify::new(), wake })
     }
 
@@ -45,6 +47,12 @@ impl<T> Feed<T> {
         drop(state);
         (self.wake)();
         has_room
+    }
+
+    /// All that the other side keeps has come.
+    pub(super) fn tell_all(&self) {
+        self.lock().told_all = true;
+        (self.wake)();
     }
 
     /// Nothing follows, and why. The first reason counts.
@@ -111,6 +119,11 @@ impl<T: Send> Reader<T> for FeedReader<T> {
         }
         Taken { items: taken.into_iter().map(|(item, _)| item).collect(), ended }
     }
+
+    fn is_current(&self) -> bool {
+        let state = self.0.lock();
+        state.items.is_empty() && (state.told_all || state.ended.is_some())
+    }
 }
 
 impl<T> Drop for FeedReader<T> {
@@ -142,6 +155,21 @@ mod tests {
         assert_eq!(reader.take(ITEMS_MAX / 2).items.len(), ITEMS_MAX / 2);
         assert!(room.await.unwrap());
         assert!(!feed.push(vec![(0, BYTES_MAX)]), "bytes count as well");
+    }
+
+    #[test]
+    fn that_nothing_is_there_is_known_when_it_was_said() {
+        let feed = Feed::new(Arc::new(|| {}));
+        let mut reader = FeedReader(Arc::clone(&feed));
+        assert!(!reader.is_current(), "nobody has answered yet");
+        feed.push(vec![(1, 0)]);
+        reader.take(9);
+        assert!(!reader.is_current(), "there may be more of it");
+        feed.push(vec![(2, 0)]);
+        feed.tell_all();
+        assert!(!reader.is_current(), "it is not taken");
+        reader.take(9);
+        assert!(reader.is_current());
     }
 
     #[tokio::test]

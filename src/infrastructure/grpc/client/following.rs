@@ -37,6 +37,9 @@ pub(super) trait Source: Send {
     /// Begins behind what was read.
     fn open(&mut self, channel: &Channel) -> impl Future<Output = Result<Streaming<Self::Message>, Status>> + Send;
 
+    /// Whether the member says by this message that it has no more for now.
+    fn is_all(message: &Self::Message) -> bool;
+
     /// What is new in a message, with its bytes.
     fn read(&mut self, message: Self::Message) -> Result<Vec<(Self::Item, usize)>, BadFrame>;
 }
@@ -99,6 +102,7 @@ async fn read<S: Source>(source: &mut S, feed: &Feed<S::Item>, channel: &Channel
     };
     loop {
         match stream.message().await {
+            Ok(Some(message)) if S::is_all(&message) => feed.tell_all(),
             Ok(Some(message)) => match source.read(message) {
                 Ok(items) => {
                     if !feed.push(items) {
@@ -165,6 +169,10 @@ impl Source for Newsreel {
         Ok(client.watch(Request::new(convert_events::encode_watch(watch))).await?.into_inner())
     }
 
+    fn is_all(message: &Self::Message) -> bool {
+        message.items.is_empty()
+    }
+
     fn read(&mut self, message: Self::Message) -> Result<Vec<(News, usize)>, BadFrame> {
         let mut fresh = Vec::with_capacity(message.items.len());
         for item in message.items {
@@ -201,6 +209,10 @@ impl Source for Events {
         }
         let mut admin = channel.admin().ok_or_else(not_connected)?;
         Ok(admin.events(Request::new(wire::EventsRequest { since: self.since })).await?.into_inner())
+    }
+
+    fn is_all(message: &Self::Message) -> bool {
+        message.events.is_empty()
     }
 
     fn read(&mut self, message: Self::Message) -> Result<Vec<(Happening, usize)>, BadFrame> {
