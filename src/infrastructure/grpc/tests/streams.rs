@@ -343,7 +343,12 @@ fn a_stream_that_is_broken_off_by_the_node_says_why() {
             }
         };
         assert_eq!(told(&status).failure, stopped);
-        let status = timeout(DEADLINE, news.message()).await.expect("an end in time").unwrap_err();
+        let status = loop {
+            match timeout(DEADLINE, news.message()).await.expect("an end in time") {
+                Ok(word) => assert!(word.expect("a stream").items.is_empty(), "nothing was emitted"),
+                Err(status) => break status,
+            }
+        };
         assert_eq!(told(&status).failure, stopped);
     });
 }
@@ -383,6 +388,30 @@ fn what_commands_emit_is_told_in_order_and_from_where_one_wants() {
         assert_eq!(indexes(&items(&mut all, 4).await), [1, 2, 4, 5]);
         assert_eq!(indexes(&items(&mut of_b, 2).await), [2, 5]);
         assert_eq!(indexes(&items(&mut from_now, 3).await), [2, 4, 5]);
+    });
+}
+
+#[test]
+fn that_all_there_is_was_told_is_said_once() {
+    let (runtime, toy) = (runtime(), Toy::new());
+    let n1 = Node::open(&runtime, &toy, PeerConfig::default());
+    runtime.block_on(async {
+        let mut visit = Visit::to(n1.address()).await;
+        visit.execute("emit a").await.unwrap();
+        let since = Some(wire::Cursor { index: 0, number: None });
+        let mut news = soon(visit.client.watch(wire::WatchRequest { topics: vec![], since })).await.unwrap();
+        let mut events = soon(visit.admin.events(wire::EventsRequest { since: None })).await.unwrap();
+        let mut lengths = Vec::new();
+        while lengths.len() < 4 {
+            let message = timeout(DEADLINE, news.message()).await.expect("news in time").unwrap().expect("a stream");
+            lengths.push(message.items.len());
+            if lengths.len() > 1 {
+                visit.execute("emit b").await.unwrap();
+            }
+        }
+        assert_eq!(lengths, [1, 0, 1, 1]);
+        let nothing = timeout(DEADLINE, events.message()).await.expect("a word in time").unwrap().expect("a stream");
+        assert!(nothing.events.is_empty(), "nothing has happened from now on");
     });
 }
 
