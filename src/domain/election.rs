@@ -102,10 +102,11 @@ impl RaftCore {
 
     /// Whether a candidate's log may lead this one (thesis §3.6.1).
     ///
-    /// A node without memory of what it may have acknowledged helps to found a cluster, and to elect in one only after a leader
-    /// has given it the log as far as it was committed then.
+    /// A node without memory of what it may have acknowledged helps to found a cluster, unless it is of no use to any, as one that
+    /// was removed and then wiped; and to elect in one only after a leader has filled its log.
     fn is_up_to_date(&self, request: &VoteRequest) -> bool {
-        let forgetful = if self.is_blank() { !self.helps_to_found(request) } else { self.may_have_forgotten() };
+        let helps = |request| !self.unfit && self.helps_to_found(request);
+        let forgetful = if self.is_blank() { !helps(request) } else { self.may_have_forgotten() };
         request.last >= self.log.last() && !forgetful
     }
 
