@@ -215,9 +215,11 @@ impl Replica {
         }
         let names: Vec<&str> = voters.iter().map(NodeId::as_str).collect();
         Err(Refusal::Membership(format!(
-            "{} would vote, {needed} of them have to be up, and {alive} are: {} cannot be reached, or has not got the log \
+            "{} would vote, {needed} of them {} to be up, and {alive} {}: {} cannot be reached, or has not got the log \
              yet. Bring it up, or remove it, first",
             names.join(", "),
+            if needed == 1 { "has" } else { "have" },
+            if alive == 1 { "is" } else { "are" },
             dead.join(", ")
         )))
     }

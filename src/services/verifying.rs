@@ -13,7 +13,7 @@ use crate::waiting::{Call, RequestId, Want};
 
 /// Comparisons that go on at the same time; further ones are refused as busy. Each makes every replica look at all it has.
 const VERIFIES_MAX: usize = 16;
-/// A digest has a few bytes; a longer one of another member is none.
+/// A digest has a few bytes; a longer one of another member is none. Of why there is none so much is kept.
 const DIGEST_BYTES_MAX: usize = 1024;
 
 type Digests = BTreeMap<NodeId, Result<Bytes, String>>;
@@ -61,6 +61,16 @@ impl Verifies {
     }
 }
 
+/// The end of a text that is too long: what went wrong stands in the last line of a traceback.
+fn shortened(why: String) -> String {
+    const LEFT_OUT: &str = "…";
+    if why.len() <= DIGEST_BYTES_MAX {
+        return why;
+    }
+    let from = why.ceil_char_boundary(why.len() + LEFT_OUT.len() - DIGEST_BYTES_MAX);
+    format!("{LEFT_OUT}{}", &why[from..])
+}
+
 impl Replica {
     /// Somebody wants the replicas compared.
     pub(crate) fn on_verify(&mut self, request: RequestId, deadline: Instant) {
@@ -89,10 +99,11 @@ impl Replica {
         if from == self.core.id() || !self.core.membership().contains(&from) {
             return;
         }
-        let too_long = |length| Err(format!("its digest has {length} bytes, and {DIGEST_BYTES_MAX} are the most"));
         let digest = match digest {
-            Ok(bytes) if bytes.len() > DIGEST_BYTES_MAX => too_long(bytes.len()),
-            Err(why) if why.len() > DIGEST_BYTES_MAX => too_long(why.len()),
+            Ok(bytes) if bytes.len() > DIGEST_BYTES_MAX => {
+                Err(format!("its digest has {} bytes, and {DIGEST_BYTES_MAX} are the most", bytes.len()))
+            }
+            Err(why) => Err(shortened(why)),
             digest => digest,
         };
         self.verifies.note(self.handed, from, index, digest);

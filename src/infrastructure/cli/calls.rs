@@ -7,14 +7,14 @@ use bytes::Bytes;
 use graft_services::error::Outcome;
 use graft_services::ports::Reply;
 use graft_services::{Consistency, Read};
-use serde_json::{Map, Value as Json, json};
+use serde_json::json;
 
 use super::args::{self, Call};
 use super::failure::{Failure, of_outcome};
 use super::note;
 use super::output::Out;
 use super::talk::Talk;
-use super::values::{self, answer, hex};
+use super::values::{self, answer};
 
 pub(super) fn execute(talk: &Talk, out: &Out, call: Call) -> Result<(), Failure> {
     told(out, "execute", made(call, |body| talk.execute(body))?)
@@ -128,34 +128,4 @@ pub(super) fn backup(talk: &Talk, out: &Out, file: PathBuf) -> Result<(), Failur
         }
         other => Err(of_outcome(other)),
     }
-}
-
-/// Fails, as unhealthy, if the digests are not all there and all the same.
-pub(super) fn verify(talk: &Talk, out: &Out) -> Result<(), Failure> {
-    let Outcome::Compared { index, digests } = talk.verify()? else {
-        return Err(Failure::new("TIMEOUT", "the replicas were not compared"));
-    };
-    let mut all = Map::new();
-    let mut rows = Vec::new();
-    for (id, digest) in &digests {
-        let (digest, trouble) = match digest {
-            Ok(digest) => (Some(hex(digest)), None),
-            Err(why) => (None, Some(why.clone())),
-        };
-        rows.push(vec![id.to_string(), digest.clone().or_else(|| trouble.clone()).unwrap_or_default()]);
-        all.insert(id.to_string(), json!({ "digest": digest, "trouble": trouble }));
-    }
-    let document = json!({ "index": index.0.to_string(), "digests": Json::Object(all) });
-    out.table(&["member", "digest"], &rows, "verify", document, "digests")?;
-    let mut kinds: Vec<_> = digests.values().filter_map(|digest| digest.as_ref().ok()).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    if kinds.len() > 1 {
-        return Err(Failure::new("UNHEALTHY", format!("the replicas differ at index {}", index.0)));
-    }
-    let missing = digests.values().filter(|digest| digest.is_err()).count();
-    if missing > 0 {
-        return Err(Failure::new("UNHEALTHY", format!("{missing} of {} members gave no digest", digests.len())));
-    }
-    Ok(())
 }

@@ -158,6 +158,9 @@ pub(super) struct Failure {
     pub(super) code: &'static str,
     pub(super) exit: u8,
     pub(super) what: String,
+    /// What it means and what to do about it, where its code says too little.
+    why: Option<&'static str>,
+    fix: Option<String>,
     pub(super) is_closed_pipe: bool,
 }
 
@@ -168,11 +171,21 @@ pub fn exit_status(code: &str) -> u8 {
 
 impl Failure {
     pub(super) fn new(code: &'static str, what: impl Into<String>) -> Self {
-        Self { code, exit: exit_status(code), what: what.into(), is_closed_pipe: false }
+        Self { code, exit: exit_status(code), what: what.into(), why: None, fix: None, is_closed_pipe: false }
     }
 
     pub(super) fn usage(what: impl Into<String>) -> Self {
         Self::new("USAGE", what)
+    }
+
+    /// What this one means.
+    pub(super) fn meaning(self, why: &'static str) -> Self {
+        Self { why: Some(why), ..self }
+    }
+
+    /// What to do about this one.
+    pub(super) fn advice(self, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..self }
     }
 
     pub(super) fn tell(&self) {
@@ -180,7 +193,8 @@ impl Failure {
         let head = if has_colours(&io::stderr()) { painted(RED, &head) } else { head };
         note(&format!("{head}: {}", harmless(&self.what)));
         if let Some((_, _, why, fix)) = CODES.iter().find(|known| known.0 == self.code) {
-            note(&format!("  why: {why}\n  fix: {fix}"));
+            let fix = self.fix.as_deref().map_or_else(|| (*fix).to_owned(), harmless);
+            note(&format!("  why: {}\n  fix: {fix}", self.why.unwrap_or(why)));
         }
     }
 }

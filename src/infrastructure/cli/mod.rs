@@ -17,6 +17,7 @@ mod terminal;
 mod tls;
 mod top;
 mod values;
+mod verify;
 mod views;
 
 use std::collections::BTreeMap;
@@ -132,7 +133,7 @@ fn ask(verb: Verb, talk: &Talk, out: &Out) -> Result<(), Failure> {
         Verb::Execute(call) => calls::execute(talk, out, call),
         Verb::Query { call, consistency } => calls::query(talk, out, call, consistency),
         Verb::Snapshot => calls::snapshot(talk, out),
-        Verb::Verify => calls::verify(talk, out),
+        Verb::Verify => verify::verify(talk, out),
         Verb::Bench(wanted) => bench::bench(talk, out, wanted),
         Verb::Backup { file } => calls::backup(talk, out, file),
         Verb::Add(add) | Verb::Member(Member::Add(add)) => changes::add(talk, out, &add),

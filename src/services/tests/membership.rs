@@ -193,7 +193,7 @@ fn a_result_without_a_living_majority_is_refused() {
     world.run(2_000);
     let removed = world.change(1, remove(2), 5_000);
     world.run(50);
-    let words = "n1, n3 would vote, 2 of them have to be up, and 1 are: n3 cannot be reached, or has not got the log yet. \
+    let words = "n1, n3 would vote, 2 of them have to be up, and 1 is: n3 cannot be reached, or has not got the log yet. \
                  Bring it up, or remove it, first";
     assert_eq!(world.refusal(removed), words);
     assert_eq!(world.shape(), "1 2 3");

@@ -144,6 +144,24 @@ fn comparisons_and_what_is_told_of_them_have_limits() {
 }
 
 #[test]
+fn why_there_is_no_digest_is_told_by_its_end() {
+    let traceback = format!("Traceback of {}: äöü\nValueError: the digest of a set has no order", "ö".repeat(1_000));
+    for cut in 0..4 {
+        let mut world = World::new(3);
+        world.node(id(3)).machine.held = true;
+        let asked = world.verify(1, 500);
+        world.run(100);
+        let (index, digest) = (world.applied_at(1), Err(format!("{traceback}{}", "!".repeat(cut))));
+        world.tell(1, Event::Peer(PeerMessage::Digest { from: id(3), to: id(1), index, digest }));
+        world.run(10);
+        let Some(Outcome::Compared { digests, .. }) = world.answer(asked) else { panic!("{:?}", world.answer(asked)) };
+        let why = digests[&id(3)].as_ref().unwrap_err();
+        assert!(why.starts_with('…') && why.len() <= 1024 && why.len() > 1020, "{} {why}", why.len());
+        assert!(why.trim_end_matches('!').ends_with("ValueError: the digest of a set has no order"), "{why}");
+    }
+}
+
+#[test]
 fn a_replica_whose_machine_halted_tells_nothing_and_the_others_do() {
     let mut world = World::new(3);
     world.node(id(3)).machine.halts = true;
