@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -17,15 +20,22 @@ from graft._machine import Command, Query, callable_operations, is_raw
 from graft._start import USAGE, UsageError, failed, machine_of
 from graft._units import counted
 
+try:
+    import fcntl
+except ImportError:  # where locks are others, nothing is swept
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Iterator
     from types import FrameType
 
-    from graft._machine import StateMachine
+    from graft._machine import Operation, StateMachine
     from graft._node import Node
     from graft._status import Status
 
 _PAUSE_SECONDS = 0.5
+_PREFIX = "graft-dev-"
+_LOCK = "lock"
 _EXAMPLES = {"str": "ann", "int": "5", "float": "2.5", "bool": "true"}
 
 
@@ -61,17 +71,39 @@ def _run(kind: type[StateMachine], nodes: int, data_dir: os.PathLike[str] | None
     _refuse_another_number(nodes, data_dir)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="graft-dev-") as directory,
-            LocalCluster(kind, nodes, data_dir=data_dir) as cluster,
-        ):
-            print(_head(kind, cluster, Path(directory)), flush=True)  # noqa: T201 - a command speaks
+        with _directory() as directory, LocalCluster(kind, nodes, data_dir=data_dir or directory / "nodes") as cluster:
+            print(_head(kind, cluster, directory), flush=True)  # noqa: T201 - a command speaks
             _follow(cluster)
     except KeyboardInterrupt:
         _say("\nthe cluster has ended" + ("" if data_dir else ", and nothing of it is left"))
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
+
+
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
+    """For what is gone with this process. What one that was killed left is removed by the next."""
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, open(Path(name) / "lock.new", "wb") as lock:
+        if fcntl is not None:
+            # Under its name it is held already: who finds it free finds that nobody lives.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (Path(name) / "lock.new").rename(Path(name) / _LOCK)
+        yield Path(name)
+
+
+def _sweep() -> None:
+    """Removes this user's directories whose process is surely dead: their locks are free."""
+    if fcntl is None:
+        return
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if left.lstat().st_uid != os.getuid() or left.is_symlink():
+                continue
+            with open(left / _LOCK, "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -121,7 +153,7 @@ def _call(kind: type[StateMachine], which: type[Command[Any, ..., Any] | Query[A
     """An example of a call of this kind; empty if there is none."""
     if is_raw(kind):
         return "--raw TEXT" if which is Command or hasattr(kind, "query") else ""
-    for name, operation in callable_operations(kind).items():
+    for name, operation in _declared(kind):
         if isinstance(operation, which):
             needed = [
                 f"{parameter.name}={_example(parameter.annotation)}"
@@ -130,6 +162,12 @@ def _call(kind: type[StateMachine], which: type[Command[Any, ..., Any] | Query[A
             ]
             return " ".join([name, *needed])
     return ""
+
+
+def _declared(kind: type[StateMachine]) -> list[tuple[str, Operation[Any, ..., Any]]]:
+    """Commands and queries as they stand in the class: by what comes first one begins."""
+    places = [attribute for cls in kind.__mro__ for attribute in vars(cls)]
+    return sorted(callable_operations(kind).items(), key=lambda item: places.index(item[1].attribute))
 
 
 def _example(annotation: object) -> str:

@@ -125,8 +125,9 @@ impl Change {
         if known && member.incarnation != incarnation {
             return refuse(format!(
                 "{id} is a member with another data directory ({} is recorded, {incarnation} came): it was wiped or is a \
-                 copy, and may have forgotten what it promised. Bring the original directory back, or start it with an \
-                 empty one under a new id and replace {id} by that",
+                 copy, and may have forgotten what it promised. Bring the original directory back; if that is \
+                 lost, start a node with a new id, an empty directory and --cluster, and then: graft member replace {id} \
+                 NEW-ID ADDR",
                 member.incarnation
             ));
         }

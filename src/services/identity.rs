@@ -22,6 +22,9 @@ pub enum Role {
     Operator,
 }
 
+/// What every refusal for want of a role says, and no other.
+const TAKES: &str = "that takes the role";
+
 /// Who it is within its cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Who {
@@ -98,6 +101,11 @@ impl Identity {
         }
     }
 
+    /// That its role does not allow to do something, in words.
+    pub fn may_not(&self, doing: &str, needed: Role) -> String {
+        format!("{self} may not {doing}: {TAKES} {needed}, and its role is {}", self.role())
+    }
+
     /// A member is trusted with everything: it could say anything in the log.
     pub fn role(&self) -> Role {
         match &self.who {
@@ -105,6 +113,11 @@ impl Identity {
             Who::Client { role, .. } => *role,
         }
     }
+}
+
+/// Whether a refusal is for want of a role, by its words: so much of it comes over the wire.
+pub fn is_for_want_of_a_role(why: &str) -> bool {
+    why.contains(TAKES)
 }
 
 /// The name of a cluster: what may stand for a host in a URI, in lower case so that there is one way to write it.
@@ -168,6 +181,17 @@ mod tests {
             assert_eq!((identity.to_string().as_str(), identity.role()), (uri, role));
             assert_eq!(identity.member().map(|id| id.to_string()).as_deref(), member);
         }
+    }
+
+    #[test]
+    fn what_a_role_does_not_allow_is_told_from_distrust() {
+        let reader = Identity::client("bank", "web", Role::Reader).unwrap();
+        let why = reader.may_not("take a snapshot", Role::Operator);
+        assert_eq!(
+            why,
+            "spiffe://bank/client/web?role=reader may not take a snapshot: that takes the role operator, and its role is reader"
+        );
+        assert!(is_for_want_of_a_role(&why) && !is_for_want_of_a_role("it is of another authority"));
     }
 
     #[test]

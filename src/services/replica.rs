@@ -426,7 +426,8 @@ impl Replica {
             Event::Unreachable(peer) => self.on_unreachable(peer),
             // Strangers can call themselves anything.
             Event::Trouble(peer, why) if self.core.membership().contains(&peer) => {
-                self.troubles.insert(peer, why);
+                // Others put it into sentences of their own.
+                self.troubles.insert(peer, why.trim_end_matches('.').to_owned());
             }
             Event::Peer(PeerMessage::Digest { from, to, index, digest }) if to == self.core.id() => {
                 self.on_digest(from, index, digest);

@@ -101,12 +101,24 @@ def test_what_is_no_backup_is_refused(node, tmp_path):
     node.execute(Bank.deposit, "ann", 5)
     node.backup(tmp_path / "good")
     good = (tmp_path / "good").read_bytes()
-    for name, data in (("cut", good[:-1]), ("empty", b""), ("other", b"hello" * 100)):
+    middle = len(good) - 30
+    flipped = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
+    for name, data in (("cut", good[:-1]), ("flipped", flipped), ("header", b"X" + good[1:])):
+        path = tmp_path / name
+        path.write_bytes(data)
+        for look in (lambda path=path: graft.check_backup(path), lambda path=path: graft.restore(path, f"{path}-data")):
+            with pytest.raises(graft.Corruption) as damaged:
+                look()
+            assert str(damaged.value).count(os.fspath(path)) == 1, damaged.value
+            assert "member" not in f"{damaged.value} {damaged.value.fix}"
+            assert "another backup" in damaged.value.fix
+    for name, data in (("empty", b""), ("other", b"hello" * 100)):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(graft.Corruption):
-            graft.check_backup(tmp_path / name)
-        with pytest.raises(graft.Corruption):
-            graft.restore(tmp_path / name, tmp_path / f"{name}-data")
+        for look in (graft.check_backup, lambda path: graft.restore(path, f"{path}-data")):
+            with pytest.raises(graft.StorageError, match="is no backup of Graft") as foreign:
+                look(tmp_path / name)
+            assert not isinstance(foreign.value, graft.Corruption)
+            assert "give the file of a backup" in foreign.value.fix
     with pytest.raises(graft.StorageError):
         graft.restore(tmp_path / "nowhere", tmp_path / "data")
     with pytest.raises(graft.StorageError):

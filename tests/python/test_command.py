@@ -54,6 +54,9 @@ def test_a_cluster_lives_from_its_founding_to_its_end(shell):
     assert f"{three} at {three} is not reachable" in sick.stdout
     assert f"graft member replace {three}" in sick.stdout
     assert "error[UNHEALTHY]" in sick.stderr
+    compared = shell.run("verify", "--timeout", "1", status=10)
+    assert f"{three} gave no digest; all others have the same" in compared.stderr
+    assert f"{three}  none: it did not answer in time: " in compared.stdout
     refused = shell.run("member", "remove", two, status=5)
     assert "error[MEMBERSHIP_REFUSED]" in refused.stderr
     assert three in refused.stderr

@@ -37,7 +37,9 @@ def kill(shell, addresses):
 def test_a_backup_is_restored_into_a_new_cluster(shell, three):
     made = json.loads(shell.says("backup", "bank.backup", "-o", "json"))
     assert made["file"] == "bank.backup"
-    assert "is there already" in shell.run("backup", "bank.backup", status=1).stderr
+    taken = shell.run("backup", "bank.backup", status=1).stderr
+    assert "is there already" in taken
+    assert "fix: choose another name for the backup, or remove that file" in taken
     looked = json.loads(shell.says("restore", "bank.backup", "--dry-run", "-o", "json"))
     assert (looked["index"], looked["schema"]) == (made["index"], "graft/backup/v1")
     shell.run("restore", "bank.backup", status=2)
@@ -45,8 +47,11 @@ def test_a_backup_is_restored_into_a_new_cluster(shell, three):
     (free,) = free_addresses(1)
     told = shell.says("restore", "bank.backup", "--data-dir", f"graft-{free}")
     assert "graft start" in told
-    assert "something in it already" in shell.run(
-        "restore", "bank.backup", "--data-dir", f"graft-{free}", status=1).stderr  # fmt: skip
+    filled = shell.run("restore", "bank.backup", "--data-dir", f"graft-{free}", status=1).stderr
+    assert "something in it already" in filled
+    assert "fix: choose another directory" in filled
+    for words in (("log", "verify", "nowhere"), ("log", "ls", "."), ("recover", "nowhere")):
+        assert "fix: give the data directory of a node" in shell.run(*words, status=1).stderr
     kill(shell, three)
     shell.cluster = free
     shell.start(free)
@@ -58,6 +63,9 @@ def test_a_backup_is_restored_into_a_new_cluster(shell, three):
     bad = shell.run("restore", "bad.backup", "--dry-run", status=8)
     assert "error[CORRUPTION]" in bad.stderr
     assert "bad.backup" in bad.stderr
+    assert "fix: use another backup" in bad.stderr
+    missing = shell.run("restore", "missing.backup", "--dry-run", status=1).stderr
+    assert "fix: give the file of a backup" in missing
 
 
 def test_a_log_is_looked_into_and_verified(shell, three):

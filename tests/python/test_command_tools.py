@@ -116,13 +116,41 @@ def test_dev_runs_a_secured_cluster_that_other_terminals_get_into(shell, termina
     assert not Path(environment["GRAFT_KEY"]).exists()
 
 
-def test_dev_without_a_machine_keeps_keys_and_values(shell):
+def dev_leads(shell, temporary):
+    """A `graft dev` of one node that has a leader, and what it has said."""
     dev = subprocess.Popen(shell.command("dev", "--nodes", "1"), cwd=shell.directory, text=True,
+                           env={**os.environ, "TMPDIR": str(temporary)},
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     assert dev.stdout is not None
     lines = []
     while not lines or "leads in term" not in lines[-1]:
         lines.append(dev.stdout.readline())
+    return dev, lines
+
+
+def test_dev_removes_what_one_that_was_killed_has_left_and_nothing_of_one_that_lives(shell, tmp_path):
+    killed, _ = dev_leads(shell, tmp_path)
+    (left,) = tmp_path.glob("graft-dev-*")
+    lives, _ = dev_leads(shell, tmp_path)
+    (others,) = set(tmp_path.glob("graft-dev-*")) - {left}
+    killed.kill()
+    killed.communicate()
+    assert left.exists()
+    # It may be about to be begun.
+    (tmp_path / "graft-dev-unlocked").mkdir()
+    last, _ = dev_leads(shell, tmp_path)
+    assert not left.exists()
+    assert others.exists()
+    for dev in (lives, last):
+        dev.send_signal(signal.SIGTERM)
+        dev.communicate(timeout=30)
+        assert dev.returncode == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("graft-")] == ["graft-dev-unlocked"]
+
+
+def test_dev_without_a_machine_keeps_keys_and_values(shell, tmp_path):
+    dev, lines = dev_leads(shell, tmp_path)
+    assert "  graft execute set key=ann value=1\n" in lines
     environment = {**os.environ, **pasted("".join(lines))}
     for words, answer in (
         (("execute", "set", "key=colour", "value=green"), None),
@@ -239,7 +267,9 @@ def test_settings_are_taken_from_the_file_the_environment_and_the_command_line(s
         "heartbeat": ("40ms", "--set"),
     }
     assert "GRAFT_ELECTION_TIMEOUT" in shell.says("config", "show", "--origin")
-    assert len(shell.says("config", "show", "--all", "-o", "plain").splitlines()) > 20
+    everything = shell.says("config", "show", "--all", "-o", "plain").splitlines()
+    assert len(everything) > 20
+    assert "log_bytes_max\t1GiB\tbytes of log in memory" in everything
     assert "are good" in shell.run("config", "check").stderr
     bad = shell.run("config", "check", "--set", "heartbeat=4s", status=2)
     assert "heartbeat" in bad.stderr

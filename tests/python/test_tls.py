@@ -73,10 +73,14 @@ def test_members_and_clients_that_show_who_they_are_work_together(members, autho
 def test_roles_are_kept(members, authority):
     with client(members, authority.client("auditor", "reader")) as reader:
         assert reader.query(Bank.balance, "ann") == 0
-        with pytest.raises(graft.TlsError, match="reader"):
+        with pytest.raises(graft.TlsError, match="takes the role writer, and its role is reader") as refused:
             reader.execute(Bank.deposit, "ann", 5)
-        with pytest.raises(graft.TlsError, match="reader"):
+        assert "--role ROLE" in refused.value.fix
+        assert "authority" not in refused.value.fix
+        with pytest.raises(graft.TlsError, match="may not change the membership"):
             reader.members.remove("n3")
+        with pytest.raises(graft.TlsError, match="may not have a snapshot or a backup taken"):
+            reader.snapshot()
     with client(members, authority.client("till", "writer")) as writer:
         assert writer.execute(Bank.deposit, "ann", 5) == 5
         with pytest.raises(graft.TlsError, match="writer"):

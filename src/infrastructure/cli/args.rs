@@ -170,7 +170,7 @@ pub(super) enum Verb {
     },
     /// Take a snapshot on the member that answers
     Snapshot,
-    /// Compare the replicas' states now
+    /// Compare the replicas' states now: exit with 0 if all are the same, with 10 if one differs or a member did not answer
     Verify,
     /// Write one file with the state, every command that had returned to anybody before included
     Backup {

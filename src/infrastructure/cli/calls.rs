@@ -121,7 +121,15 @@ pub(super) fn snapshot(talk: &Talk, out: &Out) -> Result<(), Failure> {
 
 pub(super) fn backup(talk: &Talk, out: &Out, file: PathBuf) -> Result<(), Failure> {
     let name = file.display().to_string();
-    match talk.backup(file)? {
+    let backed_up = talk.backup(file.clone()).map_err(|failure| match failure.code {
+        "STORAGE" if file.exists() => failure.advice("choose another name for the backup, or remove that file"),
+        "STORAGE" => failure.advice(
+            "see to the place of the backup (is its directory there, may it be written, is there space?), and to the log of \
+             the node that answered",
+        ),
+        _ => failure,
+    })?;
+    match backed_up {
         Outcome::Done { index, .. } => {
             let words = format!("{name} has the state up to entry {}", index.0);
             out.done(&words, "backup", json!({ "file": name, "index": index.0.to_string() }))

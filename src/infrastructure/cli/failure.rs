@@ -3,6 +3,7 @@
 use std::io;
 
 use graft_services::error::{Outcome, Refusal};
+use graft_services::identity::is_for_want_of_a_role;
 use graft_services::ports::StoreError;
 
 use super::note;
@@ -66,7 +67,12 @@ const CODES: &[(&str, u8, &str, &str)] = &[
         "the change of the membership cannot be made; nothing was changed",
         "see what stands in its way above, and `graft member list`",
     ),
-    ("STORAGE", ERROR, "the disk of a node is the trouble", "see the node's log, and its free space"),
+    (
+        "STORAGE",
+        ERROR,
+        "a file or directory cannot be used",
+        "see to what is named above; of a node, to its log and its free space",
+    ),
     (
         "LOCKED",
         REFUSED,
@@ -266,7 +272,13 @@ impl From<Refusal> for Failure {
             Refusal::Invalid(_) => "INVALID_CALL",
             Refusal::Denied(_) => "TLS",
         };
-        Self::new(code, refusal.to_string())
+        let failure = Self::new(code, refusal.to_string());
+        match &refusal {
+            Refusal::Denied(why) if is_for_want_of_a_role(why) => failure
+                .meaning("the role of the certificate does not allow it; nothing was applied")
+                .advice("use a certificate of a role that does: `graft tls client NAME --role ROLE` makes one"),
+            _ => failure,
+        }
     }
 }
 

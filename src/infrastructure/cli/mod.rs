@@ -89,7 +89,10 @@ fn perform(arguments: Arguments, out: &Out) -> Result<Next, Failure> {
         }
         Verb::Man { directory } => manual::write(&directory, out),
         Verb::Tls(verb) => {
-            settings::fill(&mut global)?;
+            // Those that make certificates have no use for one.
+            if verb.takes_secrets() {
+                settings::fill(&mut global)?;
+            }
             tls::run(verb, &global.secrets, out)
         }
         Verb::Restore(restore) => offline::restore(&restore, out),

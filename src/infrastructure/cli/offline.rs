@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use graft_domain::{Entry, Index, Membership, Payload};
 use graft_services::commands::{self, Act};
+use graft_services::ports::StoreError;
 use graft_services::snapshot_meta::SnapshotMeta;
 use serde_json::{Value as Json, json};
 
@@ -14,7 +15,7 @@ use super::failure::Failure;
 use super::note;
 use super::output::Out;
 use super::values::{answer, moment};
-use crate::infrastructure::runtime::offline::{self, Inspection, Survivor, Wreck};
+use crate::infrastructure::runtime::offline::{self, Inspection, OfflineError, Survivor, Wreck};
 
 /// A cluster to begin with the state of a backup.
 #[derive(Args, Debug)]
@@ -86,14 +87,18 @@ const SHOWN: usize = 60;
 
 pub(super) fn restore(restore: &Restore, out: &Out) -> Result<(), Failure> {
     let backup = restore.backup.display();
+    let of_backup = |error: StoreError| {
+        let advice = offline::advice_on_backup(&error, &restore.backup);
+        advised(error.into(), advice)
+    };
     match restore.data_dir.as_ref().filter(|_| !restore.dry_run) {
         None => {
-            let (meta, bytes) = offline::verify_backup(&restore.backup)?;
+            let (meta, bytes) = offline::verify_backup(&restore.backup).map_err(of_backup)?;
             let words = format!("{backup} is good: {bytes} bytes, the state {}", covered(&meta));
             out.done(&words, "backup", document(&meta))
         }
         Some(directory) => {
-            let meta = offline::restore(&restore.backup, directory)?;
+            let meta = offline::restore(&restore.backup, directory).map_err(of_backup)?;
             let place = directory.display();
             let words = format!(
                 "{place} begins with the state {}\nStart a new cluster with it: graft start ADDR --cluster ADDR \
@@ -103,6 +108,21 @@ pub(super) fn restore(restore: &Restore, out: &Out) -> Result<(), Failure> {
             out.done(&words, "restore", document(&meta))
         }
     }
+}
+
+fn advised(failure: Failure, advice: Option<&str>) -> Failure {
+    match advice {
+        Some(advice) => failure.advice(advice),
+        None => failure,
+    }
+}
+
+/// What a data directory was read for, and could not be.
+fn of_directory(error: StoreError) -> Failure {
+    let advice =
+        "give the data directory of a node: what `graft start` is given with --data-dir, or graft-ID without it";
+    let is_of_its_place = matches!(error, StoreError::Io { .. });
+    advised(error.into(), is_of_its_place.then_some(advice))
 }
 
 fn covered(meta: &SnapshotMeta) -> String {
@@ -115,7 +135,10 @@ fn document(meta: &SnapshotMeta) -> Json {
 }
 
 pub(super) fn recover(recover: &Recover, out: &Out) -> Result<(), Failure> {
-    let wreck = Wreck::look(&recover.directories)?;
+    let wreck = Wreck::look(&recover.directories).map_err(|error| match error {
+        OfflineError::Store(error) => of_directory(error),
+        other => other.into(),
+    })?;
     let Some(into) = recover.into.as_ref().filter(|_| !recover.dry_run) else { return tell_wreck(&wreck, out) };
     if wreck.verdict.is_quorum && !recover.force {
         return Err(Failure::new(
@@ -129,7 +152,12 @@ pub(super) fn recover(recover: &Recover, out: &Out) -> Result<(), Failure> {
     if !recover.yes {
         confirm(best)?;
     }
-    let done = wreck.recover(into, recover.id.as_deref(), recover.address.as_deref())?;
+    let done = wreck.recover(into, recover.id.as_deref(), recover.address.as_deref()).map_err(|error| match error {
+        OfflineError::Store(error @ StoreError::Io { .. }) => {
+            Failure::from(error).advice("choose another directory with --into, or remove that one")
+        }
+        other => other.into(),
+    })?;
     let place = into.display();
     let words = format!(
         "{place} has all of {}'s log, up to entry {}; {} is the only member of the new cluster {}\n\
@@ -225,9 +253,9 @@ fn tell_wreck(wreck: &Wreck, out: &Out) -> Result<(), Failure> {
 
 pub(super) fn log(log: Log, out: &Out) -> Result<(), Failure> {
     match log {
-        Log::Ls { directory } => list(&offline::inspect(&directory)?, out),
+        Log::Ls { directory } => list(&offline::inspect(&directory).map_err(of_directory)?, out),
         Log::Show { directory, from, to } => {
-            show(&offline::inspect(&directory)?, Index(from), to.map_or(Index::LAST, Index), out)
+            show(&offline::inspect(&directory).map_err(of_directory)?, Index(from), to.map_or(Index::LAST, Index), out)
         }
         Log::Verify { directory } => verify(&directory, out),
     }
@@ -342,7 +370,7 @@ fn acted(act: &Act) -> (&'static str, String, Json) {
 
 fn verify(directory: &Path, out: &Out) -> Result<(), Failure> {
     let begun = std::time::Instant::now();
-    let found = offline::inspect(directory)?;
+    let found = offline::inspect(directory).map_err(of_directory)?;
     found.verify_snapshot(directory)?;
     let bad = |entry: &&Entry| matches!(&entry.payload, Payload::Command(bytes) if commands::decode(bytes).is_err());
     if let Some(entry) = found.entries.iter().find(bad) {

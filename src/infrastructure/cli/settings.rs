@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use graft_domain::NodeId;
 use serde_json::{Value as Json, json};
 
 use super::args::{Global, Start, seconds};
 use super::failure::Failure;
 use super::output::Out;
+use super::talk::CALL_SECONDS;
+use crate::infrastructure::runtime::NodeConfig;
 
 /// The file that is read if there is no other word.
 const FILE: &str = "graft.toml";
@@ -34,7 +38,7 @@ const KEYS: &[(&str, &str)] = &[
     ("machine", "the class of the state machine"),
     ("metrics", "where metrics are read, host:port"),
     ("session_ttl", "how long a session lasts unused"),
-    ("snapshot_bytes_per_second", "how fast a snapshot is sent"),
+    ("snapshot_bytes_per_second", "bytes of a snapshot that are sent in a second"),
     ("snapshot_every_bytes", "bytes of log after which a snapshot is taken"),
     ("snapshot_every_entries", "entries after which a snapshot is taken"),
     ("timeout", "how long a call waits"),
@@ -76,7 +80,7 @@ pub(super) enum Config {
         /// And where it is made
         #[arg(long)]
         origin: bool,
-        /// Those that are not made, too
+        /// Those that are not made, too, with their defaults
         #[arg(long)]
         all: bool,
         #[command(flatten)]
@@ -265,7 +269,7 @@ pub(super) fn show(settings: &Settings, origin: bool, all: bool, out: &Out) -> R
     for (key, what) in KEYS {
         let (value, place) = match settings.0.get(key) {
             Some((value, place)) => (shown(value), place.as_str()),
-            None if all => ("-".to_owned(), "default"),
+            None if all => (default_of(key).unwrap_or_else(|| "-".to_owned()), "default"),
             None => continue,
         };
         let mut row = vec![(*key).to_owned(), value];
@@ -274,10 +278,46 @@ pub(super) fn show(settings: &Settings, origin: bool, all: bool, out: &Out) -> R
         }
         row.push((*what).to_owned());
         rows.push(row);
-        items.push(json!({ "key": key, "value": settings.0.get(key).map(|(value, _)| value), "origin": place }));
+        let value = settings.0.get(key).map_or_else(|| json!(default_of(key)), |(value, _)| value.clone());
+        items.push(json!({ "key": key, "value": value, "origin": place }));
     }
     let heads: &[&str] = if origin { &["key", "value", "from", ""] } else { &["key", "value", ""] };
     out.table(heads, &rows, "config", json!({ "settings": items }), "settings")
+}
+
+/// What counts where nothing is set, with its unit, as it could be set; none for what has to be said.
+fn default_of(key: &str) -> Option<String> {
+    let config = NodeConfig::new(NodeId::new("n1").ok()?, "", "");
+    Some(match key {
+        "batch_bytes_max" => size(config.batch_bytes_max as u64),
+        "clients_max" => config.clients_max.to_string(),
+        "command_bytes_max" => size(config.command_bytes_max as u64),
+        "election_timeout" => duration(config.election_timeout),
+        "heartbeat" => duration(config.heartbeat),
+        "inflight_max" => config.inflight_max.to_string(),
+        "insecure" => config.insecure.to_string(),
+        "log_bytes_max" => size(config.log_bytes_max as u64),
+        "session_ttl" => duration(config.session_ttl),
+        "snapshot_bytes_per_second" => size(config.snapshot_bytes_per_second),
+        "snapshot_every_bytes" => size(config.snapshot_every_bytes as u64),
+        "snapshot_every_entries" => config.snapshot_every_entries.to_string(),
+        "timeout" => duration(Duration::from_secs_f64(CALL_SECONDS)),
+        _ => return None,
+    })
+}
+
+/// In the largest unit of which it is a whole number.
+fn size(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let whole = units.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
+}
+
+fn duration(time: Duration) -> String {
+    let ms = time.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+    let whole = units.iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{ms}ms"), |(unit, name)| format!("{}{name}", ms / unit))
 }
 
 fn shown(value: &Json) -> String {
@@ -424,6 +464,24 @@ mod tests {
             Settings::read(None, &set(&["insecure=none"])).unwrap_err().what,
             "--set: insecure=\"none\" must be true or false"
         );
+    }
+
+    #[test]
+    fn all_that_has_a_default_shows_it_with_its_unit() {
+        let without: Vec<&str> = KEYS.iter().map(|(key, _)| *key).filter(|key| default_of(key).is_none()).collect();
+        assert_eq!(without.len(), PLACES.len() - 1, "all but `insecure` have to be said: {without:?}");
+        for (key, text) in [
+            ("election_timeout", "300ms"),
+            ("session_ttl", "1h"),
+            ("timeout", "10s"),
+            ("log_bytes_max", "1GiB"),
+            ("batch_bytes_max", "1MiB"),
+            ("clients_max", "4096"),
+            ("insecure", "false"),
+        ] {
+            assert_eq!(default_of(key).as_deref(), Some(text), "{key}");
+        }
+        assert_eq!((size(1_500), duration(Duration::from_mins(90))), ("1500B".to_owned(), "90min".to_owned()));
     }
 
     #[test]

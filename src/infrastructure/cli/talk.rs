@@ -16,7 +16,7 @@ use super::args::Global;
 use super::failure::{Failure, of_outcome};
 use crate::infrastructure::runtime::{Client, ClientConfig, backup};
 
-const CALL_SECONDS: f64 = 10.0;
+pub(super) const CALL_SECONDS: f64 = 10.0;
 const CHANGE_SECONDS: f64 = 300.0;
 /// How long an answer may be late before it is given up: the client itself keeps the time.
 const GRACE: Duration = Duration::from_secs(2);

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use super::args::Secrets;
 use super::failure::Failure;
 use super::output::Out;
+use crate::infrastructure::runtime::TlsError;
 use crate::infrastructure::runtime::certificates::{
     Certificate, Depot, Endpoint, Files, SecuredStream, certificates, date,
 };
@@ -96,10 +97,17 @@ pub(super) enum Job {
     Operator,
 }
 
+impl Tls {
+    /// Whether it looks at the certificate that is set.
+    pub(super) fn takes_secrets(&self) -> bool {
+        matches!(self, Self::Verify { .. })
+    }
+}
+
 pub(super) fn run(tls: Tls, secrets: &Secrets, out: &Out) -> Result<(), Failure> {
     match tls {
         Tls::Init { name, place } => {
-            let depot = Depot::create(&place.dir, &name)?;
+            let depot = Depot::create(&place.dir, &name).map_err(|error| already(error, &place.dir))?;
             let ca = depot.ca();
             let words = format!(
                 "{} is the authority of {name}; make certificates with `graft tls node ID` and `graft tls client NAME`",
@@ -129,6 +137,22 @@ pub(super) fn run(tls: Tls, secrets: &Secrets, out: &Out) -> Result<(), Failure>
             tell(out, &renewed)
         }
         Tls::RotateCa { finish, place } => rotate(out, &place.dir, finish),
+    }
+}
+
+/// An authority is not made anew in its place: certificates of the one before would be worth nothing.
+fn already(error: TlsError, directory: &Path) -> Failure {
+    let failure = Failure::from(error);
+    match Depot::load(directory) {
+        Ok(depot) => {
+            let cluster = depot.cluster();
+            failure.meaning("there is an authority already, and it is left as it is").advice(format!(
+                "go on with that of {cluster}: `graft tls node ID`, `graft tls client NAME`; or make another one elsewhere with --dir"
+            ))
+        }
+        Err(_) => failure
+            .meaning("the files of an authority cannot be made there")
+            .advice("name another directory with --dir, or remove what is left there of an authority that nobody uses"),
     }
 }
 

@@ -315,10 +315,7 @@ impl Stream {
     fn authorised(&self, call: Numbered) -> Result<Numbered, Refusal> {
         match &self.identity {
             Some(identity) if identity.role() < Role::Writer && call.asked.kind() != Kind::Query => {
-                Err(Refusal::Denied(format!(
-                    "{identity} may not execute commands: that takes the role {}. Use a certificate of that role",
-                    Role::Writer
-                )))
+                Err(Refusal::Denied(identity.may_not("execute commands", Role::Writer)))
             }
             _ => Ok(call),
         }

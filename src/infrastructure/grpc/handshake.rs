@@ -124,8 +124,8 @@ impl View {
             let why = format!(
                 "{id} at {address} has another data directory ({}) than the member {id} of the cluster ({recorded}): it \
                  was wiped, or it is not the original. It may have forgotten votes and acknowledged writes, so it \
-                 cannot go on as {id}. Bring the original data directory back, or start it with an empty one under a \
-                 new id and replace the member {id} by that.",
+                 cannot go on as {id}. Bring the original data directory back; if that is lost, start a node with a new \
+                 id, an empty directory and --cluster, and then: graft member replace {id} NEW-ID ADDR",
                 other.incarnation
             );
             return Err(Refusal::new(RefusedCode::IdentityMismatch, why));

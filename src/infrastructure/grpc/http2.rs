@@ -62,25 +62,41 @@ impl Single {
     }
 }
 
+/// What libraries say of everyday things, and that in plain words.
+const PLAIN: [(&str, &str); 3] = [
+    ("error reading a body from connection", "the connection broke"),
+    ("peer closed connection without sending TLS close_notify", "the other side closed it without a word"),
+    ("stream closed because of a broken pipe", "the other side closed it without a word"),
+];
+
 /// An error, with all that is behind it.
 fn chained(error: &dyn Error) -> String {
-    let (mut why, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        why = format!("{why}: {error}");
-        cause = error.source();
-    }
-    why
+    caused(error.to_string(), error.source())
 }
 
 /// What a status says, with all that is behind it.
 pub(super) fn words(status: &Status) -> String {
-    let mut why = status.message().to_owned();
-    let mut cause = status.source();
+    plain(&caused(status.message().to_owned(), status.source()), WORDS_BYTES_MAX)
+}
+
+/// Every cause once, however often libraries repeat those behind it, without links into the documentation of these.
+fn caused(first: String, mut cause: Option<&dyn Error>) -> String {
+    let mut texts = vec![first];
     while let Some(error) = cause {
-        why = format!("{why}: {error}");
+        texts.push(error.to_string());
         cause = error.source();
     }
-    plain(&why, WORDS_BYTES_MAX)
+    let mut told: Vec<String> = Vec::new();
+    for part in texts.iter().flat_map(|text| text.split(": ")) {
+        if part.starts_with("https://") {
+            continue;
+        }
+        let part = PLAIN.iter().find(|(theirs, _)| *theirs == part).map_or(part, |(_, ours)| ours);
+        if !told.iter().any(|known| known == part) {
+            told.push(part.to_owned());
+        }
+    }
+    told.join(": ")
 }
 
 /// The `Peer` service at the other end of a connection; a single message of it has at most `answer_bytes_max`.
@@ -155,5 +171,21 @@ impl Service<http::Request<Body>> for Http2 {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         Box::pin(self.sender.send_request(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_told_once_and_in_plain_words() {
+        let eof = "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/latest/rustls/#eof";
+        let body = "error reading a body from connection";
+        let cause = std::io::Error::other(format!("{body}: {eof}"));
+        let killed = caused(format!("{body}: {body}: {eof}"), Some(&cause));
+        assert_eq!(killed, "the connection broke: the other side closed it without a word");
+        let refused = std::io::Error::other("no route");
+        assert_eq!(caused("tcp connect error".to_owned(), Some(&refused)), "tcp connect error: no route");
     }
 }

@@ -54,6 +54,17 @@ const ROLES: [(&str, Role); 12] = [
     ("/grpc.health.v1.Health/List", Role::Reader),
     ("/grpc.health.v1.Health/Watch", Role::Reader),
 ];
+/// What calls that not every role allows do, in the words of whoever makes them.
+const DOINGS: [(&str, &str); 8] = [
+    ("/graft.v1.Client/Execute", "execute commands"),
+    ("/graft.v1.Client/OpenSession", "open a session for commands"),
+    ("/graft.v1.Admin/ChangeMembership", "change the membership"),
+    ("/graft.v1.Admin/TransferLeadership", "transfer the leadership"),
+    ("/graft.v1.Admin/Snapshot", "have a snapshot or a backup taken"),
+    ("/graft.v1.Admin/ReadSnapshot", "read a snapshot for a backup"),
+    ("/graft.v1.Admin/Verify", "have the replicas compared"),
+    ("/graft.v1.Admin/Shutdown", "shut a member down"),
+];
 /// Reflection tells what is in the documentation.
 const REFLECTION_PREFIX: &str = "/grpc.reflection.";
 
@@ -63,6 +74,11 @@ pub(super) fn needed(path: &str) -> Role {
         return Role::Reader;
     }
     ROLES.iter().find(|(known, _)| *known == path).map_or(Role::Operator, |(_, role)| *role)
+}
+
+/// What a call of this path does, if not every role allows it.
+pub(super) fn doing(path: &str) -> Option<&'static str> {
+    DOINGS.iter().find(|(known, _)| *known == path).map(|(_, doing)| *doing)
 }
 
 impl Security {
@@ -149,5 +165,15 @@ mod tests {
         assert_eq!(needed("/graft.v1.Client/Execute"), Role::Writer);
         let others = ["/graft.v1.Admin/Shutdown", "/graft.v1.Admin/ChangeMembership", "/graft.v1.Client/Query/", "/x"];
         assert!(others.iter().all(|path| needed(path) == Role::Operator));
+    }
+
+    #[test]
+    fn what_a_reader_may_not_do_has_a_name() {
+        for (path, _) in DOINGS {
+            assert!(needed(path) > Role::Reader, "{path}");
+        }
+        let listed = ROLES.iter().filter(|(_, role)| *role > Role::Reader);
+        assert!(listed.map(|(path, _)| doing(path)).all(|doing| doing.is_some()));
+        assert_eq!(doing("/graft.v1.Admin/Snapshot"), Some("have a snapshot or a backup taken"));
     }
 }

@@ -31,7 +31,7 @@ use super::health_service::HealthService;
 use super::leading::Leading;
 use super::plain::plain;
 use super::reflection;
-use super::security::needed;
+use super::security::{doing, needed};
 use super::server::Connection;
 use super::service::Service;
 use super::transport::Shared;
@@ -135,10 +135,8 @@ impl Served {
         }
         let needed = needed(path);
         if identity.role() < needed {
-            return Err(format!(
-                "{identity} may not call {}: that takes the role {needed}. Use a certificate of that role",
-                shown(path)
-            ));
+            let doing = doing(path).map_or_else(|| format!("call {}", shown(path)), str::to_owned);
+            return Err(identity.may_not(&doing, needed));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
 
 use graft_services::error::{Outcome, Refusal};
+use graft_services::identity::is_for_want_of_a_role;
 use graft_services::ports::{Raised, Reply, StoreError};
 
 use super::convert::reply_to_python;
@@ -46,6 +47,11 @@ pub(super) fn refusal<'py>(py: Python<'py>, refusal: &Refusal) -> PyResult<Bound
         Refusal::NoQuorum { reachable, needed } => vec![("reachable", number(*reachable)), ("needed", number(*needed))],
         Refusal::TooLarge { bytes, limit } => {
             vec![("bytes", Detail::Number(*bytes)), ("limit", Detail::Number(*limit))]
+        }
+        Refusal::Denied(why) if is_for_want_of_a_role(why) => {
+            let fix = "use a certificate of the role that the message names, or of one above it (reader, writer, operator): \
+                       `graft tls client NAME --role ROLE` makes one";
+            vec![("fix", Detail::Text(fix.to_owned()))]
         }
         _ => vec![],
     };
@@ -97,18 +103,24 @@ pub(super) fn start(py: Python<'_>, error: &StartError) -> PyErr {
 }
 
 pub(super) fn store(py: Python<'_>, error: &StoreError) -> PyErr {
+    store_with(py, error, None)
+}
+
+/// With other advice than that of its class.
+pub(super) fn store_with(py: Python<'_>, error: &StoreError, fix: Option<&str>) -> PyErr {
     let words = error.to_string();
+    let fix = fix.map(|fix| ("fix", Detail::Text(fix.to_owned())));
     match error {
         StoreError::Corrupt { file, offset, .. } => {
             let details = [("file", Detail::Text(file.clone())), ("offset", Detail::Number(*offset))];
-            raise(py, "CORRUPTION", &words, &details)
+            raise(py, "CORRUPTION", &words, &details.into_iter().chain(fix).collect::<Vec<_>>())
         }
         StoreError::Locked { .. } => {
             let fix = "stop that process, or give this node a data_dir of its own";
             raise(py, "STORAGE", &words, &[("fix", Detail::Text(fix.to_owned()))])
         }
         StoreError::WrongNode { .. } => raise(py, "IDENTITY_MISMATCH", &words, &[]),
-        _ => raise(py, "STORAGE", &words, &[]),
+        _ => raise(py, "STORAGE", &words, &Vec::from_iter(fix)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Work on data directories that no node runs in, as Python's layer asks for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use graft_services::ports::StoreError;
 use graft_services::snapshot_meta::SnapshotMeta;
@@ -18,7 +18,7 @@ type Kept = (u64, u64, f64, u64);
 #[expect(clippy::needless_pass_by_value, reason = "arguments of Python's come by value")]
 pub(super) fn verify_backup(py: Python<'_>, path: PathBuf) -> PyResult<Kept> {
     let verified = py.detach(|| offline::verify_backup(&path));
-    verified.map(|(meta, bytes)| kept(&meta, bytes)).map_err(|error| errors::store(py, &error))
+    verified.map(|(meta, bytes)| kept(&meta, bytes)).map_err(|error| of_backup(py, &error, &path))
 }
 
 /// Makes `data_dir` one that begins with the state of a backup.
@@ -30,7 +30,11 @@ pub(super) fn restore(py: Python<'_>, path: PathBuf, data_dir: PathBuf) -> PyRes
         let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
         Ok::<_, StoreError>((meta, bytes))
     });
-    restored.map(|(meta, bytes)| kept(&meta, bytes)).map_err(|error| errors::store(py, &error))
+    restored.map(|(meta, bytes)| kept(&meta, bytes)).map_err(|error| of_backup(py, &error, &path))
+}
+
+fn of_backup(py: Python<'_>, error: &StoreError, backup: &Path) -> PyErr {
+    errors::store_with(py, error, offline::advice_on_backup(error, backup))
 }
 
 fn kept(meta: &SnapshotMeta, bytes: u64) -> Kept {

@@ -50,6 +50,21 @@ pub struct Recovered {
     pub last: EntryId,
 }
 
+/// What to do about a backup that could not be looked at, or restored.
+pub fn advice_on_backup(error: &StoreError, backup: &Path) -> Option<&'static str> {
+    let backup = backup.display().to_string();
+    match error {
+        StoreError::Corrupt { file, .. } if *file == backup => {
+            Some("use another backup: this one is not what was written, and nothing was made of it")
+        }
+        StoreError::Io { path, .. } if *path == backup => {
+            Some("give the file of a backup, and see that this user may read it")
+        }
+        StoreError::Io { .. } => Some("choose another directory for the new member, or remove that one"),
+        _ => None,
+    }
+}
+
 impl Wreck {
     /// Reads what is left of a cluster, changing nothing.
     ///

@@ -15,7 +15,7 @@ use super::snapshot_writer::SYNC_BYTES;
 
 const DAMAGED: &str =
     "It was damaged where it came from, on its way, or by this disk: nothing of it is kept. Make it again";
-const TAKEN: &str = "it is there already, and is not written over";
+const TAKEN: &str = "it is there already, and is not written over: choose another name, or remove it";
 const UNFIT: &str = "Take another backup";
 
 /// A backup that is being written. Dropped before it is finished, nothing of it is left.
@@ -111,7 +111,7 @@ pub fn verify(path: &Path) -> Result<(SnapshotMeta, u64), StoreError> {
 
 /// [`verify`] on other files than the operating system's.
 pub fn verify_in<F: Files>(files: &F, path: &Path) -> Result<(SnapshotMeta, u64), StoreError> {
-    let unfit = |bad: Unreadable| bad.into_error(path, UNFIT);
+    let unfit = |bad: Unreadable| bad.of_backup(path, UNFIT);
     let reader = SnapshotReader::open(files, path).map_err(unfit)?;
     let bytes = reader.file_bytes();
     Ok((reader.verify().map_err(unfit)?, bytes))

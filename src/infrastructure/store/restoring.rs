@@ -12,10 +12,10 @@ use graft_domain::{ClusterId, Membership};
 use graft_services::ports::StoreError;
 use graft_services::snapshot_meta::SnapshotMeta;
 
-use super::errors::{corrupt, full_or_io, io_error, refused};
+use super::errors::{corrupt, corrupt_with, full_or_io, io_error, refused};
 use super::files::{Files, Locking, sync_above};
 use super::os::OsFiles;
-use super::snapshot_reader::SnapshotReader;
+use super::snapshot_reader::{AT_REST, SnapshotReader};
 use super::snapshot_writer::SnapshotWriter;
 use super::survey::{Survey, survey};
 use super::{Founding, identity, snapshot_file, snapshots};
@@ -44,7 +44,7 @@ pub fn restore(backup: &Path, directory: &Path) -> Result<SnapshotMeta, StoreErr
 /// # Errors
 /// Those of [`restore`].
 pub fn restore_in<F: Files>(files: &F, backup: &Path, directory: &Path) -> Result<SnapshotMeta, StoreError> {
-    let reader = SnapshotReader::open(files, backup).map_err(|bad| bad.into_error(backup, UNFIT))?;
+    let reader = SnapshotReader::open(files, backup).map_err(|bad| bad.of_backup(backup, UNFIT))?;
     let meta = reader.meta().clone();
     let _lock = empty(files, directory)?;
     let inside = directory.join(snapshots::DIRECTORY);
@@ -135,9 +135,15 @@ pub(super) fn rewrite<F: Files>(
     // What the disk said that is written to counts first.
     writer.check()?;
     copied.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => {
-            StoreError::Corrupt { file: from.display().to_string(), offset: 0, what: format!("{error}. {remedy}") }
-        }
+        io::ErrorKind::InvalidData => match error.downcast() {
+            // The reader's remedy is that of a snapshot in its place.
+            Ok(StoreError::Corrupt { file, offset, what }) => {
+                let what = format!("{}{remedy}", what.trim_end_matches(AT_REST));
+                StoreError::Corrupt { file, offset, what }
+            }
+            Ok(other) => other,
+            Err(error) => corrupt_with(from, 0, error, remedy),
+        },
         _ => io_error(from, &error),
     })?;
     writer.finish()?;

@@ -13,7 +13,7 @@ use graft_services::ports::StoreError;
 use graft_services::snapshot_meta::SnapshotMeta;
 
 use super::batch::Place;
-use super::errors::{corrupt_with, io_error, newer};
+use super::errors::{corrupt_with, io_error, newer, refused};
 use super::files::{StoreFile, read_full};
 use super::preamble::{self, BadPreamble, PREAMBLE_BYTES};
 
@@ -35,8 +35,18 @@ const PREFIX: &str = "snapshot-";
 #[derive(Debug)]
 pub(super) enum Unreadable {
     Io(io::Error),
-    Damaged { offset: u64, what: String },
-    Newer { found: u32 },
+    Damaged {
+        offset: u64,
+        what: String,
+    },
+    /// It never was one, as far as can be told.
+    Foreign {
+        offset: u64,
+        what: String,
+    },
+    Newer {
+        found: u32,
+    },
 }
 
 /// A header, its checksum verified.
@@ -63,11 +73,21 @@ impl Unreadable {
         Self::Damaged { offset, what: what.into() }
     }
 
+    /// Of a file that was given as a backup, in the words of the port.
+    pub(super) fn of_backup(self, path: &Path, remedy: &str) -> StoreError {
+        match self {
+            Self::Foreign { .. } => {
+                refused(path, "it is no backup of Graft: give a file that `graft backup` or `backup()` wrote")
+            }
+            other => other.into_error(path, remedy),
+        }
+    }
+
     /// In the words of the port; damage comes with what can be done about it.
     pub(super) fn into_error(self, path: &Path, remedy: &str) -> StoreError {
         match self {
             Self::Io(error) => io_error(path, &error),
-            Self::Damaged { offset, what } => corrupt_with(path, offset, what, remedy),
+            Self::Damaged { offset, what } | Self::Foreign { offset, what } => corrupt_with(path, offset, what, remedy),
             Self::Newer { found } => newer(path, found),
         }
     }
@@ -83,6 +103,7 @@ impl From<BadPreamble> for Unreadable {
     fn from(bad: BadPreamble) -> Self {
         match bad {
             BadPreamble::Damaged { offset, what } => Self::damaged(offset, what),
+            BadPreamble::Foreign { offset, what } => Self::Foreign { offset, what: what.to_owned() },
             BadPreamble::Newer { found } => Self::Newer { found },
         }
     }

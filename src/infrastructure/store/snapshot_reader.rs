@@ -110,7 +110,9 @@ impl<S: StoreFile> io::Read for SnapshotReader<S> {
                     self.frame.clear();
                     let kind = match &error {
                         Unreadable::Io(error) => error.kind(),
-                        Unreadable::Damaged { .. } | Unreadable::Newer { .. } => io::ErrorKind::InvalidData,
+                        Unreadable::Damaged { .. } | Unreadable::Foreign { .. } | Unreadable::Newer { .. } => {
+                            io::ErrorKind::InvalidData
+                        }
                     };
                     return Err(io::Error::new(kind, error.into_error(&self.path, AT_REST)));
                 }

@@ -144,7 +144,11 @@ impl Clerk {
             }
             Answer::View(ref view) => {
                 if self.learn(link, view) {
-                    return self.end(id, answer);
+                    // What it knows of the cluster is from before: others know better.
+                    return match view.status.role {
+                        "removed" => self.call_refused(link, id, Refusal::Removed),
+                        _ => self.end(id, answer),
+                    };
                 }
                 if let Some(call) = self.calls.find(id) {
                     call.trouble = Some(self.endpoints.refusal());

@@ -123,8 +123,9 @@ fn whoever_is_added_is_who_he_says() {
     check(&from(9, Incarnation(1_004)), &[("1 4", "Done"), ("1 4+", "Done"), ("1 4l", "Done")]);
     // A wiped disk, or a second node of that name, settled or not.
     let wiped = "n4 is a member with another data directory (00000000000003ec is recorded, 0000000000000007 came): it was \
-                 wiped or is a copy, and may have forgotten what it promised. Bring the original directory back, or start it \
-                 with an empty one under a new id and replace n4 by that";
+                 wiped or is a copy, and may have forgotten what it promised. Bring the original directory back; if that is \
+                 lost, start a node with a new id, an empty directory and --cluster, and then: graft member replace n4 \
+                 NEW-ID ADDR";
     check(&from(4, Incarnation(7)), &[("1 4", wiped), ("1 4+", wiped), ("1 4l", wiped), ("1 2+ 4", wiped)]);
 }
 

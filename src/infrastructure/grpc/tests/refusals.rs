@@ -57,6 +57,7 @@ fn a_called_one_with_another_data_directory() {
     });
     assert_eq!(code, RefusedCode::IdentityMismatch);
     assert!(why.starts_with("n2 at n2.example:7000 has another data directory"), "{why}");
+    assert!(why.ends_with("graft member replace n2 NEW-ID ADDR"), "{why}");
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::cluster::{address, id};
+use super::cluster::{Cluster, address, id};
 use super::story::{Story, done, leads, ms};
-use crate::client::{Demand, Event, Hint};
+use crate::client::{Answer, Demand, Event, Hint, LinkId};
 use crate::commands::Slot;
 use crate::error::{Outcome, Refusal};
 use crate::waiting::RequestId;
@@ -121,6 +121,23 @@ fn a_cluster_that_takes_its_time_opens_a_session_in_the_end() {
     story.told.clear();
     story.hears(2, number, done(7));
     assert!(story.told.contains("execute 7/1 from 1"), "{}", story.told);
+}
+
+#[test]
+fn how_the_cluster_is_is_not_asked_of_one_that_was_removed() {
+    let mut story = Story::begins(|_| {});
+    story.connects(1, leads(1));
+    let (request, deadline) = (RequestId(1), story.now + ms(8_000));
+    story.happens("look", Event::Call { request, demand: Demand::View, deadline });
+    story.told.clear();
+    let mut view = Cluster::new(3).view(0);
+    (view.status.role, view.status.error_code) = ("removed", Some("REMOVED"));
+    for number in [1, 2] {
+        let answers = vec![(number, Answer::View(Box::new(view.clone())))];
+        story.happens("it was removed", Event::Heard { link: LinkId(1), answers, hint: None });
+    }
+    story.waits(1_000);
+    assert!(!story.told.contains("answer 1") && story.told.contains("dial 2 m"), "{}", story.told);
 }
 
 #[test]
