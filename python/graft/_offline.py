@@ -74,7 +74,7 @@ class Recovery:
 def check_backup(path: Where) -> Backup:
     """Reads all of a backup, verifies every byte, and says what it holds.
 
-    Raises `Corruption` if it is damaged, `StorageError` if it cannot be read.
+    Raises `Corruption` if it is damaged, `StorageError` if it cannot be read or is no backup.
     """
     return _backup(path, _engine.load().verify_backup(os.fspath(path)))
 
@@ -86,8 +86,8 @@ def restore(path: Where, data_dir: Where) -> Backup:
     whose directories were restored from the same backup. Further members join with empty directories. Members of the
     cluster that the backup was made of are refused.
 
-    Raises `Corruption` if the backup is damaged; `StorageError` if it cannot be read, or there is something in
-    `data_dir`.
+    Raises `Corruption` if the backup is damaged; `StorageError` if it cannot be read or is none, or there is something
+    in `data_dir`.
     """
     return _backup(path, _engine.load().restore(os.fspath(path), os.fspath(data_dir)))
 

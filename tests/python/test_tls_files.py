@@ -96,10 +96,19 @@ def test_what_is_missing_is_said(tmp_path: Path, words: tuple[str, ...], status:
     assert "Traceback" not in done.stderr
 
 
+def test_what_dials_nobody_takes_no_certificate_of_the_environment(tmp_path: Path) -> None:
+    run(tmp_path, "tls", "init", "bank", GRAFT_CA="elsewhere/ca.pem")
+    run(tmp_path, "tls", "client", "web", GRAFT_CA="elsewhere/ca.pem")
+    assert "go together" in run(tmp_path, "tls", "verify", status=2, GRAFT_CA="elsewhere/ca.pem").stderr
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     run(tmp_path, "tls", "init", "bank")
     before = (tmp_path / "tls" / "ca.pem").read_bytes()
-    assert "nothing is overwritten" in run(tmp_path, "tls", "init", "bank", status=7).stderr
+    again = run(tmp_path, "tls", "init", "bank", status=7).stderr
+    assert "nothing is overwritten" in again
+    assert "why: there is an authority already" in again
+    assert "fix: go on with that of bank: `graft tls node ID`" in again
     assert (tmp_path / "tls" / "ca.pem").read_bytes() == before
     run(tmp_path, "tls", "client", "web")
     assert "nothing is overwritten" in run(tmp_path, "tls", "client", "web", "--role", "operator", status=7).stderr

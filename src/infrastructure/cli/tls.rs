@@ -151,8 +151,8 @@ fn already(error: TlsError, directory: &Path) -> Failure {
             ))
         }
         Err(_) => failure
-            .meaning("the files of an authority cannot be made there")
-            .advice("name another directory with --dir, or remove what is left there of an authority that nobody uses"),
+            .meaning("no authority was made")
+            .advice("mend what is said above, or name another directory with --dir"),
     }
 }
 
