@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shlex
 import shutil
@@ -12,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from graft._cluster import LocalCluster
 from graft._errors import GraftError
@@ -20,13 +19,9 @@ from graft._machine import Command, Query, callable_operations, is_raw
 from graft._start import USAGE, UsageError, failed, machine_of
 from graft._units import counted
 
-try:
-    import fcntl
-except ImportError:  # where locks are others, nothing is swept
-    fcntl = None  # type: ignore[assignment]
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import os
+    from collections.abc import Generator
     from types import FrameType
 
     from graft._machine import Operation, StateMachine
@@ -82,28 +77,33 @@ def _run(kind: type[StateMachine], nodes: int, data_dir: os.PathLike[str] | None
 
 
 @contextlib.contextmanager
-def _directory() -> Iterator[Path]:
+def _directory() -> Generator[Path]:
     """For what is gone with this process. What one that was killed left is removed by the next."""
     _sweep()
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, open(Path(name) / "lock.new", "wb") as lock:
-        if fcntl is not None:
-            # Under its name it is held already: who finds it free finds that nobody lives.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            (Path(name) / "lock.new").rename(Path(name) / _LOCK)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, Path(name, "lock.new").open("wb") as lock:
+        # Under its name it is held already: who finds it free finds that nobody lives.
+        if _is_taken(lock):
+            Path(name, "lock.new").rename(Path(name, _LOCK))
         yield Path(name)
 
 
 def _sweep() -> None:
     """Removes this user's directories whose process is surely dead: their locks are free."""
-    if fcntl is None:
-        return
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if left.lstat().st_uid != os.getuid() or left.is_symlink():
-                continue
-            with open(left / _LOCK, "rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # One that is not this user's cannot be opened or removed; one without a lock may be about to begin.
+        with contextlib.suppress(OSError), (left / _LOCK).open("rb") as lock:
+            if not left.is_symlink() and _is_taken(lock):
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_taken(lock: IO[bytes]) -> bool:
+    """Takes a lock for as long as the file is open. Where locks are others there is none, and nothing is swept."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return True
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

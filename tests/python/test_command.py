@@ -54,9 +54,6 @@ def test_a_cluster_lives_from_its_founding_to_its_end(shell):
     assert f"{three} at {three} is not reachable" in sick.stdout
     assert f"graft member replace {three}" in sick.stdout
     assert "error[UNHEALTHY]" in sick.stderr
-    compared = shell.run("verify", "--timeout", "1", status=10)
-    assert f"{three} gave no digest; all others have the same" in compared.stderr
-    assert f"{three}  none: it did not answer in time: " in compared.stdout
     refused = shell.run("member", "remove", two, status=5)
     assert "error[MEMBERSHIP_REFUSED]" in refused.stderr
     assert three in refused.stderr
@@ -79,6 +76,22 @@ def test_a_cluster_lives_from_its_founding_to_its_end(shell):
     shell.start(two)
     assert shell.nodes[two].wait(DEADLINE_SECONDS) == 5
     assert "error[REMOVED]" in (shell.directory / f"{two}.log").read_text()
+
+
+def test_verify_names_who_is_missing_and_why(shell):
+    one, two, three = free_addresses(3)
+    shell.cluster = one
+    for number, address in enumerate((one, two, three), 1):
+        shell.start(address)
+        shell.wait_members(number)
+    shell.nodes[three].kill()
+    shell.nodes[three].wait()
+    compared = shell.run("verify", "--timeout", "1", status=10)
+    assert f"{three} gave no digest; all others have the same" in compared.stderr
+    assert f"{three}  none: it did not answer in time: " in compared.stdout
+    assert "docs.rs" not in compared.stdout
+    told = json.loads(shell.run("verify", "--timeout", "1", "-o", "json", status=10).stdout)["digests"]
+    assert {id_ for id_, digest in told.items() if digest["trouble"]} == {three}
 
 
 def test_a_value_is_what_the_machine_wants_and_is_never_rounded(shell):

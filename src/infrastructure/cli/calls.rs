@@ -1,7 +1,7 @@
 //! Calls of the machine, and of the members' upkeep.
 
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use graft_services::error::Outcome;
@@ -119,9 +119,9 @@ pub(super) fn snapshot(talk: &Talk, out: &Out) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn backup(talk: &Talk, out: &Out, file: PathBuf) -> Result<(), Failure> {
+pub(super) fn backup(talk: &Talk, out: &Out, file: &Path) -> Result<(), Failure> {
     let name = file.display().to_string();
-    let backed_up = talk.backup(file.clone()).map_err(|failure| match failure.code {
+    let backed_up = talk.backup(file.to_owned()).map_err(|failure| match failure.code {
         "STORAGE" if file.exists() => failure.advice("choose another name for the backup, or remove that file"),
         "STORAGE" => failure.advice(
             "see to the place of the backup (is its directory there, may it be written, is there space?), and to the log of \

@@ -138,7 +138,7 @@ fn ask(verb: Verb, talk: &Talk, out: &Out) -> Result<(), Failure> {
         Verb::Snapshot => calls::snapshot(talk, out),
         Verb::Verify => verify::verify(talk, out),
         Verb::Bench(wanted) => bench::bench(talk, out, wanted),
-        Verb::Backup { file } => calls::backup(talk, out, file),
+        Verb::Backup { file } => calls::backup(talk, out, &file),
         Verb::Add(add) | Verb::Member(Member::Add(add)) => changes::add(talk, out, &add),
         Verb::Remove { member } | Verb::Member(Member::Remove { member }) => changes::remove(talk, out, &member),
         Verb::Member(Member::Promote { member }) => changes::promote(talk, out, &member),
