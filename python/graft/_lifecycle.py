@@ -76,8 +76,9 @@ def refuse_on_machine_thread(what: str) -> None:
 def refuse_in_event_loop(what: str, noun: str) -> None:
     """Raises `RuntimeError` if an event loop runs on this thread: blocking would stop all its tasks.
     In a notebook there is always one, and cells may block it."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None or asyncio._get_running_loop() is None or is_in_notebook():
+    # While another thread is at importing asyncio, the module is there and has nothing yet: no loop runs then.
+    running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    if running is None or running() is None or is_in_notebook():
         return
     instead = _IN_EVENT_LOOP.get(what, f"write `await {noun}.aio.{what}(...)`").format(noun=noun)
     raise RuntimeError(f"{what}() would block the running event loop: {instead}")
@@ -85,10 +86,10 @@ def refuse_in_event_loop(what: str, noun: str) -> None:
 
 def is_in_notebook() -> bool:
     """Whether this is a notebook's cell: the main thread of a kernel."""
-    ipython = sys.modules.get("IPython")
-    if ipython is None or threading.current_thread() is not threading.main_thread():
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    if shell is None or threading.current_thread() is not threading.main_thread():
         return False
-    return getattr(ipython.get_ipython(), "kernel", None) is not None
+    return getattr(shell(), "kernel", None) is not None
 
 
 def _stop_all() -> None:

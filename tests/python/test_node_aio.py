@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
+import types
 import weakref
 
 import graft
@@ -103,6 +105,11 @@ def test_a_timeout_of_asyncio(tmp_path):
             assert await node.aio.execute(Everything.echo, 7) == 7
 
     run(main())
+
+
+def test_calls_go_on_while_another_thread_is_importing_asyncio(node, monkeypatch):
+    monkeypatch.setitem(sys.modules, "asyncio", types.ModuleType("asyncio"))
+    assert node.execute(Bank.deposit, "importing", 1) == 1
 
 
 def test_blocking_calls_are_refused_in_a_loop(node):
