@@ -49,7 +49,8 @@ impl World {
         node.disk = Disk::default();
         node.disk.faults(|faults| faults.lies = lying);
         (node.founding.mint, node.config.incarnation, node.core.cluster) = (mint, mint, cluster);
-        if joins {
+        // Who founds alone would found a second cluster: of that the log knows nothing, and `runtime/doubt.rs` keeps nodes from it.
+        if joins || node.founding.membership.members.len() == 1 {
             node.founding.membership = Arc::default();
         }
         node.kept = node.kept.is_some().then(|| Kept::new(&mut self.dice));
