@@ -187,6 +187,24 @@ def test_a_full_disk_has_no_room_until_it_is_freed(tmp_path: Path) -> None:
         disk.close()
 
 
+@needs_disks
+@pytest.mark.parametrize("first", ["freed", "cut"])
+def test_a_disk_that_was_freed_has_room_after_a_power_cut(tmp_path: Path, first: str) -> None:
+    disk = Disk(tmp_path / "disk")
+    try:
+        disk.fill()
+        os.sync()
+        if first == "freed":
+            disk.free()
+        disk.cut()
+        disk.free()
+        disk.unmount()
+        disk.mount()
+        (disk.path / "one").write_bytes(bytes(1 << 16))
+    finally:
+        disk.close()
+
+
 SYNC = """
 import os, sys
 for line in sys.stdin:

@@ -49,6 +49,7 @@ class Disk:
         self.path = path
         self._mode = mode
         self._ballast = path / "ballast"
+        self._is_full = False
         path.mkdir(parents=True, exist_ok=True)
         # Named after the story, for whoever looks what the loop devices are.
         name = "-".join([*path.parts[-3:-1], ""])
@@ -98,6 +99,9 @@ class Disk:
             _checked(done, f"mount {self.path}")
         finally:
             os.close(device)
+        if not self._is_full:
+            # What gave the room back may have been lost with the power, or come when there was none.
+            self.free()
 
     def unmount(self) -> None:
         """Unmounts it, as soon as nobody uses it any more."""
@@ -125,6 +129,7 @@ class Disk:
 
     def fill(self) -> None:
         """Leaves no room on it."""
+        self._is_full = True
         with self._ballast.open("wb", buffering=0) as file:
             with contextlib.suppress(OSError):
                 os.posix_fallocate(file.fileno(), 0, os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_bsize)
@@ -134,7 +139,8 @@ class Disk:
                     file.write(bytes(4096))
 
     def free(self) -> None:
-        """Gives the room back."""
+        """Gives the room back, for good."""
+        self._is_full = False
         with contextlib.suppress(OSError):
             self._ballast.unlink(missing_ok=True)
 
