@@ -153,10 +153,13 @@ impl RaftCore {
         }
     }
 
-    /// A leader, which knows so much to be committed, gives the first entries after that.
+    /// A leader, which knows so much to be committed, gives the first entries after that, or says that there are none behind
+    /// the snapshot that it gave.
     pub(crate) fn mind_what_is_filled(&mut self, commit: Index) {
         if self.is_blank() || self.memory_from == Index::LAST {
             (self.memory_from, self.memory_term) = (commit, self.term);
+            // A start has to know, whether there are entries to write or not.
+            self.durability.hard_state_changed();
         }
     }
 

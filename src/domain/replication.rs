@@ -199,7 +199,7 @@ impl RaftCore {
             return self.acknowledge(self.durability.seq_of_hard_state(), from, (session, round), outcome);
         }
         let empty = entries.is_empty();
-        if !empty {
+        if !empty || !self.is_blank() {
             self.mind_what_is_filled(commit);
         }
         if !self.take_in(entries) {

@@ -27,7 +27,10 @@ impl RaftCore {
         let here = last.index <= self.commit || self.log.covers(last);
         if !here {
             self.mind_the_gap();
-            self.fetch = Some(SnapshotFetch { leader: from, last });
+            // Not before the disk says that there was a gap: the snapshot would hide it. The next heartbeat offers it again.
+            if !self.is_blank() || self.durability.seq_of_hard_state() == 0 {
+                self.fetch = Some(SnapshotFetch { leader: from, last });
+            }
         }
         let outcome = if here {
             AppendOutcome::Matched(last.index.min(self.durable()))
@@ -52,6 +55,7 @@ impl RaftCore {
         if agrees && last.index <= self.applied {
             return self.on_snapshot_taken(last);
         }
+        let forgot = self.may_have_forgotten();
         self.on_applied(last.index);
         if agrees {
             self.commit_to(last.index);
@@ -63,6 +67,10 @@ impl RaftCore {
             self.commit = last.index;
             self.transitions.push(Transition::Membership { index: last.index, membership });
             self.transitions.push(Transition::MembershipCommitted { index: last.index });
+        }
+        if forgot && !self.may_have_forgotten() {
+            // It has what it may have lost. A start has to know, or it would wait for a leader again.
+            self.durability.hard_state_changed();
         }
         // The stored log has to begin where this one does, or the next write would leave a gap in it.
         (self.snapshot, self.compact) = (last, Some(last));
