@@ -21,7 +21,6 @@ pub(super) fn verify(talk: &Talk, out: &Out) -> Result<(), Failure> {
         return Err(Failure::new("TIMEOUT", "the replicas were not compared"));
     };
     let mut digests = digests;
-    let told = digests.len();
     for member in &talk.view()?.status.members {
         digests.entry(member.id).or_insert_with(|| Err(silent(member)));
     }
@@ -42,8 +41,7 @@ pub(super) fn verify(talk: &Talk, out: &Out) -> Result<(), Failure> {
     }
     let document = json!({ "index": index.0.to_string(), "digests": Json::Object(all) });
     out.table(&["member", "digest", ""], &rows, "verify", document, "digests")?;
-    let failed = |(id, digest): (&NodeId, &Result<Bytes, String>)| digest.is_err().then_some(*id);
-    verdict(index.0, &differing, &digests.iter().filter_map(failed).collect::<Vec<_>>(), told)
+    verdict(index.0, &differing, &digests)
 }
 
 /// Why a member has told nothing.
@@ -64,10 +62,11 @@ fn differing(digests: &Digests) -> Vec<NodeId> {
     good().filter(|(_, digest)| Some(*digest) != common).map(|(id, _)| id).collect()
 }
 
-fn verdict(index: u64, differing: &[NodeId], failed: &[NodeId], told: usize) -> Result<(), Failure> {
+fn verdict(index: u64, differing: &[NodeId], digests: &Digests) -> Result<(), Failure> {
+    let failed: Vec<NodeId> = digests.iter().filter(|(_, digest)| digest.is_err()).map(|(id, _)| *id).collect();
     let names = |ids: &[NodeId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if !differing.is_empty() {
-        let what = if differing.len() == told {
+        let what = if differing.len() == digests.len() - failed.len() {
             format!("the replicas differ at index {index}, and no state is that of a majority: {}", names(differing))
         } else {
             format!("{} differ{} from the majority at index {index}", names(differing), one(differing, "s", ""))
@@ -79,7 +78,7 @@ fn verdict(index: u64, differing: &[NodeId], failed: &[NodeId], told: usize) -> 
     if failed.is_empty() {
         return Ok(());
     }
-    let what = format!("{} gave no digest; all others have the same", names(failed));
+    let what = format!("{} gave no digest; all others have the same", names(&failed));
     Err(Failure::new("UNHEALTHY", what)
         .meaning("not every member could be compared")
         .advice("see the trouble that is told above, and `graft health`; then compare again"))
@@ -111,12 +110,18 @@ mod tests {
 
     #[test]
     fn the_verdict_names_them() {
-        let ids = |names: &[&str]| names.iter().map(|name| NodeId::new(name).unwrap()).collect::<Vec<_>>();
-        let what = |differing: &[&str], failed: &[&str]| verdict(7, &ids(differing), &ids(failed), 3).unwrap_err();
-        assert_eq!(what(&["n2"], &[]).what, "n2 differs from the majority at index 7");
-        assert!(what(&["n1", "n2", "n3"], &[]).what.contains("no state is that of a majority"));
-        let missing = what(&[], &["n3"]);
+        let verdict = |all: &[(&str, Option<&'static str>)]| {
+            let digests = of(all);
+            super::verdict(7, &differing(&digests), &digests)
+        };
+        let what = |all: &[(&str, Option<&'static str>)]| verdict(all).unwrap_err().what;
+        let (n1, n2) = (("n1", Some("a")), ("n2", Some("b")));
+        assert_eq!(what(&[n1, n2, ("n3", Some("a"))]), "n2 differs from the majority at index 7");
+        for last in [None, Some("c")] {
+            assert!(what(&[n1, n2, ("n3", last)]).contains("no state is that of a majority: n1, n2"), "{last:?}");
+        }
+        let missing = verdict(&[n1, ("n3", None)]).unwrap_err();
         assert_eq!((missing.what.as_str(), missing.exit), ("n3 gave no digest; all others have the same", 10));
-        assert!(verdict(7, &[], &[], 3).is_ok());
+        assert!(verdict(&[n1, ("n2", Some("a"))]).is_ok());
     }
 }
