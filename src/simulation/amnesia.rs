@@ -57,6 +57,7 @@ impl World {
         node.forgotten = Some(std::mem::take(&mut node.shadow));
         node.in_flight.clear();
         node.unreported = 0;
+        node.stopped_at = None;
         self.checks.forgets(id);
         self.is_not_heard_any_more(id);
         self.note(|| format!("the disk of {id} is wiped, and it comes back as {mint}"));

@@ -119,7 +119,11 @@ impl World {
     pub(crate) fn body(&mut self) -> Bytes {
         let (raises, long) = (self.dice.chance(60), self.dice.chance(30));
         let filling = "x".repeat(if long { self.dice.size(2_000) } else { 0 });
-        Bytes::from(format!("c{}{filling}{}", self.requests, if raises { "!" } else { "" }))
+        let known_to = match self.drawn_version() {
+            0 => String::new(),
+            version => format!("v{version}"),
+        };
+        Bytes::from(format!("{known_to}c{}{filling}{}", self.requests, if raises { "!" } else { "" }))
     }
 
     fn reads(&mut self, id: NodeId, patience: u64) {
@@ -307,6 +311,11 @@ impl World {
         let lying = self.mix.lying;
         node.disk.faults(|faults| faults.lies = lying);
         node.pace.set(self.now, 1_000);
+        node.code = self.releases.newest;
+        if node.code > 0 && self.dice.chance(300) {
+            node.code -= 1;
+        }
+        node.ran = node.code;
         self.nodes.insert(id, node);
         let after = self.dice.micros(0, 500_000);
         self.later(after, Happening::Start(id));

@@ -50,6 +50,7 @@ impl World {
             Fault::DiskFull | Fault::DiskError | Fault::SyncError | Fault::Hang => self.disk_fault(fault, id, lasts),
             Fault::Rot | Fault::Misdirected | Fault::Wipe => self.disk_loss(fault, id, lasts),
             Fault::Amnesia => self.forgets(id, lasts),
+            Fault::Release => self.release(id, lasts),
             Fault::Lull | Fault::Cornered | Fault::Nap => self.leader_fault(fault, self.leader().unwrap_or(id), lasts),
             _ => self.process_fault(fault, id, lasts),
         }
@@ -278,7 +279,9 @@ impl World {
             (node.hangs_until, node.slow_until) = (Instant(0), Instant(0));
             (node.snapshot_fails, node.ends_after) = (false, None);
             node.pace.set(now, 1_000);
-            let stops = node.stopping;
+            node.code = self.releases.newest;
+            let is_old = node.running.as_ref().is_some_and(|running| running.ledger.code < node.code);
+            let stops = node.stopping || is_old;
             self.set_alarm(id);
             self.goes_on(id);
             if stops {

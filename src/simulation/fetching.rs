@@ -130,7 +130,7 @@ impl World {
                 let verdict = self
                     .checks
                     .covers(last, &meta.membership)
-                    .and_then(|()| found.and_then(|(_, hash)| self.history.snapshotted(to, last, hash)));
+                    .and_then(|()| found.and_then(|found| self.history.snapshotted(to, last, found)));
                 self.must(verdict);
                 self.note(|| format!("{to} has fetched the snapshot of {last} from {}", transfer.from));
                 self.tell(to, Event::SnapshotFetched { meta, bytes: transfer.length });

@@ -11,6 +11,7 @@ use graft_services::error::Outcome;
 use graft_services::ports::Command;
 
 use crate::ledger;
+use crate::release::needs;
 
 /// What is broken, if something is.
 pub(crate) type Verdict = Result<(), String>;
@@ -61,8 +62,10 @@ pub(crate) struct History {
     digests: BTreeMap<Index, u64>,
     /// What the replicas' digests are, sessions included, as of entries that asked for them.
     compared: BTreeMap<Index, Bytes>,
-    /// What is in a snapshot that ends there, membership and sessions included.
-    snapshots: BTreeMap<EntryId, u64>,
+    /// What is in a snapshot that ends there and was written by code of a version, membership and sessions included.
+    snapshots: BTreeMap<(EntryId, u8), u64>,
+    /// Where code of a version meets the first command that it does not know.
+    stops: BTreeMap<u8, Index>,
     /// For each command what had been seen when it was first asked for: it takes effect later.
     floors: BTreeMap<Bytes, Index>,
     /// The memberships that are committed.
@@ -215,6 +218,14 @@ impl History {
         Ok(())
     }
 
+    /// Code of this version halts at the first command that it does not know: the same entry on every replica.
+    pub(crate) fn stops(&mut self, node: NodeId, code: u8, index: Index) -> Verdict {
+        let known = *self.stops.entry(code).or_insert(index);
+        must(known == index, || format!("{node} halts at {index} with code {code}, others with that at {known}"))?;
+        let passed = self.log.range(..index).find(|(_, (_, _, body))| needs(body) > code);
+        must(passed.is_none(), || format!("{node} halts at {index} with code {code}, which does not know {passed:?}"))
+    }
+
     /// Whether everyone who asked for it was told that his attempt came to nothing.
     fn all_refused(&self, command: &Bytes) -> bool {
         let attempts = self.by_command.get(command).map_or(&[][..], Vec::as_slice);
@@ -234,8 +245,8 @@ impl History {
     }
 
     /// A node has a snapshot with these bytes: it has them in common with all others.
-    pub(crate) fn snapshotted(&mut self, node: NodeId, last: EntryId, hash: u64) -> Verdict {
-        let known = *self.snapshots.entry(last).or_insert(hash);
+    pub(crate) fn snapshotted(&mut self, node: NodeId, last: EntryId, (code, hash): (u8, u64)) -> Verdict {
+        let known = *self.snapshots.entry((last, code)).or_insert(hash);
         must(known == hash, || format!("the snapshot of {node} at {last} has other bytes than that of others"))
     }
 

@@ -13,7 +13,13 @@ use crate::disk::Stop;
 pub(crate) struct Kept(Arc<Mutex<State>>);
 
 /// The last command, and the digest after it.
-pub(crate) type Page = (Index, u64);
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) command: Index,
+    pub(crate) digest: u64,
+    /// The version of the code that wrote it: older code cannot read it.
+    pub(crate) code: u8,
+}
 
 #[derive(Debug)]
 struct State {
@@ -27,7 +33,7 @@ struct State {
 impl Kept {
     pub(crate) fn new(dice: &mut Dice) -> Self {
         let sync_every = dice.one_of(&[1, 3, 20]);
-        Self(Arc::new(Mutex::new(State { durable: (Index::ZERO, 0), pending: Vec::new(), sync_every })))
+        Self(Arc::new(Mutex::new(State { durable: Page::default(), pending: Vec::new(), sync_every })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

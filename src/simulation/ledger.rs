@@ -8,7 +8,8 @@ use graft_domain::Index;
 
 use graft_services::ports::{Command, Emitted, Halt, Machine, Made, Raised, Reply, WriteSnapshot};
 
-use crate::kept::Kept;
+use crate::kept::{Kept, Page};
+use crate::release::needs;
 
 /// The machine's side; what is in it can be looked at from outside.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,8 @@ pub(crate) struct Ledger {
     pages: Arc<Mutex<Pages>>,
     /// Its own disk, if it has one.
     kept: Option<Kept>,
+    /// The version of its code.
+    pub(crate) code: u8,
 }
 
 #[derive(Debug, Default)]
@@ -25,18 +28,21 @@ pub(crate) struct Pages {
     pub(crate) command: Index,
     /// It will not apply the next command.
     pub(crate) halts: bool,
+    /// It was given this command, and its code does not know it.
+    pub(crate) unknown: Option<Index>,
     /// What it was given since somebody looked, and the digest after each.
     pub(crate) news: Vec<(Command, u64)>,
 }
 
 impl Ledger {
-    pub(crate) fn new(kept: Option<Kept>) -> Self {
-        Self { pages: Arc::default(), kept }
+    pub(crate) fn new(kept: Option<Kept>, code: u8) -> Self {
+        Self { pages: Arc::default(), kept, code }
     }
 
     fn keep(&self) {
         if let Some(kept) = &self.kept {
-            kept.keep(self.end());
+            let (command, digest) = self.end();
+            kept.keep(Page { command, digest, code: self.code });
         }
     }
 
@@ -52,11 +58,19 @@ impl Ledger {
         (pages.command, pages.digest)
     }
 
+    fn lacks(&self, what: &str, code: u8) -> String {
+        format!("{what} of version {code}, this code is version {}: upgrade this node", self.code)
+    }
+
     fn take(&self, commands: &[Command], made: &mut Made) -> Result<(), Halt> {
         let mut pages = self.pages();
         for command in commands {
             if pages.halts {
                 return Err(Halt { index: command.index, why: "told to halt".to_owned() });
+            }
+            if needs(&command.body) > self.code {
+                pages.unknown = Some(command.index);
+                return Err(Halt { index: command.index, why: self.lacks("a command", needs(&command.body)) });
             }
             let numbers = [command.index.0, command.term.0, command.time].into_iter().flat_map(u64::to_le_bytes);
             for byte in numbers.chain(command.body.iter().copied()) {
@@ -71,6 +85,11 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// How a version ends its snapshots. The first two have the same length, the later ones have not.
+fn mark_of(code: u8) -> Vec<u8> {
+    vec![code; usize::from(code.max(1))]
 }
 
 /// What a command answers.
@@ -95,7 +114,10 @@ pub(crate) fn reply_to(body: &[u8], digest: u64) -> Reply {
 impl Machine for Ledger {
     fn open(&mut self, _directory: &str) -> Result<Index, Halt> {
         let Some(kept) = &self.kept else { return Ok(Index::ZERO) };
-        let (command, digest) = kept.newest();
+        let Page { command, digest, code } = kept.newest();
+        if code > self.code {
+            return Err(Halt { index: command, why: self.lacks("its own disk is", code) });
+        }
         let mut pages = self.pages();
         (pages.command, pages.digest) = (command, digest);
         Ok(command)
@@ -109,7 +131,8 @@ impl Machine for Ledger {
 
     fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
         let pages = self.pages();
-        let bytes = [pages.digest.to_le_bytes(), pages.command.0.to_le_bytes()].concat();
+        let mut bytes = [pages.digest.to_le_bytes(), pages.command.0.to_le_bytes()].concat();
+        bytes.extend(mark_of(self.code));
         Ok(Box::new(move |file: &mut dyn Write| file.write_all(&bytes).map_err(|error| error.to_string())))
     }
 
@@ -117,7 +140,11 @@ impl Machine for Ledger {
         let (mut digest, mut command, mut rest) = ([0; 8], [0; 8], Vec::new());
         let read = file.read_exact(&mut digest).and_then(|()| file.read_exact(&mut command));
         read.and_then(|()| file.read_to_end(&mut rest)).map_err(|error| error.to_string())?;
-        if !rest.is_empty() {
+        let code = rest.last().copied().ok_or("it gets less than it wrote")?;
+        if code > self.code {
+            return Err(self.lacks("a snapshot", code));
+        }
+        if rest != mark_of(code) {
             return Err("it gets more than it wrote".to_owned());
         }
         let mut pages = self.pages();

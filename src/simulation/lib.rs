@@ -24,6 +24,7 @@ mod mix;
 mod network;
 mod node;
 mod pace;
+mod release;
 mod run;
 mod serving;
 mod shadow;

@@ -14,6 +14,7 @@ use crate::disk::{Disk, Stop};
 use crate::ledger::Ledger;
 use crate::machine::Work;
 use crate::node::Running;
+use crate::release::reads;
 use crate::shadow::Shadow;
 use crate::storage::StoreJob;
 use crate::world::{Happening, World};
@@ -27,6 +28,9 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let cut_again = (!self.healed && self.dice.chance(120)).then(|| self.dice.below(12));
         let again = cut_again.is_none() && self.dice.chance(200);
+        if node.code < self.releases.newest && !self.healed && self.dice.chance(200) {
+            node.code = self.releases.newest;
+        }
         node.faulted = false;
         node.disk.faults(|faults| {
             (faults.change_fails, faults.sync_fails, faults.power_off_in) = (false, false, cut_again);
@@ -41,7 +45,9 @@ impl World {
         }
         match opened {
             Ok((wal, snapshots, opened)) => {
-                if let Err(why) = self.begin(id, wal, snapshots, &opened) {
+                if let Err(why) = self.begin(id, wal, Arc::clone(&snapshots), &opened)
+                    && !self.is_too_old(id, &snapshots, &opened, &why)
+                {
                     let damaged = self.nodes[&id].damaged;
                     self.must(if damaged { Ok(()) } else { Err(format!("{id} does not start: {why}")) });
                     self.refused(id, &why);
@@ -103,11 +109,14 @@ impl World {
         if !self.is_held_to_its_word(id, opened) {
             return Ok(());
         }
-        let ledger = Ledger::new(self.nodes.get(&id).and_then(|node| node.kept.clone()));
+        let Some(node) = self.nodes.get(&id) else { return Ok(()) };
+        let ledger = Ledger::new(node.kept.clone(), node.code);
         let mut applier = Applier::new(Box::new(ledger.clone()));
         let upto = self.restore_at_start(id, &mut applier, &ledger, &snapshots, opened)?;
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         node.runs += 1;
+        self.coverage.saw_times("a replica was rolled back", u64::from(node.code < node.ran));
+        node.ran = node.code;
         let run = node.runs;
         node.core.seed = session;
         node.core.incarnation = opened.identity.incarnation;
@@ -136,6 +145,8 @@ impl World {
             ledger,
             work: Work { restored: upto, applied: upto, halted: None },
             inbox: VecDeque::new(),
+            heard_halt: false,
+            unfit_since: None,
             turn_is_due: true,
             wake_at: Instant::NEVER,
             store_jobs,
@@ -177,7 +188,7 @@ impl World {
         if let Some(meta) = &opened.snapshot {
             covered = meta.last.index;
             let (_, file) = snapshots.read(meta.last).map_err(|error| error.to_string())?;
-            applier.restore(file, has)?;
+            applier.restore(reads(ledger.code, file)?, has)?;
             self.coverage.saw("a machine is restored at a start");
             let is_behind = has != Index::ZERO && has < meta.command;
             self.coverage.saw_times("a machine keeps what is behind its snapshot", u64::from(is_behind));
@@ -191,6 +202,10 @@ impl World {
         let (command, digest) = ledger.end();
         let verdict = self.history.agrees(id, command, digest);
         self.must(verdict);
+        self.passes(id, covered);
+        if let Some(stopped) = self.nodes.get(&id).and_then(|node| node.stopped_at).filter(|stopped| has >= *stopped) {
+            self.must(Err(format!("{id} halted at {stopped}, and its machine has kept what is up to {has}")));
+        }
         Ok(has.max(covered))
     }
 

@@ -11,6 +11,7 @@ use graft_services::snapshot_meta::SnapshotMeta;
 use graft_services::{Batch, Event, RequestId};
 
 use crate::history::Verdict;
+use crate::release::{reads, writes};
 use crate::world::{Happening, World};
 
 #[derive(Clone, Debug)]
@@ -97,18 +98,17 @@ impl World {
             }
         }
         running.ledger.pages().halts = node.halts;
+        let code = running.ledger.code;
         let mut applied = Applied::default();
         let halt = match running.work.halted.clone() {
             Some(why) => Some(Halt { index: batch.upto, why }),
             None => running.applier.apply(&batch.commands, &mut applied).err(),
         };
         let news = std::mem::take(&mut running.ledger.pages().news);
+        let unknown = running.ledger.pages().unknown.take();
         let emitted = applied.emitted.iter().map(|emitted| emitted.index);
         if !emitted.eq(news.iter().map(|(command, _)| command.index)) {
             return Err(format!("{id}: what is not applied emits nothing, and what is does"));
-        }
-        for (command, digest) in &news {
-            self.history.applies(id, command, *digest)?;
         }
         let done = applied.answers.len().checked_sub(1).and_then(|last| batch.commands.get(last));
         let index = if halt.is_some() { done.map_or(Index::ZERO, |command| command.index) } else { batch.upto };
@@ -117,17 +117,28 @@ impl World {
         if let Some(halt) = &halt {
             running.work.halted = Some(halt.why.clone());
         }
+        self.is_given(id, code, &news)?;
         for (index, origin, digest) in std::mem::take(&mut applied.digests) {
             if let Ok(digest) = &digest {
                 self.history.digested(id, index, digest)?;
             }
             self.tell(id, Event::Digested { index, origin, digest });
         }
+        let next = batch.commands.get(applied.answers.len()).map(|command| command.index);
         let expired = self.answer_callers(batch, &applied)?;
         self.tell(id, Event::Applied { index, expired });
         if let Some(halt) = halt.filter(|_| is_new) {
             self.coverage.saw("a machine halted");
+            let verdict = match unknown {
+                Some(unknown) if next != Some(halt.index) => Err(format!(
+                    "{id} does not know the command at {unknown}, halts at {}, was at {next:?}",
+                    halt.index
+                )),
+                Some(unknown) => self.halts_at(id, &halt, unknown),
+                None => Ok(()),
+            };
             self.tell(id, Event::Halted(halt));
+            return verdict;
         }
         Ok(())
     }
@@ -196,7 +207,10 @@ impl World {
             None if running.work.restored > last.index => "a newer one has come from the leader".to_owned(),
             None if node.snapshot_fails => "told to fail".to_owned(),
             None => match running.applier.snapshot() {
-                Ok(write) => return self.snapshot_job(id, meta, write),
+                Ok(write) => {
+                    let write = writes(running.ledger.code, write);
+                    return self.snapshot_job(id, meta, write);
+                }
                 Err(why) => why,
             },
         };
@@ -211,10 +225,18 @@ impl World {
         let last = meta.last;
         if running.work.applied < last.index {
             let file = running.snapshots.read(last).map_err(|error| format!("{id} cannot restore {last}: {error}"))?.1;
-            running.applier.restore(file, Index::ZERO).map_err(|why| format!("{id} cannot restore {last}: {why}"))?;
+            let restored = reads(running.ledger.code, file).and_then(|file| running.applier.restore(file, Index::ZERO));
+            if let Err(why) = restored {
+                // Half restored it is nobody's state.
+                running.work.halted = Some(why.clone());
+                let verdict = self.refuses(id, last, &why);
+                self.tell(id, Event::Halted(Halt { index: last.index, why }));
+                return verdict;
+            }
             (running.work.restored, running.work.applied) = (last.index, last.index);
             let (command, digest) = running.ledger.end();
             self.history.agrees(id, command, digest)?;
+            self.passes(id, last.index);
         }
         self.coverage.saw("a snapshot is installed");
         if meta.membership.is_joint() {

@@ -83,10 +83,12 @@ pub enum Fault {
     Cornered,
     /// The leader is paused, and what it was answered before it slept it hears when it wakes.
     Nap,
+    /// A newer version of the program is there and rolled out, or a node goes back to an older one.
+    Release,
 }
 
 impl Fault {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Kill,
         Self::PowerCut,
         Self::TotalPowerCut,
@@ -116,6 +118,7 @@ impl Fault {
         Self::Lull,
         Self::Cornered,
         Self::Nap,
+        Self::Release,
     ];
 }
 

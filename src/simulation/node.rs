@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use graft_domain::{ClusterId, Config, Incarnation, Instant, Membership, NodeId, Write};
+use graft_domain::{ClusterId, Config, Incarnation, Index, Instant, Membership, NodeId, Write};
 use graft_services::applier::Applier;
 use graft_services::ports::{Opened, StoreError};
 use graft_services::{Clock, Event, Replica, ReplicaConfig};
@@ -56,6 +56,12 @@ pub(crate) struct Node {
     pub(crate) faulted: bool,
     /// Bits of it were flipped.
     pub(crate) damaged: bool,
+    /// The version of the code that it is started with.
+    pub(crate) code: u8,
+    /// The version that it ran last.
+    pub(crate) ran: u8,
+    /// The command at which its machine halted, as its code did not know it.
+    pub(crate) stopped_at: Option<Index>,
     pub(crate) hangs_until: Instant,
     pub(crate) slow_until: Instant,
     pub(crate) halts: bool,
@@ -78,6 +84,10 @@ pub(crate) struct Running {
     pub(crate) ledger: Ledger,
     pub(crate) work: Work,
     pub(crate) inbox: VecDeque<Event>,
+    /// Its replica was told that the machine halted.
+    pub(crate) heard_halt: bool,
+    /// Since when it leads all the same.
+    pub(crate) unfit_since: Option<Instant>,
     pub(crate) turn_is_due: bool,
     pub(crate) wake_at: Instant,
     pub(crate) store_jobs: VecDeque<StoreJob>,
@@ -156,6 +166,9 @@ impl Node {
             unreported: 0,
             faulted: false,
             damaged: false,
+            code: 0,
+            ran: 0,
+            stopped_at: None,
             hangs_until: Instant(0),
             slow_until: Instant(0),
             halts: false,

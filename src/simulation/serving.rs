@@ -93,7 +93,8 @@ impl World {
         let asked = match &what {
             Wanted::Order(which, sequence) => self.order(*which, *sequence, by, WITHIN_MS)?,
             Wanted::Command => {
-                let body = Bytes::from(format!("fresh {}", self.requests));
+                // All have the newest version by now.
+                let body = Bytes::from(format!("v{}fresh {}", self.releases.newest, self.requests));
                 self.execute(by, None, body, WITHIN_MS)
             }
             Wanted::Read(consistency) => self.read(by, Read::of(*consistency), WITHIN_MS),

@@ -28,14 +28,14 @@ pub(crate) struct SnapshotJob {
     pub(crate) write: WriteSnapshot,
 }
 
-/// What is in a snapshot's file, as one number. The sessions in it have the replies that its writer still knew, and beside
+/// Which version wrote a snapshot, and what is in its file, as one number. The sessions in it have the replies that its writer still knew, and beside
 /// a machine with a disk of its own fewer are known after a start: where there are such the sessions are left out, and
 /// compared as the replicas' digests are.
 pub(crate) fn content(
     snapshots: &graft_store::Snapshots<Disk>,
     last: EntryId,
     has_kept: bool,
-) -> Result<(SnapshotMeta, u64), String> {
+) -> Result<(u8, u64), String> {
     let (meta, mut reader) = snapshots.read(last).map_err(|error| error.to_string())?;
     let mut bytes = meta.encode().to_vec();
     if has_kept {
@@ -46,7 +46,8 @@ pub(crate) fn content(
     }
     reader.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    Ok((meta, bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)))
+    let code = bytes.last().copied().unwrap_or_default();
+    Ok((code, bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)))
 }
 
 impl Running {
@@ -205,7 +206,7 @@ impl World {
                 let verdict = self
                     .checks
                     .covers(last, &meta.membership)
-                    .and_then(|()| found.and_then(|(_, hash)| self.history.snapshotted(id, last, hash)));
+                    .and_then(|()| found.and_then(|found| self.history.snapshotted(id, last, found)));
                 self.coverage.saw("a snapshot is written");
                 if let Some(trace) = &mut self.trace {
                     trace.has_snapshot(id, last, Origin::Made);

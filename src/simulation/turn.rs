@@ -59,6 +59,7 @@ impl World {
         running.turn_is_due = false;
         let mut traced = self.trace.as_mut().and_then(|trace| Some((trace.turn(id, running.replica.core())?, trace)));
         for event in running.inbox.drain(..count.min(running.inbox.len())) {
+            running.heard_halt |= matches!(event, Event::Halted(_));
             handle(&mut running.replica, begun, event, &mut traced);
         }
         if running.replica.deadline() <= begun.now {
@@ -75,6 +76,8 @@ impl World {
         }
         // First: one of the effects may be the end of the node.
         self.look_at(id);
+        let verdict = self.gives_up(id, (begun.now == clock.now).then_some(begun.now));
+        self.must(verdict);
         for effect in effects {
             if self.ends_amid(id) {
                 return;

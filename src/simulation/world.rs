@@ -17,6 +17,7 @@ use crate::history::{History, Verdict};
 use crate::mix::{Fault, Mix};
 use crate::network::Network;
 use crate::node::Node;
+use crate::release::Releases;
 use crate::trace::Trace;
 
 /// Lines of the story that are kept.
@@ -43,6 +44,10 @@ pub(crate) enum Happening {
     Mend(NodeId, NodeId),
     DiskMends(NodeId),
     ForgetsEarly,
+    /// There is a newer version of the program.
+    Publish,
+    /// A node gets a version.
+    Release(NodeId, u8),
 }
 
 /// A node wants to know who answers at an address.
@@ -95,6 +100,7 @@ pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) clients: Vec<Client>,
     pub(crate) requests: u64,
+    pub(crate) releases: Releases,
     pub(crate) coverage: Coverage,
     /// All is well from now on.
     pub(crate) healed: bool,
@@ -137,6 +143,7 @@ impl World {
             checks: Checks::default(),
             history: History::default(),
             requests: 0,
+            releases: Releases::default(),
             coverage: Coverage::default(),
             healed: false,
             broken: None,
@@ -157,6 +164,10 @@ impl World {
         if world.mix.faults.contains(&Fault::Amnesia) {
             let early = world.dice.micros(200_000, 1_000_000);
             world.later(early, Happening::ForgetsEarly);
+        }
+        if world.mix.faults.contains(&Fault::Release) {
+            let first = world.dice.micros(500_000, 12_000_000);
+            world.later(first, Happening::Publish);
         }
         world
     }
@@ -251,6 +262,8 @@ impl World {
             Happening::Mend(from, to) => self.mend(from, to),
             Happening::DiskMends(id) => self.disk_mends(id),
             Happening::ForgetsEarly => self.forgets_early(),
+            Happening::Publish => self.publishes(),
+            Happening::Release(id, version) => self.released(id, version),
             _ => {}
         }
     }
