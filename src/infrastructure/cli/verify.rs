@@ -112,7 +112,7 @@ mod tests {
     fn the_verdict_names_them() {
         let verdict = |all: &[(&str, Option<&'static str>)]| {
             let digests = of(all);
-            super::verdict(7, &differing(&digests), &digests)
+            verdict(7, &differing(&digests), &digests)
         };
         let what = |all: &[(&str, Option<&'static str>)]| verdict(all).unwrap_err().what;
         let (n1, n2) = (("n1", Some("a")), ("n2", Some("b")));
