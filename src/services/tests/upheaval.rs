@@ -175,10 +175,12 @@ impl Chaos {
                 self.world.crash(id, 0);
             }
         }
-        // Those that are to stop do.
-        self.world.run(1_100);
-        for id in self.world.ids().into_iter().filter(|id| !self.world.is_up(*id)).collect::<Vec<_>>() {
-            self.start(id);
+        // Those that are to stop do, at once or when they wake.
+        for until_then in [1_100, 2_000] {
+            self.world.run(until_then);
+            for id in self.world.ids().into_iter().filter(|id| !self.world.is_up(*id)).collect::<Vec<_>>() {
+                self.start(id);
+            }
         }
         self.world.connect_all();
         self.world.run(7_000);
