@@ -1,13 +1,15 @@
 //! The one event loop: takes everything that waits, lets the replica handle it, carries out what it wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use bytes::Bytes;
-use graft_domain::{ClusterId, Index, NodeId, Transition};
+use graft_domain::{ClusterId, Index, Instant, NodeId, Transition};
 use graft_services::error::Outcome;
 use graft_services::ports::PeerMessage;
 use graft_services::{Clock, Effect, Event, Notice, Replica, RequestId};
@@ -20,7 +22,8 @@ use super::faults::Faults;
 use super::fitness::Fitness;
 use super::front::Standing;
 use super::hub::Hub;
-use super::machine_worker::{ApplyJob, MachineJob};
+use super::inbox::Inbox;
+use super::machine_worker::{ApplyJob, MachineJob, panic_words};
 use super::peers::Peers;
 use super::requests::Requests;
 use super::store_worker::StoreJob;
@@ -45,7 +48,7 @@ pub(crate) enum Message {
     /// Look at the replica.
     Look(Look),
     Stop {
-        deadline: graft_domain::Instant,
+        deadline: Instant,
     },
     /// End at once and tell nobody.
     Kill,
@@ -77,18 +80,21 @@ impl Drop for Look {
     }
 }
 
-impl std::fmt::Debug for Look {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Look")
     }
 }
 
 /// Events taken in one turn at the most, so that heartbeats leave in time however much waits.
-const TURN_MAX: usize = 4096;
+pub(super) const TURN_MAX: usize = 4096;
+/// Nobody sleeps for longer.
+const PATIENCE_MAX: Duration = Duration::from_hours(1);
 
 pub(crate) struct Engine {
     pub(crate) replica: Replica,
-    pub(crate) inbox: Receiver<Message>,
+    /// What was taken out of the inbox and not come to yet.
+    pub(crate) taken: VecDeque<Message>,
     pub(crate) store: Sender<StoreJob>,
     pub(crate) machine: Sender<MachineJob>,
     pub(crate) transport: Arc<Transport>,
@@ -111,39 +117,67 @@ pub(crate) struct Engine {
     pub(crate) notices: Vec<Notice>,
     pub(crate) outbox: BTreeMap<NodeId, Vec<PeerMessage>>,
     pub(crate) stopped: bool,
+    /// What broke it, if something did.
+    pub(crate) broken: Option<String>,
     pub(crate) faults: Arc<Faults>,
 }
 
 impl Engine {
-    /// Runs until it is stopped or nobody can reach it any more.
-    pub(crate) fn run(&mut self) {
-        self.dial();
-        self.turn(None);
-        while !self.stopped {
-            match self.inbox.recv_timeout(self.patience()) {
-                Ok(first) => self.turn(Some(first)),
-                Err(RecvTimeoutError::Timeout) => self.turn(None),
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+    /// When it has something to do, whether anything comes or not.
+    pub(crate) fn wakes_at(&self) -> Instant {
+        self.replica.deadline().min(self.clock.now() + PATIENCE_MAX)
+    }
+
+    /// Nothing of what it took out of the inbox is left, and there is a next turn.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.taken.is_empty() && !self.stopped
+    }
+
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Whether other threads than its own may turn it: one that is to stand still has but its own do so.
+    pub(crate) fn may_be_helped(&self) -> bool {
+        !self.stopped && !self.faults.is_paused()
+    }
+
+    /// Waits for as long as the node is paused.
+    pub(crate) fn gate(&self) {
+        self.faults.gate();
+    }
+
+    /// Calls those whom it already knows.
+    pub(crate) fn begin(&mut self) {
+        self.or_break(Self::dial);
+    }
+
+    /// A turn, unless it has stopped.
+    pub(crate) fn turn_or_break(&mut self, inbox: &Inbox) {
+        if !self.stopped {
+            self.or_break(|engine| engine.turn(inbox));
         }
     }
 
-    /// How long there is nothing to do unless something comes.
-    fn patience(&self) -> Duration {
-        let now = self.clock.now();
-        self.replica.deadline().since(now).min(Duration::from_hours(1))
+    /// What panics is the last that it does.
+    fn or_break(&mut self, what: impl FnOnce(&mut Self)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(self))) {
+            let why = panic_words(&*panic);
+            tracing::error!("{why}");
+            (self.broken, self.stopped) = (Some(why), true);
+        }
     }
 
     /// Everything that waits, then the timer (a heartbeat may have been among the messages), then what all of it wants done.
-    fn turn(&mut self, first: Option<Message>) {
-        self.faults.gate();
+    fn turn(&mut self, inbox: &Inbox) {
         let clock = self.clock.clock();
-        if let Some(first) = first {
-            self.take(clock, first);
-        }
-        for _ in 1..TURN_MAX {
-            let Ok(message) = self.inbox.try_recv() else { break };
-            self.take(clock, message);
+        for _ in 0..TURN_MAX {
+            if self.taken.is_empty() && !inbox.take(&mut self.taken) {
+                break;
+            }
+            if let Some(message) = self.taken.pop_front() {
+                self.take(clock, message);
+            }
         }
         if self.replica.deadline() <= clock.now {
             self.replica.handle(clock, Event::Timeout);
@@ -267,8 +301,9 @@ impl Engine {
         }
     }
 
-    /// Answers everyone who still waits, when the loop is over; `broken` says why if it broke.
-    pub(crate) fn abandon(&mut self, broken: Option<String>) {
+    /// Answers everyone who still waits, when it has stopped. What waits in the inbox is refused, or told so, when that is closed.
+    pub(crate) fn abandon(&mut self, inbox: &Inbox) {
+        let broken = self.broken.take();
         if broken.is_none() {
             let mut status = self.replica.status();
             if let Some(parting) = self.parting.take() {
@@ -282,10 +317,16 @@ impl Engine {
         let why = broken.unwrap_or_else(|| "the node ended before the answer came".to_owned());
         self.callers.abandon(&Outcome::unknown(why));
         self.door.close();
-        // What is let go of here is refused, or told so, thereby.
-        while self.inbox.try_recv().is_ok() {}
+        self.taken.clear();
+        inbox.close();
         self.hub.end();
         self.events.end();
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("stopped", &self.stopped).finish_non_exhaustive()
     }
 }
 

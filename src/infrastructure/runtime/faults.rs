@@ -49,9 +49,13 @@ impl Faults {
         self.resumed.notify_all();
     }
 
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Relaxed)
+    }
+
     /// Waits for as long as the node is paused.
     pub(crate) fn gate(&self) {
-        if self.is_paused.load(Ordering::Relaxed) {
+        if self.is_paused() {
             let waited = self.resumed.wait_while(self.lock(), |paused| *paused);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
         }

@@ -1,7 +1,7 @@
 //! What callers meet: hands what they ask to the engine, and answers for it when it is gone. Never blocks.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{SendError, Sender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::clock::Monotonic;
 use super::engine::{Look, Message};
 use super::events::Events;
 use super::hub::Hub;
+use super::inbox::{Gone, Inbox};
 use super::parts::Ending;
 use super::renewal::Certified;
 use super::requests::{Request, Requests, What};
@@ -34,7 +35,7 @@ const LOOK_MEMBERS: usize = 16;
 /// The driving port of a node in this process.
 #[derive(Debug)]
 pub(crate) struct Front {
-    pub(crate) inbox: Sender<Message>,
+    pub(crate) inbox: Arc<Inbox>,
     pub(crate) inflight: Arc<AtomicUsize>,
     /// Calls beyond which the engine is not asked: it keeps `inflight_max` itself, this bounds what waits for it to do so.
     pub(crate) inbox_max: usize,
@@ -98,15 +99,24 @@ impl Front {
         };
         let (refusal, requests) = match (refusal, requests) {
             (Some(refusal), requests) => (refusal, requests),
-            (None, requests) => match self.inbox.send(Message::Requests(requests)) {
-                Err(SendError(Message::Requests(requests))) => (self.standing.gone(), requests),
-                _ => return,
+            (None, requests) => match self.pass(requests, waiting <= 1) {
+                None => return,
+                Some(requests) => (self.standing.gone(), requests),
             },
         };
         self.inflight.fetch_sub(count, Ordering::Relaxed);
         self.request_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.metrics.refused(&refusal, count);
         requests.refuse(&refusal);
+    }
+
+    /// To the engine, which turns here for calls that are alone, but for one whose caller may just have been answered, and
+    /// gathers others. They come back when it is gone.
+    fn pass(&self, requests: Requests, are_alone: bool) -> Option<Requests> {
+        let message = Message::Requests(requests);
+        let passed = if are_alone { self.inbox.bring(message) } else { self.inbox.send(message) };
+        let Err(Gone(message)) = passed else { return None };
+        if let Message::Requests(requests) = *message { Some(requests) } else { None }
     }
 
     pub(crate) fn request(&self, what: What, timeout: Duration) -> Request {

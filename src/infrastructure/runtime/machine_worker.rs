@@ -18,6 +18,7 @@ use graft_services::{Committed, Event, RequestId};
 use super::calls::Caller;
 use super::engine::Message;
 use super::hub::Hub;
+use super::inbox::Inbox;
 use super::snapshot_worker::WriteJob;
 use crate::infrastructure::metrics::Metrics;
 use crate::infrastructure::store;
@@ -25,7 +26,7 @@ use crate::infrastructure::store;
 /// What the machine's thread has besides the machine.
 pub(crate) struct MachineWork {
     pub(crate) jobs: Receiver<MachineJob>,
-    pub(crate) engine: Sender<Message>,
+    pub(crate) engine: Arc<Inbox>,
     /// The engine is gone: what waits for the machine is for nobody.
     pub(crate) dead: Arc<AtomicBool>,
     pub(crate) snapshots: Arc<dyn SnapshotFiles>,
@@ -71,7 +72,7 @@ const APPLY_BATCH_MAX: usize = 1024;
 /// Once the engine is `dead` what still waits is dropped: the log has it for the next node on this directory.
 pub(crate) fn run_machine(applier: &mut Applier, work: &MachineWork, restored: Index) {
     let MachineWork { jobs, engine, dead, snapshots, hub, metrics, writer, .. } = work;
-    let snapshots = &**snapshots;
+    let (engine, snapshots) = (&**engine, &**snapshots);
     let mut work = Work { applier, engine, snapshots, hub, metrics, writer, restored, applied: restored, halted: None };
     let mut held: Option<MachineJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
@@ -107,7 +108,7 @@ fn gather(gathered: &mut ApplyJob, jobs: &Receiver<MachineJob>) -> Option<Machin
 
 struct Work<'a> {
     applier: &'a mut Applier,
-    engine: &'a Sender<Message>,
+    engine: &'a Inbox,
     snapshots: &'a dyn SnapshotFiles,
     hub: &'a Hub,
     metrics: &'a Metrics,
@@ -149,8 +150,9 @@ impl Work<'_> {
         let expired = expired.into_iter().map(|(_, request, _)| request).collect();
         let done = callers.iter().map(|(_, request, _)| *request).collect();
         // The engine hears before the callers, so that whoever was answered finds the node's status to know of it.
-        let _ = self.engine.send(Message::Applied { index, done, expired });
+        let _ = self.engine.leave(Message::Applied { index, done, expired });
         answer(&commands, answers, callers, halt.as_ref(), self.metrics);
+        self.engine.help();
         if let Some(halt) = halt
             && self.halted.is_none()
         {
@@ -213,7 +215,7 @@ impl Work<'_> {
         });
         let mut replies = replies.into_iter();
         let done = callers.iter().map(|(request, _)| *request).collect();
-        let _ = self.engine.send(Message::Queried { done });
+        let _ = self.engine.leave(Message::Queried { done });
         for (_, caller) in callers {
             let reply = replies.next();
             let Some(Caller { sink, token }) = caller else { continue };
@@ -225,6 +227,7 @@ impl Work<'_> {
             };
             sink.complete(token, outcome);
         }
+        self.engine.help();
     }
 }
 
@@ -308,6 +311,7 @@ mod tests {
     use graft_services::api::{Cursor, News, Watch};
     use graft_services::ports::{Command, Machine, Made, Reply, WriteSnapshot};
 
+    use super::super::clock::Monotonic;
     use super::*;
 
     /// Keeps the index of the last command, and is never given an older state.
@@ -371,7 +375,8 @@ mod tests {
         five.apply(&commands, &mut Applied::default()).expect("it does not halt");
         let written = snapshots.write(&meta, five.snapshot().expect("it can"));
         written.expect("there is room");
-        let ((sender, inbox), (engine, _engine), (writer, _writer)) = (channel(), channel(), channel());
+        let ((sender, inbox), (writer, _writer)) = (channel(), channel());
+        let engine = Inbox::new(Monotonic::start());
         for job in jobs {
             sender.send(job).expect("the inbox is here");
         }

@@ -17,6 +17,7 @@ mod faults;
 mod fitness;
 mod front;
 mod hub;
+mod inbox;
 mod machine_worker;
 mod metering;
 pub mod offline;

@@ -1,7 +1,7 @@
 //! The end of a node, which comes once: whoever asks for it first takes the parts down, others wait for that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use super::calls::until;
 use super::clock::Monotonic;
 use super::engine::Message;
 use super::faults::Faults;
+use super::inbox::Inbox;
 use crate::infrastructure::grpc::Transport;
 
 /// Whoever gives a longer timeout than this means "however long it takes".
@@ -28,7 +29,7 @@ pub(crate) struct Parts {
 /// The parts of a node, for as long as it has them.
 pub(crate) struct Ending {
     id: NodeId,
-    inbox: Sender<Message>,
+    inbox: Arc<Inbox>,
     clock: Monotonic,
     /// What waits for the disk is dropped.
     killed: Arc<AtomicBool>,
@@ -47,7 +48,7 @@ enum State {
 }
 
 impl Ending {
-    pub(crate) fn new(id: NodeId, inbox: Sender<Message>, clock: Monotonic, killed: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(id: NodeId, inbox: Arc<Inbox>, clock: Monotonic, killed: Arc<AtomicBool>) -> Self {
         Self { id, inbox, clock, killed, state: Mutex::new(State::Starting), over: Condvar::new() }
     }
 
@@ -153,7 +154,7 @@ impl Ending {
     }
 }
 
-fn take_down(inbox: &Sender<Message>, parts: Parts, last: Message, timeout: Duration) -> bool {
+fn take_down(inbox: &Inbox, parts: Parts, last: Message, timeout: Duration) -> bool {
     let Parts { transport, runtime, threads, .. } = parts;
     let deadline = Instant::now() + timeout;
     // Without an engine there is nobody to tell.

@@ -4,13 +4,14 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 
 use graft_services::Event;
 use graft_services::ports::{SnapshotFiles, WriteSnapshot};
 use graft_services::snapshot_meta::SnapshotMeta;
 
 use super::engine::Message;
+use super::inbox::Inbox;
 use super::machine_worker::panic_words;
 use crate::infrastructure::store;
 
@@ -23,7 +24,7 @@ pub(crate) struct WriteJob {
 /// What the thread has.
 pub(crate) struct SnapshotWork {
     pub(crate) jobs: Receiver<WriteJob>,
-    pub(crate) engine: Sender<Message>,
+    pub(crate) engine: Arc<Inbox>,
     /// The engine is gone: a snapshot that is being written is given up.
     pub(crate) dead: Arc<AtomicBool>,
     pub(crate) snapshots: Arc<dyn SnapshotFiles>,

@@ -1,7 +1,7 @@
 //! The thread that may block on the disk: makes writes durable, many with one sync, and lets the log forget.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use graft_domain::{ClusterId, EntryId, Write};
@@ -11,6 +11,7 @@ use graft_services::ports::{LogStore, StoreError};
 use super::doubt::Doubt;
 use super::engine::Message;
 use super::faults::Faults;
+use super::inbox::Inbox;
 use crate::infrastructure::metrics::Metrics;
 use crate::infrastructure::store::Wal;
 
@@ -37,7 +38,7 @@ const FULL_RETRY: Duration = Duration::from_millis(100);
 pub(crate) fn run_store(
     wal: Wal,
     jobs: &Receiver<StoreJob>,
-    engine: &Sender<Message>,
+    engine: &Inbox,
     killed: &AtomicBool,
     faults: &Faults,
     metrics: &Metrics,
@@ -56,8 +57,10 @@ pub(crate) fn run_store(
                 writes.push(write);
                 held = gather(&mut writes, jobs);
                 let done = work.persist(&writes);
+                held = held.or_else(|| jobs.try_recv().ok());
+                let durable = writes.last().map(|write| write.seq);
                 writes.clear();
-                done
+                done.map(|()| work.tell_durable(durable, held.is_none()))
             }
             StoreJob::Compact(covered) => work.compact(covered),
             StoreJob::Cluster(cluster) => {
@@ -99,7 +102,7 @@ fn bytes_of(write: &Write) -> u64 {
 
 struct Work<'a> {
     wal: Wal,
-    engine: &'a Sender<Message>,
+    engine: &'a Inbox,
     killed: &'a AtomicBool,
     faults: &'a Faults,
     metrics: &'a Metrics,
@@ -125,11 +128,14 @@ impl Work<'_> {
         let begun = Instant::now();
         self.insist(|wal| wal.persist(writes))?;
         self.metrics.synced(begun.elapsed(), writes.iter().map(bytes_of).sum());
-        if let Some(last) = writes.last() {
-            // Nobody listens once the node is gone.
-            let _ = self.engine.send(Message::Event(Event::Persisted { seq: last.seq }));
-        }
         Ok(())
+    }
+
+    /// Nobody listens once the node is gone. With nothing else to do this thread may turn the engine.
+    fn tell_durable(&self, seq: Option<u64>, is_idle: bool) {
+        let Some(seq) = seq else { return };
+        let message = Message::Event(Event::Persisted { seq });
+        let _ = if is_idle { self.engine.bring(message) } else { self.engine.send(message) };
     }
 
     fn compact(&mut self, covered: EntryId) -> Result<(), StoreError> {

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::sync::mpsc::channel;
 
 use graft_domain::{ClusterId, Index, NodeId, Term};
@@ -30,7 +31,7 @@ fn status() -> Status {
     }
 }
 
-fn front(inbox: Sender<Message>) -> Front {
+fn front(inbox: Arc<Inbox>) -> Front {
     let metrics = Arc::<Metrics>::default();
     let files: Weak<crate::infrastructure::store::Snapshots> = Weak::new();
     Front {
@@ -52,8 +53,8 @@ fn front(inbox: Sender<Message>) -> Front {
 
 #[test]
 fn looks_that_wait_for_the_engine_have_a_limit() {
-    let (inbox, engine) = channel();
-    let front = front(inbox);
+    let inbox = Inbox::new(Monotonic::start());
+    let front = front(Arc::clone(&inbox));
     let (told, heard) = channel();
     let view = || {
         let told = told.clone();
@@ -67,16 +68,19 @@ fn looks_that_wait_for_the_engine_have_a_limit() {
     front.what_if(Change::Cancel, Box::new(move |outlook| what_if.send(outlook.is_err()).unwrap_or_default()));
     assert_eq!(outlook.try_recv(), Ok(true), "they are counted together");
     // One is taken: there is room for another.
-    drop(engine.recv().unwrap());
+    let mut taken = VecDeque::new();
+    assert!(inbox.take(&mut taken));
+    drop(taken.pop_front());
     assert!(matches!(heard.try_recv(), Ok(Ok(_))));
     view();
     assert!(heard.try_recv().is_err());
     assert_eq!(front.standing.looks.load(Ordering::Relaxed), LOOKS_MAX);
     let members = (0..1000).map(|n| (NodeId::new(&format!("n{n}")).unwrap(), "10.0.0.1:7000".to_owned())).collect();
-    drop(engine.recv().unwrap());
+    drop(taken.pop_front());
     front.what_if(Change::Apply { members }, Box::new(|_| {}));
     assert_eq!(front.standing.looks.load(Ordering::Relaxed), LOOKS_MAX + 62, "it brings more with it");
-    drop(engine);
+    drop(taken);
+    inbox.close();
     assert_eq!(heard.try_iter().flatten().count(), LOOKS_MAX);
     assert_eq!(front.standing.looks.load(Ordering::Relaxed), 0);
 }
