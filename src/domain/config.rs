@@ -11,6 +11,9 @@ pub struct Config {
     pub election_timeout: Duration,
     /// An idle leader is heard this often.
     pub heartbeat: Duration,
+    /// How long a leader waits for entries to tell with them that its commit index has moved, before it does so alone; not at all
+    /// where others wait for it. By default zero.
+    pub commit_delay: Duration,
     /// The name the cluster gets should this node be its first leader.
     pub cluster: ClusterId,
     /// Which life of its data directory this is: a founder puts it into the first membership. Unknown by default.
@@ -50,6 +53,7 @@ impl Config {
             seed,
             election_timeout: Duration::from_millis(300),
             heartbeat: Duration::from_millis(30),
+            commit_delay: Duration::ZERO,
             append_bytes_max: 1 << 20,
             inflight_messages_max: 256,
             inflight_bytes_max: 16 << 20,

@@ -22,6 +22,8 @@ pub(crate) struct Leader {
     pub(crate) round: u64,
     pub(crate) rounds: Rounds,
     pub(crate) heartbeat_due: Instant,
+    /// When those whom entries have not told of it are told how far is committed.
+    pub(crate) notice_due: Instant,
     /// A round is to begin with the next messages.
     pub(crate) beat: bool,
     pub(crate) reads: VecDeque<PendingRead>,
@@ -61,6 +63,7 @@ impl Leader {
             round: 0,
             rounds: Rounds::default(),
             heartbeat_due,
+            notice_due: Instant::NEVER,
             beat: true,
             reads: VecDeque::new(),
             lease_reads: Vec::new(),
@@ -71,7 +74,8 @@ impl Leader {
     }
 
     pub(crate) fn deadline(&self) -> Instant {
-        self.transfer.as_ref().map_or(self.heartbeat_due, |t| t.deadline.min(self.heartbeat_due))
+        let transfer = self.transfer.as_ref().map_or(Instant::NEVER, |transfer| transfer.deadline);
+        self.heartbeat_due.min(self.notice_due).min(transfer)
     }
 }
 

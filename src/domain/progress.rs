@@ -57,6 +57,11 @@ impl Progress {
         }
     }
 
+    /// It follows, and was not told yet that so much is committed.
+    pub(crate) fn lacks_notice(&self, commit: Index) -> bool {
+        self.told < commit && self.mode == Mode::Replicate
+    }
+
     /// How many bytes of entries may leave in one more append, the first entry being of this size; none if it has to wait.
     /// When nothing is on its way one entry of any size may.
     pub(crate) fn room(&self, first: usize, messages_max: usize, bytes_max: usize) -> Option<usize> {

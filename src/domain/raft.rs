@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::config::Config;
 use crate::durability::Durability;
@@ -319,9 +320,14 @@ impl RaftCore {
             return;
         }
         let before = core::mem::replace(&mut self.commit, index);
+        let transitions = self.transitions.len();
         let committed = self.log.memberships_between(before, index);
         self.transitions.extend(committed.map(|index| Transition::MembershipCommitted { index }));
         if let Role::Leader(leader) = &mut self.role {
+            // Of a membership, and of the first entry of a term, others wait to hear.
+            let is_urgent = before < leader.first || self.transitions.len() > transitions;
+            let delay = if is_urgent { Duration::ZERO } else { self.config.commit_delay };
+            leader.notice_due = leader.notice_due.min(self.now + delay);
             let bytes = self.log.bytes_between(before, index);
             leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
         }
@@ -449,7 +455,7 @@ impl RaftCore {
     }
 
     /// For how long the disk has owed an answer, if that is longer than [`Config::storage_timeout`].
-    pub fn storage_stalled(&self, now: Instant) -> Option<core::time::Duration> {
+    pub fn storage_stalled(&self, now: Instant) -> Option<Duration> {
         let owed = self.durability.busy_since().map(|since| now.since(since));
         owed.filter(|owed| *owed >= self.config.storage_timeout)
     }

@@ -75,6 +75,12 @@ impl RaftCore {
             return;
         }
         let holds_lease = self.holds_lease(self.now);
+        if let Role::Leader(leader) = &mut self.role
+            && reads.iter().any(|(_, from)| from.is_some())
+        {
+            // Whoever asked reads when it knows that so much is committed.
+            leader.notice_due = self.now;
+        }
         for (read, from) in reads {
             if holds_lease {
                 self.answer(read, from, self.commit);

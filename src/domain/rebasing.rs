@@ -29,6 +29,7 @@ impl RaftCore {
 impl Leader {
     fn rebase(&mut self, now: Instant, to: Instant) {
         self.heartbeat_due = self.heartbeat_due.moved(now, to);
+        self.notice_due = self.notice_due.moved(now, to);
         self.rounds.rebase(now, to);
         if let Some(transfer) = &mut self.transfer {
             transfer.deadline = transfer.deadline.moved(now, to);

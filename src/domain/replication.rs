@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::entry::Entry;
-use crate::ids::{EntryId, Index, NodeId, Term};
+use crate::ids::{EntryId, Index, Instant, NodeId, Term};
 use crate::message::{Append, AppendOutcome, AppendReply, Message, SnapshotOffer};
 use crate::progress::Mode;
 use crate::quorum;
@@ -22,11 +22,19 @@ impl RaftCore {
             leader.round += 1;
             leader.rounds.begin(leader.round, now, timeout);
         }
+        let tells = leader.notice_due <= now;
         let followers: Vec<NodeId> = leader.progress.keys().copied().collect();
-        followers.iter().filter_map(|to| self.replicate_to(*to, beat)).collect()
+        let needs = followers.iter().filter_map(|to| self.replicate_to(*to, beat, tells)).collect();
+        let commit = self.commit;
+        if let Role::Leader(leader) = &mut self.role
+            && !leader.progress.values().any(|progress| progress.lacks_notice(commit))
+        {
+            leader.notice_due = Instant::NEVER;
+        }
+        needs
     }
 
-    fn replicate_to(&mut self, to: NodeId, beat: bool) -> Option<SnapshotNeed> {
+    fn replicate_to(&mut self, to: NodeId, beat: bool, tells: bool) -> Option<SnapshotNeed> {
         let mut quiet = true;
         while let Some(entries) = self.next_entries(to) {
             self.send_append(to, entries);
@@ -48,7 +56,7 @@ impl RaftCore {
                 self.send_offer(to, newest);
             }
             Mode::Snapshot { .. } => {}
-            _ if quiet && (beat || (progress.told < commit && matches!(progress.mode, Mode::Replicate))) => {
+            _ if quiet && (beat || tells && progress.lacks_notice(commit)) => {
                 self.send_append(to, Vec::new());
             }
             _ => {}
@@ -125,7 +133,10 @@ impl RaftCore {
         let probed = index >= progress.next.prev();
         let news = progress.matches(index);
         match progress.mode {
-            Mode::Probe { .. } if probed => progress.replicate(),
+            Mode::Probe { .. } if probed => {
+                progress.replicate();
+                leader.notice_due = self.now;
+            }
             // By the snapshot or in another way: what it lacks now is in the log.
             Mode::Snapshot { .. } if index >= base => progress.probe(index.next()),
             _ => {}

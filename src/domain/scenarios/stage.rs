@@ -124,6 +124,7 @@ impl Stage {
                 "reads_max" => config.reads_max = *limit,
                 "tail_bytes" => config.tail_bytes = *limit,
                 "held_bytes_max" => config.held_bytes_max = *limit,
+                "commit_delay_ms" => config.commit_delay = Duration::from_millis(*limit as u64),
                 _ => panic!("there is no limit {name}"),
             }
         }
