@@ -11,6 +11,8 @@ pub struct Mix {
     pub members: usize,
     pub election_timeout: Duration,
     pub heartbeat: Duration,
+    /// Sixteenths of it that a leader waits for entries to tell with them how far is committed.
+    pub commit_delay: u32,
     /// Messages arrive in order, once, and are lost with their connection only, as on TCP.
     pub orderly: bool,
     pub lost: u64,
@@ -152,6 +154,7 @@ impl Mix {
             operate: dice.one_of(&[0, 0, 20, 60]),
             session_ttl: Duration::from_millis(dice.one_of(&[500, 4_000, 3_600_000])),
             keeps: dice.one_of(&[0, 0, 500, 1_000]),
+            commit_delay: dice.one_of(&[0, 1, 1, 8, 16]),
             horizon: 20_000,
             lying: false,
         }

@@ -108,19 +108,25 @@ impl std::fmt::Debug for Running {
     }
 }
 
+/// With what is not drawn as the product has it, but for limits that have to be met.
+fn core(id: NodeId, incarnation: Incarnation, mix: &Mix, dice: &mut Dice) -> Config {
+    Config {
+        incarnation,
+        election_timeout: mix.election_timeout,
+        heartbeat: mix.heartbeat,
+        commit_delay: mix.heartbeat * mix.commit_delay / 16,
+        storage_timeout: mix.election_timeout * 5,
+        tail_bytes: mix.tail_bytes,
+        log_bytes_max: 200_000,
+        held_bytes_max: 4_000,
+        ..Config::new(id, ClusterId(u128::from(dice.draw()) << 64 | 1), dice.draw())
+    }
+}
+
 impl Node {
     pub(crate) fn new(id: NodeId, membership: Arc<Membership>, mix: &Mix, dice: &mut Dice) -> Self {
         let mint = Incarnation(dice.draw().max(1));
-        let mut core = Config {
-            incarnation: mint,
-            election_timeout: mix.election_timeout,
-            heartbeat: mix.heartbeat,
-            storage_timeout: mix.election_timeout * 5,
-            tail_bytes: mix.tail_bytes,
-            log_bytes_max: 200_000,
-            held_bytes_max: 4_000,
-            ..Config::new(id, ClusterId(u128::from(dice.draw()) << 64 | 1), dice.draw())
-        };
+        let mut core = core(id, mint, mix, dice);
         let mut config = ReplicaConfig {
             session: 0,
             command_bytes_max: 1 << 20,
