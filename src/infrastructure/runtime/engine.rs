@@ -22,7 +22,7 @@ use super::faults::Faults;
 use super::fitness::Fitness;
 use super::front::Standing;
 use super::hub::Hub;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Turn};
 use super::machine_worker::{ApplyJob, MachineJob, panic_words};
 use super::peers::Peers;
 use super::requests::Requests;
@@ -87,7 +87,7 @@ impl fmt::Debug for Look {
 }
 
 /// Events taken in one turn at the most, so that heartbeats leave in time however much waits.
-pub(super) const TURN_MAX: usize = 4096;
+const TURN_MAX: usize = 4096;
 /// Nobody sleeps for longer.
 const PATIENCE_MAX: Duration = Duration::from_hours(1);
 
@@ -122,43 +122,44 @@ pub(crate) struct Engine {
     pub(crate) faults: Arc<Faults>,
 }
 
-impl Engine {
-    /// When it has something to do, whether anything comes or not.
-    pub(crate) fn wakes_at(&self) -> Instant {
-        self.replica.deadline().min(self.clock.now() + PATIENCE_MAX)
+impl Turn for Engine {
+    type Message = Message;
+
+    /// Calls those whom it already knows.
+    fn begin(&mut self) {
+        self.or_break(Self::dial);
     }
 
-    /// Nothing of what it took out of the inbox is left, and there is a next turn.
-    pub(crate) fn is_at_rest(&self) -> bool {
+    fn turn(&mut self, inbox: &Inbox) {
+        if !self.stopped {
+            self.or_break(|engine| engine.take_all(inbox));
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
         self.taken.is_empty() && !self.stopped
     }
 
-    pub(crate) fn has_stopped(&self) -> bool {
+    fn wakes_at(&self) -> Instant {
+        self.replica.deadline().min(self.clock.now() + PATIENCE_MAX)
+    }
+
+    fn has_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Whether other threads than its own may turn it: one that is to stand still has but its own do so.
-    pub(crate) fn may_be_helped(&self) -> bool {
+    /// A node that is to stand still is turned by its own thread alone, which does.
+    fn may_be_helped(&self) -> bool {
         !self.stopped && !self.faults.is_paused()
     }
 
     /// Waits for as long as the node is paused.
-    pub(crate) fn gate(&self) {
+    fn gate(&self) {
         self.faults.gate();
     }
+}
 
-    /// Calls those whom it already knows.
-    pub(crate) fn begin(&mut self) {
-        self.or_break(Self::dial);
-    }
-
-    /// A turn, unless it has stopped.
-    pub(crate) fn turn_or_break(&mut self, inbox: &Inbox) {
-        if !self.stopped {
-            self.or_break(|engine| engine.turn(inbox));
-        }
-    }
-
+impl Engine {
     /// What panics is the last that it does.
     fn or_break(&mut self, what: impl FnOnce(&mut Self)) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(self))) {
@@ -169,7 +170,7 @@ impl Engine {
     }
 
     /// Everything that waits, then the timer (a heartbeat may have been among the messages), then what all of it wants done.
-    fn turn(&mut self, inbox: &Inbox) {
+    fn take_all(&mut self, inbox: &Inbox) {
         let clock = self.clock.clock();
         for _ in 0..TURN_MAX {
             if self.taken.is_empty() && !inbox.take(&mut self.taken) {

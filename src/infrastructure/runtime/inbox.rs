@@ -6,30 +6,57 @@
 //! thread gathers it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use graft_domain::Instant;
 
 use super::clock::Monotonic;
-use super::engine::{Engine, Message, TURN_MAX};
+use super::engine::{Engine, Message};
 
 /// Turns that somebody may be kept with who brought something.
 const HELP_TURNS: usize = 4;
+/// Places that are kept for messages when there are none.
+const PLACES_MAX: usize = 4096;
+
+/// What lies in an inbox, and takes its messages.
+pub(crate) trait Turn: Send + Sized {
+    type Message;
+
+    /// Once, before anything else.
+    fn begin(&mut self);
+
+    /// Takes what waits and does what is to be done, unless it has stopped. Neither blocks nor panics.
+    fn turn(&mut self, inbox: &Inbox<Self>);
+
+    /// Whether everything that it took is done, and there is a next turn.
+    fn is_at_rest(&self) -> bool;
+
+    /// When it has something to do, whether anything comes or not.
+    fn wakes_at(&self) -> Instant;
+
+    /// There is no next turn.
+    fn has_stopped(&self) -> bool;
+
+    /// Whether other threads than its own may turn it.
+    fn may_be_helped(&self) -> bool;
+
+    /// May block, before a turn on its own thread.
+    fn gate(&self);
+}
 
 /// Takes messages from any thread, and has the engine while that runs.
 ///
 /// Who holds the engine may take the lock of what waits, and never the other way round.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    waiting: Mutex<Waiting>,
+pub(crate) struct Inbox<E: Turn = Engine> {
+    waiting: Mutex<Waiting<E::Message>>,
     bell: Condvar,
-    engine: Mutex<Option<Engine>>,
+    engine: Mutex<Option<E>>,
     clock: Monotonic,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    messages: VecDeque<Message>,
+struct Waiting<M> {
+    messages: VecDeque<M>,
     /// Nobody takes anything any more.
     is_closed: bool,
     /// The engine's thread sleeps, until then.
@@ -40,15 +67,16 @@ struct Waiting {
 
 /// The engine is gone, and this comes back.
 #[derive(Debug)]
-pub(crate) struct Gone(pub(crate) Box<Message>);
+pub(crate) struct Gone<M = Message>(pub(crate) Box<M>);
 
-impl Inbox {
+impl<E: Turn> Inbox<E> {
     pub(crate) fn new(clock: Monotonic) -> Arc<Self> {
-        Arc::new(Self { waiting: Mutex::default(), bell: Condvar::new(), engine: Mutex::default(), clock })
+        let waiting = Waiting { messages: VecDeque::new(), is_closed: false, asleep: None, is_rung: false };
+        Arc::new(Self { waiting: Mutex::new(waiting), bell: Condvar::new(), engine: Mutex::new(None), clock })
     }
 
     /// Leaves a message for the engine's thread. It comes back when the engine is gone.
-    pub(crate) fn send(&self, message: Message) -> Result<(), Gone> {
+    pub(crate) fn send(&self, message: E::Message) -> Result<(), Gone<E::Message>> {
         let mut waiting = self.put(message)?;
         let is_asleep = waiting.asleep.take().is_some();
         drop(waiting);
@@ -60,14 +88,14 @@ impl Inbox {
 
     /// Leaves a message and, if the engine is at rest, lets it turn here. Not to be called with a lock that an answer to
     /// somebody else may need.
-    pub(crate) fn bring(&self, message: Message) -> Result<(), Gone> {
+    pub(crate) fn bring(&self, message: E::Message) -> Result<(), Gone<E::Message>> {
         self.leave(message)?;
         self.help();
         Ok(())
     }
 
     /// Leaves a message of which the engine hears with the next one, or by [`Inbox::help`], which has to follow.
-    pub(crate) fn leave(&self, message: Message) -> Result<(), Gone> {
+    pub(crate) fn leave(&self, message: E::Message) -> Result<(), Gone<E::Message>> {
         self.put(message).map(drop)
     }
 
@@ -83,7 +111,7 @@ impl Inbox {
             let Some(engine) = slot.as_mut() else { return };
             let helped = engine.may_be_helped();
             if helped {
-                engine.turn_or_break(self);
+                engine.turn(self);
             }
             let (is_done, wakes_at) = (helped && engine.is_at_rest(), engine.wakes_at());
             drop(slot);
@@ -116,14 +144,14 @@ impl Inbox {
 
     /// What the engine's own thread does: turns it whenever it is time or something came, until it stops. Then it is nobody's
     /// any more.
-    pub(crate) fn run(&self, mut engine: Engine) -> Engine {
+    pub(crate) fn run(&self, mut engine: E) -> E {
         engine.begin();
         *self.engine() = Some(engine);
         loop {
             let mut slot = self.engine();
             if let Some(engine) = slot.as_mut() {
                 engine.gate();
-                engine.turn_or_break(self);
+                engine.turn(self);
                 if engine.is_at_rest() {
                     self.doze(engine.wakes_at());
                 }
@@ -146,8 +174,8 @@ impl Inbox {
     }
 
     /// Everything that waits, into what is empty. False if nothing does.
-    pub(crate) fn take(&self, into: &mut VecDeque<Message>) -> bool {
-        if into.capacity() > TURN_MAX {
+    pub(crate) fn take(&self, into: &mut VecDeque<E::Message>) -> bool {
+        if into.capacity() > PLACES_MAX {
             // So that a burst does not keep its memory for ever.
             *into = VecDeque::new();
         }
@@ -175,7 +203,7 @@ impl Inbox {
         waiting.is_rung = false;
     }
 
-    fn put(&self, message: Message) -> Result<MutexGuard<'_, Waiting>, Gone> {
+    fn put(&self, message: E::Message) -> Result<MutexGuard<'_, Waiting<E::Message>>, Gone<E::Message>> {
         let mut waiting = self.lock();
         if waiting.is_closed {
             return Err(Gone(Box::new(message)));
@@ -184,13 +212,23 @@ impl Inbox {
         Ok(waiting)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<E::Message>> {
         // Nothing panics while it holds the lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn engine(&self) -> MutexGuard<'_, Option<Engine>> {
+    fn engine(&self) -> MutexGuard<'_, Option<E>> {
         // A turn that panics is caught in it.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl<E: Turn> fmt::Debug for Inbox<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inbox")
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/inbox.rs"]
+mod tests;

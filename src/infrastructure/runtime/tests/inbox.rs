@@ -1,0 +1,207 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{ThreadId, current, scope};
+use std::time::{Duration, Instant as Watch};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const THREADS: usize = 6;
+
+/// Tells of what it takes, and who turned it.
+struct Toy {
+    clock: Monotonic,
+    taken: VecDeque<Said>,
+    told: Sender<(ThreadId, Said)>,
+    /// How many words of each thread were taken.
+    words: Arc<[AtomicUsize; THREADS]>,
+    wakes_at: Instant,
+    stopped: bool,
+    is_alone: Arc<AtomicBool>,
+    /// Turns at a time.
+    at_once: AtomicUsize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Said {
+    Word { from: usize, number: usize },
+    WakeIn(Duration),
+    Woken,
+    Stop,
+}
+
+impl Turn for Toy {
+    type Message = Said;
+
+    fn begin(&mut self) {}
+
+    fn turn(&mut self, inbox: &Inbox<Self>) {
+        assert_eq!(self.at_once.fetch_add(1, Ordering::SeqCst), 0);
+        // A few at a time: what is left makes more turns.
+        for _ in 0..3 {
+            if self.taken.is_empty() && !inbox.take(&mut self.taken) {
+                break;
+            }
+            let Some(said) = self.taken.pop_front() else { break };
+            match said {
+                Said::WakeIn(after) => self.wakes_at = self.clock.now() + after,
+                Said::Stop => self.stopped = true,
+                Said::Word { from, number } => {
+                    assert_eq!(self.words[from].fetch_add(1, Ordering::SeqCst), number, "in order, and once");
+                }
+                Said::Woken => {}
+            }
+            self.told.send((current().id(), said)).unwrap();
+        }
+        if self.wakes_at <= self.clock.now() {
+            self.wakes_at = Instant::NEVER;
+            self.told.send((current().id(), Said::Woken)).unwrap();
+        }
+        self.at_once.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.taken.is_empty() && !self.stopped
+    }
+
+    fn wakes_at(&self) -> Instant {
+        self.wakes_at.min(self.clock.now() + PATIENCE * 60)
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    fn may_be_helped(&self) -> bool {
+        !self.is_alone.load(Ordering::Relaxed)
+    }
+
+    fn gate(&self) {}
+}
+
+struct Stops<'a>(&'a Inbox<Toy>);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.send(Said::Stop);
+    }
+}
+
+type Hear<'a> = dyn Fn() -> (ThreadId, Said) + 'a;
+
+/// Runs the toy on a thread of its own beside `beside`, which is given the inbox, what the toy tells, and its thread.
+fn with_toy(is_alone: bool, beside: impl FnOnce(&Inbox<Toy>, &Hear<'_>, ThreadId)) {
+    with_words(&Arc::default(), is_alone, beside);
+}
+
+fn with_words(
+    words: &Arc<[AtomicUsize; THREADS]>,
+    is_alone: bool,
+    beside: impl FnOnce(&Inbox<Toy>, &Hear<'_>, ThreadId),
+) {
+    let clock = Monotonic::start();
+    let inbox = Inbox::new(clock);
+    let (told, heard) = channel();
+    let is_alone = Arc::new(AtomicBool::new(is_alone));
+    let toy = Toy {
+        clock,
+        taken: VecDeque::new(),
+        told,
+        words: Arc::clone(words),
+        wakes_at: Instant::NEVER,
+        stopped: false,
+        is_alone,
+        at_once: AtomicUsize::new(0),
+    };
+    scope(|threads| {
+        let own = threads.spawn(|| {
+            assert!(inbox.run(toy).has_stopped());
+            inbox.close();
+        });
+        // Whether what is tried holds or not, nobody waits for a thread that does not end.
+        let stops = Stops(&inbox);
+        beside(&inbox, &|| heard.recv_timeout(PATIENCE).expect("it is told in time"), own.thread().id());
+        drop(stops);
+        own.join().unwrap();
+    });
+    let Gone(back) = inbox.bring(Said::Woken).expect_err("it has stopped");
+    assert_eq!(*back, Said::Woken);
+}
+
+/// So many threads say words, each when the last ones of all were taken, and in one of these ways. One that nobody came for
+/// would lie there.
+fn say(threads: usize, ways: &[fn(&Inbox<Toy>, Said)]) {
+    const EACH: usize = 5_000;
+    let words = Arc::<[AtomicUsize; THREADS]>::default();
+    with_words(&words, false, |inbox, hear, own| {
+        scope(|scope| {
+            for from in 0..threads {
+                let words = &words;
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        ways[(from + number) % ways.len()](inbox, Said::Word { from, number });
+                        let begun = Watch::now();
+                        while words[..threads].iter().any(|taken| taken.load(Ordering::SeqCst) <= number) {
+                            assert!(begun.elapsed() < PATIENCE, "word {number} of some lies there: {words:?}");
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+        });
+        let helped = (0..threads * EACH).filter(|_| hear().0 != own).count();
+        assert!(helped > 0, "nobody helped");
+    });
+}
+
+#[test]
+fn everything_is_taken_once_and_in_order_whoever_turns() {
+    let leave = |inbox: &Inbox<Toy>, said| {
+        inbox.leave(said).unwrap();
+        inbox.help();
+    };
+    say(THREADS, &[|inbox, said| inbox.bring(said).unwrap(), |inbox, said| inbox.send(said).unwrap(), leave]);
+}
+
+#[test]
+fn whoever_finds_it_held_may_rely_on_who_holds_it() {
+    say(2, &[|inbox, said| inbox.bring(said).unwrap()]);
+}
+
+#[test]
+fn whoever_brings_something_turns_it_and_wakes_nobody() {
+    with_toy(false, |inbox, hear, own| {
+        // Its own thread may be at it still when it begins.
+        let mine = (0..1000).filter(|number| {
+            inbox.bring(Said::Word { from: 0, number: *number }).unwrap();
+            hear().0 == current().id()
+        });
+        assert!(mine.count() > 900);
+        inbox.send(Said::Word { from: 1, number: 0 }).unwrap();
+        assert_eq!(hear().0, own, "what is sent is left for its own thread");
+    });
+}
+
+#[test]
+fn the_sleeping_thread_hears_of_a_nearer_deadline() {
+    with_toy(false, |inbox, hear, own| {
+        for _ in 0..100 {
+            let begun = Watch::now();
+            inbox.bring(Said::WakeIn(Duration::from_millis(3))).unwrap();
+            assert!(matches!(hear(), (_, Said::WakeIn(_))));
+            assert_eq!(hear(), (own, Said::Woken), "by its own thread, which slept until much later");
+            assert!(begun.elapsed() >= Duration::from_millis(3));
+        }
+    });
+}
+
+#[test]
+fn one_that_may_not_be_helped_is_turned_by_its_own_thread() {
+    with_toy(true, |inbox, hear, own| {
+        for number in 0..1000 {
+            let word = Said::Word { from: 0, number };
+            inbox.bring(word).unwrap();
+            assert_eq!(hear(), (own, word));
+        }
+    });
+}
