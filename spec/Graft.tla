@@ -115,7 +115,9 @@ Recovered(write, snap) ==
 
 (* Durability::index: up to here the log is durable, and stays so whatever write on its way is the next one  *)
 (* to be done: what was cut from the log is not durable although the disk may still, or again, hold it.      *)
-UpToWrite(s, w) == LET found == Recovered(w, s.snap) IN Agreed(s.log, found)
+(* A snapshot counts as far as the log rests on it: one that was fetched and is not installed yet is not      *)
+(* known to the core.                                                                                        *)
+UpToWrite(s, w) == LET found == Recovered(w, SubSeq(s.snap, 1, s.base)) IN Agreed(s.log, found)
 Durable(s) == Min({UpToWrite(s, w) : w \in {s.disk} \cup Range(s.pending)})
 
 HardStateIsDurable(s) == s.disk.term = s.term /\ s.disk.vote = s.vote

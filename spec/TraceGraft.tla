@@ -58,7 +58,10 @@ Written(line) ==
     /\ Same
 
 (* A snapshot is on the disk: made there, or fetched. Of one that is found at a start it is not known which. *)
-Made(line) == TakeSnapshot(line.node, line.last.index) /\ LastId(node'[line.node].snap) = line.last
+Made(line) ==
+  /\ line.last.index <= Len(node[line.node].log)
+  /\ TakeSnapshot(line.node, line.last.index)
+  /\ LastId(node'[line.node].snap) = line.last
 
 Fetched(line) ==
   \E snap \in snapshots :

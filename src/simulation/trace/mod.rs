@@ -75,7 +75,8 @@ impl Trace {
             lines: Vec::new(),
             lines_max,
             founding: words::membership(founding),
-            members: BTreeMap::new(),
+            // Who never comes up is asked for votes all the same.
+            members: founding.members.keys().map(|id| (*id, Traced::default())).collect(),
             commands: Commands::default(),
             sent: BTreeSet::new(),
         }
@@ -177,14 +178,16 @@ pub struct Behaviour {
 /// What happens in the world of this seed until there are so many lines of it. Much goes wrong in it and little is asked for,
 /// so that few lines tell much. None if it is too large a world, or too lonely.
 ///
-/// Nobody's disk forgets in it, or is damaged: that is outside of what is specified.
+/// Nobody's disk forgets in it, or is damaged, and there is one version: the rest is outside of what is specified.
 pub fn behaviour(seed: u64, name: &str, lines_max: usize) -> Option<Behaviour> {
     let mut dice = Dice::new(seed);
     let mut mix = Mix::draw(&mut dice);
     if !(2..=5).contains(&mix.members) {
         return None;
     }
-    mix.faults.retain(|fault| !matches!(fault, Fault::Wipe | Fault::Amnesia | Fault::Rot | Fault::Misdirected));
+    mix.faults.retain(|fault| {
+        !matches!(fault, Fault::Wipe | Fault::Amnesia | Fault::Rot | Fault::Misdirected | Fault::Release)
+    });
     (mix.call_every, mix.fault_every) = (mix.call_every.max(50) * 4, mix.fault_every.min(600) / 2);
     (mix.operate, mix.tight) = (mix.operate.max(60), false);
     mix.keeps = 0;
