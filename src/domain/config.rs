@@ -12,7 +12,7 @@ pub struct Config {
     /// An idle leader is heard this often.
     pub heartbeat: Duration,
     /// How long a leader waits for entries to tell with them that its commit index has moved, before it does so alone; not at all
-    /// where others wait for it. By default zero.
+    /// where others wait for it: of a membership, of the first entry of a term, of what is [`crate::Input::Awaited`]. By default zero.
     pub commit_delay: Duration,
     /// The name the cluster gets should this node be its first leader.
     pub cluster: ClusterId,

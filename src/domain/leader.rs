@@ -22,6 +22,8 @@ pub(crate) struct Leader {
     pub(crate) round: u64,
     pub(crate) rounds: Rounds,
     pub(crate) heartbeat_due: Instant,
+    /// That everything up to here is committed is told at once.
+    pub(crate) awaited: Index,
     /// When those whom entries have not told of it are told how far is committed.
     pub(crate) notice_due: Instant,
     /// A round is to begin with the next messages.
@@ -63,6 +65,7 @@ impl Leader {
             round: 0,
             rounds: Rounds::default(),
             heartbeat_due,
+            awaited: first,
             notice_due: Instant::NEVER,
             beat: true,
             reads: VecDeque::new(),

@@ -149,6 +149,7 @@ impl RaftCore {
             Input::Persisted { seq } => self.on_persisted(seq),
             Input::StorageFailed => self.fall_silent(),
             Input::Unfit => self.on_unfit(),
+            Input::Awaited => self.on_awaited(),
             Input::Applied { index } => self.on_applied(index),
             Input::SnapshotTaken { last } => self.on_snapshot_taken(last),
             Input::SnapshotInstalled { last, membership } => self.on_snapshot_installed(last, membership),
@@ -254,6 +255,13 @@ impl RaftCore {
         Ok(first)
     }
 
+    fn on_awaited(&mut self) {
+        let last = self.log.last().index;
+        if let Role::Leader(leader) = &mut self.role {
+            leader.awaited = last;
+        }
+    }
+
     /// Appends to the log as its leader, in its term.
     pub(crate) fn append_own(&mut self, payload: Payload) {
         let entry = Entry { index: self.log.last().index.next(), term: self.term, payload };
@@ -324,8 +332,7 @@ impl RaftCore {
         let committed = self.log.memberships_between(before, index);
         self.transitions.extend(committed.map(|index| Transition::MembershipCommitted { index }));
         if let Role::Leader(leader) = &mut self.role {
-            // Of a membership, and of the first entry of a term, others wait to hear.
-            let is_urgent = before < leader.first || self.transitions.len() > transitions;
+            let is_urgent = before < leader.awaited || self.transitions.len() > transitions;
             let delay = if is_urgent { Duration::ZERO } else { self.config.commit_delay };
             leader.notice_due = leader.notice_due.min(self.now + delay);
             let bytes = self.log.bytes_between(before, index);

@@ -18,6 +18,8 @@ pub enum Input {
     Receive(Envelope),
     /// Commands to append, in this order; the answer is the index of the first.
     Propose(Vec<Bytes>),
+    /// Other members wait for what was proposed up to now to be committed: they are told at once when it is.
+    Awaited,
     /// A read to confirm; it comes back in [`Ready::reads`]. With `lease` the leader's lease is good enough, judged with the
     /// time that [`crate::RaftCore::ready`] is called with; if it holds none, the read is confirmed like any other.
     Read {

@@ -271,6 +271,8 @@ impl Replica {
         self.time = self.time.max(self.clock.wall);
         let (leader, term, session) = (self.core.id(), self.core.term(), self.config.session);
         let mut batch = Vec::new();
+        // Whoever passed a command on answers it when his own machine has applied it.
+        let mut is_awaited = !self.forwarded.is_empty();
         while own && let Some((sequence, want)) = self.calls.send_next(leader, term) {
             let ticket = Ticket { session, sequence };
             batch.push(match want {
@@ -281,13 +283,19 @@ impl Replica {
                     let act = Act::OpenSession { ttl: *ttl, key: *key };
                     commands::encode(&mut self.arena, self.time, ticket, &act)
                 }
-                Want::Verify => commands::encode(&mut self.arena, self.time, ticket, &Act::Verify { origin: leader }),
+                Want::Verify => {
+                    is_awaited = true;
+                    commands::encode(&mut self.arena, self.time, ticket, &Act::Verify { origin: leader })
+                }
             });
         }
         for Forwarded { ticket, act, .. } in std::mem::take(&mut self.forwarded) {
             batch.push(commands::encode(&mut self.arena, self.time, ticket, &act));
         }
         self.step(Input::Propose(batch));
+        if is_awaited {
+            self.step(Input::Awaited);
+        }
     }
 
     fn turn_down(&mut self, own: bool, refusal: &Refusal) {

@@ -322,6 +322,7 @@ impl Stage {
                 self.tell(id, Input::Unreachable(to));
             }
             "unfit" => self.tell(words.id(), Input::Unfit),
+            "awaited" => self.tell(words.id(), Input::Awaited),
             "members" => {
                 let id = words.id();
                 let core = self.world.node(&id).core.as_ref().unwrap_or_else(|| panic!("{id} is down"));

@@ -1,5 +1,7 @@
 //! A call has three outcomes, and whichever it has is true.
 
+use std::time::Duration;
+
 use graft_domain::{Entry, Instant, Payload};
 
 use super::world::{Packet, World, id};
@@ -30,6 +32,27 @@ fn a_call_is_done_once_wherever_it_is_made() {
     world.run(100);
     assert_all_done(&world, &calls);
     assert_eq!(world.applied().len(), 3);
+}
+
+#[test]
+fn a_call_that_was_handed_on_does_not_wait_until_commits_are_told() {
+    let mut world = World::with(3, |_, core, _| {
+        (core.heartbeat, core.commit_delay) = (Duration::from_millis(140), Duration::from_secs(1));
+    });
+    let mut lagged = 0;
+    for round in 0..10 {
+        // Now before a heartbeat, now behind one.
+        world.run(37);
+        let own = world.execute(1, &format!("own {round}"), 5_000);
+        world.run(20);
+        assert_done(&world, own);
+        lagged += u32::from(world.applied_at(2) < world.applied_at(1));
+        let handed_on = world.execute(2, &format!("handed on {round}"), 5_000);
+        world.run(20);
+        assert_done(&world, handed_on);
+        assert_eq!(world.applied_at(2), world.applied_at(3));
+    }
+    assert!(lagged > 5, "nobody waits for what the leader was asked for");
 }
 
 #[test]
