@@ -37,6 +37,11 @@ impl Turn for Toy {
 
     fn turn(&mut self, inbox: &Inbox<Self>) {
         assert_eq!(self.at_once.fetch_add(1, Ordering::SeqCst), 0);
+        // Before it takes anything: a turn that says when to wake is not the one that wakes, however long it lasts.
+        if self.wakes_at <= self.clock.now() {
+            self.wakes_at = Instant::NEVER;
+            self.told.send((current().id(), Said::Woken)).unwrap();
+        }
         // A few at a time: what is left makes more turns.
         for _ in 0..3 {
             if self.taken.is_empty() && !inbox.take(&mut self.taken) {
@@ -52,10 +57,6 @@ impl Turn for Toy {
                 Said::Woken => {}
             }
             self.told.send((current().id(), said)).unwrap();
-        }
-        if self.wakes_at <= self.clock.now() {
-            self.wakes_at = Instant::NEVER;
-            self.told.send((current().id(), Said::Woken)).unwrap();
         }
         self.at_once.fetch_sub(1, Ordering::SeqCst);
     }
