@@ -132,7 +132,7 @@ fn with_words(
 /// So many threads say words, each when the last ones of all were taken, and in one of these ways. One that nobody came for
 /// would lie there.
 fn say(threads: usize, ways: &[fn(&Inbox<Toy>, Said)]) {
-    const EACH: usize = 5_000;
+    const EACH: usize = 1_000;
     let words = Arc::<[AtomicUsize; THREADS]>::default();
     with_words(&words, false, |inbox, hear, own| {
         scope(|scope| {
