@@ -97,6 +97,19 @@ impl<T> Numbered<T> {
         *self = Self::default();
     }
 
+    pub fn len(&self) -> usize {
+        self.early.len() + self.taken
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// In the order of their numbers.
+    pub fn into_values(self) -> impl Iterator<Item = T> {
+        self.early.into_values().chain(self.places.into_iter().flatten())
+    }
+
     /// The lowest.
     pub fn first(&self) -> Option<(u64, &T)> {
         self.iter().next()
@@ -119,6 +132,7 @@ mod tests {
     fn assert_same(numbered: &Numbered<u64>, expected: &BTreeMap<u64, u64>) {
         assert!(numbered.iter().eq(expected.iter().map(|(number, value)| (*number, value))));
         assert_eq!(numbered.first().map(|(number, _)| number), expected.keys().next().copied());
+        assert_eq!((numbered.len(), numbered.is_empty()), (expected.len(), expected.is_empty()));
         assert_eq!(numbered.taken, numbered.places.iter().flatten().count());
         assert!(numbered.places.len() <= SPARSE * (numbered.taken + 1) + EMPTY_MAX, "places pile up");
     }

@@ -1,13 +1,12 @@
-//! A client in this process: the clerk, its connections and one thread that brings them together.
+//! A client in this process: the clerk, its connections, and the inbox that brings them together.
 
-mod inbox;
+mod office;
 mod shared;
 mod told;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,13 +21,14 @@ use graft_services::client::{Clerk, ClerkConfig, Demand};
 use graft_services::error::Refusal;
 
 use super::clock::Monotonic;
+use super::inbox::{Gone, Inbox};
 use super::renewal::keep;
 use super::security::{guard, refuse_plain_endpoints, security};
 use super::start::random;
 use super::{Source, StartError, until};
 use crate::infrastructure::config::BadConfig;
 use crate::infrastructure::grpc::{self, ClerkSink, Lines, PeerConfig, Watchers};
-use inbox::{Counted, Loop, Message};
+use office::{Counted, Message, Office};
 use shared::Shared;
 use told::To;
 
@@ -97,12 +97,12 @@ impl ClientConfig {
 
 /// A client of a cluster. Any thread may call it; nothing but [`Client::close`] blocks.
 pub struct Client {
-    inbox: Sender<Message>,
+    inbox: Arc<Inbox<Office>>,
     /// Calls that were handed over and are not answered.
     inflight: Arc<AtomicUsize>,
-    /// Calls beyond which the loop is not asked: it keeps `inflight_max` itself, this bounds what waits for it to do so.
+    /// Calls beyond which the clerk is not asked: it keeps `inflight_max` itself, this bounds what waits for it to do so.
     inbox_max: usize,
-    /// Bytes of calls that wait for the loop, and how many may, for the same reason.
+    /// Bytes of calls that wait for the clerk, and how many may, for the same reason.
     waiting_bytes: Arc<AtomicUsize>,
     waiting_bytes_max: usize,
     clock: Monotonic,
@@ -128,11 +128,12 @@ impl Client {
         let io = |doing| move |error| StartError::Io { doing, error };
         let shared = Shared::of_this_process().map_err(io("starting the client's network thread"))?;
         let seed = random()?;
-        let (inbox, messages) = channel();
-        let events = inbox.clone();
+        let clock = Monotonic::start();
+        let inbox = Inbox::new(clock);
+        let events = Arc::clone(&inbox);
         let sink: ClerkSink = Arc::new(move |all| {
-            // A loop that is gone needs no news.
-            let _ = events.send(Message::Happened(all));
+            // A clerk who is gone needs no news.
+            let _ = events.bring(Message::Happened(all));
         });
         if let Some(certified) = &certified {
             // What comes of it is in the log: a client has no events of its own.
@@ -151,14 +152,15 @@ impl Client {
         };
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let waiting_bytes_max = config.inflight_bytes_max.saturating_mul(2);
-        let clock = Monotonic::start();
         let counted = Counted { inflight: Arc::clone(&inflight), waiting_bytes: Arc::clone(&waiting_bytes) };
-        let mut running = Loop::new(Clerk::new(clerk, clock.now()), lines, messages, counted, clock);
+        let office = Office::new(Clerk::new(clerk, clock.now()), lines, counted, clock);
         let (tell, ended) = channel();
+        let mine = Arc::clone(&inbox);
         let body = move || {
-            let broken = catch_unwind(AssertUnwindSafe(|| running.run())).is_err();
-            let clean = running.end(LINES_TIMEOUT);
-            let _ = tell.send(clean && !broken);
+            let mut office = mine.run(office);
+            mine.close();
+            let clean = office.end(LINES_TIMEOUT);
+            let _ = tell.send(clean && !office.is_broken);
         };
         let thread = std::thread::Builder::new().name("graft-client".to_owned()).spawn(body);
         let thread = thread.map_err(io("starting the client's thread"))?;
@@ -172,7 +174,7 @@ impl Client {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Parts { thread, ended, shared }) = parts else { return true };
         let deadline = Instant::now() + timeout;
-        let _ = self.inbox.send(Message::Close { by: Instant::now() + timeout / 2 });
+        let _ = self.inbox.send(Message::Close { by: self.clock.now() + timeout / 2 });
         let clean = match ended.recv_timeout(until(deadline)) {
             Ok(clean) => clean && thread.join().is_ok(),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => false,
@@ -190,10 +192,9 @@ impl Client {
         } else if waiting_bytes > self.waiting_bytes_max {
             (Refusal::Busy(format!("{waiting_bytes} bytes of calls are waiting for this client")), calls)
         } else {
-            let message = Message::Calls { calls, deadline: self.clock.now() + timeout };
-            match self.inbox.send(message) {
-                Err(SendError(Message::Calls { calls, .. })) => (Refusal::Stopped, calls),
-                _ => return,
+            match self.hand(Message::Calls { calls, deadline: self.clock.now() + timeout }, waiting <= 1) {
+                None => return,
+                Some(calls) => (Refusal::Stopped, calls),
             }
         };
         self.inflight.fetch_sub(count, Ordering::Relaxed);
@@ -201,6 +202,14 @@ impl Client {
         for (_, to) in calls {
             to.refuse(refusal.clone());
         }
+    }
+
+    /// To the clerk, who turns here for calls that are alone, but for one whose caller may just have been answered, and gathers
+    /// others. They come back when he is gone.
+    fn hand(&self, message: Message, are_alone: bool) -> Option<Vec<(Demand, To)>> {
+        let handed = if are_alone { self.inbox.bring(message) } else { self.inbox.send(message) };
+        let Err(Gone(message)) = handed else { return None };
+        if let Message::Calls { calls, .. } = *message { Some(calls) } else { None }
     }
 
     fn one(&self, demand: Demand, caller: Caller, timeout: Duration) {
@@ -261,11 +270,11 @@ impl Api for Client {
 }
 
 impl Drop for Client {
-    /// Tells the loop to end without waiting for it: whoever wants to wait calls [`Client::close`].
+    /// Tells the clerk to end without waiting for it: whoever wants to wait calls [`Client::close`].
     fn drop(&mut self) {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Parts { shared, .. }) = parts {
-            let _ = self.inbox.send(Message::Close { by: Instant::now() });
+            let _ = self.inbox.send(Message::Close { by: self.clock.now() });
             shared.leave(Duration::ZERO);
         }
     }

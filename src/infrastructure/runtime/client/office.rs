@@ -1,25 +1,29 @@
-//! The loop of a client: takes everything that waits, lets the clerk handle it, carries out what it wants.
+//! What lies in a client's inbox: takes everything that waits, lets the clerk handle it, carries out what it wants.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use graft_domain::Instant;
 use graft_services::RequestId;
 use graft_services::client::{Answer, Clerk, Demand, Effect, Event};
 use graft_services::error::{Outcome, Refusal};
+use graft_services::numbered::Numbered;
 
 use super::bytes_of;
 use super::told::To;
 use crate::infrastructure::grpc::{Happened, Lines};
 use crate::infrastructure::runtime::clock::Monotonic;
+use crate::infrastructure::runtime::inbox::{Inbox, Turn};
+use crate::infrastructure::runtime::machine_worker::panic_words;
 
-/// What reaches the loop.
+/// What reaches a client.
 pub(super) enum Message {
     Calls {
         calls: Vec<(Demand, To)>,
-        deadline: graft_domain::Instant,
+        deadline: Instant,
     },
     Happened(Happened),
     /// Take no more calls, and end by then at the latest.
@@ -30,6 +34,8 @@ pub(super) enum Message {
 
 /// Messages taken in one turn at the most, so that deadlines are kept however much waits.
 const TURN_MAX: usize = 4096;
+/// Nobody sleeps for longer.
+const PATIENCE_MAX: Duration = Duration::from_hours(1);
 
 /// What callers see of what waits.
 pub(super) struct Counted {
@@ -37,11 +43,12 @@ pub(super) struct Counted {
     pub(super) waiting_bytes: Arc<AtomicUsize>,
 }
 
-pub(super) struct Loop {
+pub(super) struct Office {
     clerk: Clerk,
     lines: Option<Lines>,
-    messages: Receiver<Message>,
-    callers: BTreeMap<RequestId, To>,
+    /// What was taken out of the inbox and not come to yet.
+    taken: VecDeque<Message>,
+    callers: Numbered<To>,
     last: u64,
     counted: Counted,
     clock: Monotonic,
@@ -49,53 +56,88 @@ pub(super) struct Loop {
     closing: Option<Instant>,
     /// No connection stands, as far as the clerk has said.
     is_alone: bool,
+    has_ended: bool,
+    pub(super) is_broken: bool,
 }
 
-impl Loop {
-    pub(super) fn new(
-        clerk: Clerk,
-        lines: Lines,
-        messages: Receiver<Message>,
-        counted: Counted,
-        clock: Monotonic,
-    ) -> Self {
-        let (callers, lines) = (BTreeMap::new(), Some(lines));
-        Self { clerk, lines, messages, callers, last: 0, counted, clock, closing: None, is_alone: true }
+impl Turn for Office {
+    type Message = Message;
+
+    fn begin(&mut self) {
+        self.or_break(Self::advance);
     }
 
-    /// Runs until it is closed or nobody can reach it any more.
-    pub(super) fn run(&mut self) {
-        self.turn(None);
-        while !self.is_done() {
-            match self.messages.recv_timeout(self.patience()) {
-                Ok(first) => self.turn(Some(first)),
-                Err(RecvTimeoutError::Timeout) => self.turn(None),
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
+    fn turn(&mut self, inbox: &Inbox<Self>) {
+        if !self.has_ended {
+            self.or_break(|office| office.take_all(inbox));
         }
-        self.clerk.handle(self.clock.now(), Event::Close);
-        self.perform();
     }
 
-    fn is_done(&self) -> bool {
-        let idle = self.callers.is_empty() || self.is_alone;
-        self.closing.is_some_and(|by| idle || by <= Instant::now())
+    fn is_at_rest(&self) -> bool {
+        self.taken.is_empty() && !self.has_ended
     }
 
-    fn patience(&self) -> Duration {
-        let patience = self.clerk.deadline().since(self.clock.now()).min(Duration::from_hours(1));
-        self.closing.map_or(patience, |by| patience.min(super::until(by)))
+    fn wakes_at(&self) -> Instant {
+        let next = self.closing.map_or(self.clerk.deadline(), |by| self.clerk.deadline().min(by));
+        next.min(self.clock.now() + PATIENCE_MAX)
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.has_ended
+    }
+
+    fn may_be_helped(&self) -> bool {
+        !self.has_ended
+    }
+
+    fn gate(&self) {}
+}
+
+impl Office {
+    pub(super) fn new(clerk: Clerk, lines: Lines, counted: Counted, clock: Monotonic) -> Self {
+        Self {
+            clerk,
+            lines: Some(lines),
+            taken: VecDeque::new(),
+            callers: Numbered::default(),
+            last: 0,
+            counted,
+            clock,
+            closing: None,
+            is_alone: true,
+            has_ended: false,
+            is_broken: false,
+        }
+    }
+
+    /// What panics is the last that it does.
+    fn or_break(&mut self, what: impl FnOnce(&mut Self)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(self))) {
+            tracing::error!("{}", panic_words(&*panic));
+            (self.is_broken, self.has_ended) = (true, true);
+        }
     }
 
     /// Everything that waits, then the deadlines: an answer may have been among it.
-    fn turn(&mut self, first: Option<Message>) {
-        if let Some(first) = first {
-            self.take(first);
+    fn take_all(&mut self, inbox: &Inbox<Self>) {
+        for _ in 0..TURN_MAX {
+            if self.taken.is_empty() && !inbox.take(&mut self.taken) {
+                break;
+            }
+            if let Some(message) = self.taken.pop_front() {
+                self.take(message);
+            }
         }
-        for _ in 1..TURN_MAX {
-            let Ok(message) = self.messages.try_recv() else { break };
-            self.take(message);
+        self.advance();
+        let is_idle = self.callers.is_empty() || self.is_alone;
+        if self.closing.is_some_and(|by| is_idle || by <= self.clock.now()) {
+            self.clerk.handle(self.clock.now(), Event::Close);
+            self.perform();
+            self.has_ended = true;
         }
+    }
+
+    fn advance(&mut self) {
         self.clerk.handle(self.clock.now(), Event::Timeout);
         self.perform();
     }
@@ -113,7 +155,7 @@ impl Loop {
                     }
                     self.last += 1;
                     let request = RequestId(self.last);
-                    self.callers.insert(request, to);
+                    self.callers.insert(self.last, to);
                     self.clerk.handle(now, Event::Call { request, demand, deadline });
                 }
             }
@@ -146,7 +188,7 @@ impl Loop {
         lines.flush();
         lines.seen(self.clerk.seen());
         for (request, answer) in answers {
-            if let Some(to) = self.callers.remove(&request) {
+            if let Some(to) = self.callers.remove(request.0) {
                 self.counted.inflight.fetch_sub(1, Ordering::Relaxed);
                 to.tell(answer);
             }
@@ -156,15 +198,16 @@ impl Loop {
     /// Answers whoever is left, and takes the connections down. False if that took too long. A call that comes later is
     /// refused when its message is dropped.
     pub(super) fn end(&mut self, limit: Duration) -> bool {
-        for (_, to) in std::mem::take(&mut self.callers) {
+        for to in std::mem::take(&mut self.callers).into_values() {
             self.counted.inflight.fetch_sub(1, Ordering::Relaxed);
             to.tell(Answer::Outcome(lost()));
         }
+        self.taken.clear();
         self.lines.take().is_none_or(|lines| lines.shutdown(limit))
     }
 }
 
 /// How a call ended that nobody can say more of.
 fn lost() -> Outcome {
-    Outcome::unknown("the client's thread broke: this is a fault in Graft, please report it with the log")
+    Outcome::unknown("the client broke: this is a fault in Graft, please report it with the log")
 }
