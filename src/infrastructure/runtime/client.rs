@@ -192,9 +192,9 @@ impl Client {
         } else if waiting_bytes > self.waiting_bytes_max {
             (Refusal::Busy(format!("{waiting_bytes} bytes of calls are waiting for this client")), calls)
         } else {
-            match self.hand(Message::Calls { calls, deadline: self.clock.now() + timeout }, waiting <= 1) {
-                None => return,
-                Some(calls) => (Refusal::Stopped, calls),
+            match self.inbox.bring(Message::Calls { calls, deadline: self.clock.now() + timeout }) {
+                Ok(()) => return,
+                Err(Gone(message)) => (Refusal::Stopped, message.into_calls()),
             }
         };
         self.inflight.fetch_sub(count, Ordering::Relaxed);
@@ -202,14 +202,6 @@ impl Client {
         for (_, to) in calls {
             to.refuse(refusal.clone());
         }
-    }
-
-    /// To the clerk, who turns here for calls that are alone, but for one whose caller may just have been answered, and gathers
-    /// others. They come back when he is gone.
-    fn hand(&self, message: Message, are_alone: bool) -> Option<Vec<(Demand, To)>> {
-        let handed = if are_alone { self.inbox.bring(message) } else { self.inbox.send(message) };
-        let Err(Gone(message)) = handed else { return None };
-        if let Message::Calls { calls, .. } = *message { Some(calls) } else { None }
     }
 
     fn one(&self, demand: Demand, caller: Caller, timeout: Duration) {

@@ -32,6 +32,12 @@ pub(super) enum Message {
     },
 }
 
+impl Message {
+    pub(super) fn into_calls(self) -> Vec<(Demand, To)> {
+        if let Self::Calls { calls, .. } = self { calls } else { Vec::new() }
+    }
+}
+
 /// Messages taken in one turn at the most, so that deadlines are kept however much waits.
 const TURN_MAX: usize = 4096;
 /// Nobody sleeps for longer.
