@@ -33,6 +33,10 @@ pub(super) const OPEN_MAX: usize = call_batch::CALLS_MAX;
 const OPEN_BYTES_MAX: usize = 64 << 20;
 /// Calls of a batch after which others get their turn on the network's threads, which carry what members say, too.
 const TURN_MAX: usize = 1000;
+/// Times of calls are alike that differ by this part of the least one, and no more than this much: to hand over each by itself
+/// costs more than to make some of them wait a little less long than they would.
+const ALIKE_SHARE: u32 = 32;
+const ALIKE_MAX: Duration = Duration::from_millis(20);
 
 type Answers = ReceiverStream<Result<wire::AnswerBatch, Status>>;
 
@@ -276,7 +280,7 @@ impl Stream {
         convert_answer::encode(number, kind, outcome, hint)
     }
 
-    /// Hands a batch to the node, in order; calls of one kind, one after the other and with the same time, go together.
+    /// Hands a batch to the node, in order; calls of one kind, one after the other and with times that are alike, go together.
     async fn take(&mut self, batch: wire::CallBatch) -> Result<(), Refusal> {
         if batch.is_too_long() {
             return Err(Refusal::Invalid(format!(
@@ -355,10 +359,11 @@ fn sendable(outcome: Outcome, kind: Kind, bytes_max: usize) -> Outcome {
     }
 }
 
-/// Calls that are handed over together.
+/// Calls that are handed over together. All of them have the least of their times.
 #[derive(Default)]
 struct Run {
-    timeout: Duration,
+    least: Duration,
+    most: Duration,
     gathered: Gathered,
 }
 
@@ -373,35 +378,37 @@ enum Gathered {
 impl Run {
     fn add(&mut self, desk: &Desk, call: Numbered, caller: Caller) {
         let timeout = call.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
-        if timeout != self.timeout {
+        let (least, most) = (self.least.min(timeout), self.most.max(timeout));
+        if self.goes_on_with(&call.asked) && most - least <= (least / ALIKE_SHARE).min(ALIKE_MAX) {
+            (self.least, self.most) = (least, most);
+        } else {
             self.flush(desk);
-            self.timeout = timeout;
+            (self.least, self.most) = (timeout, timeout);
         }
         match (call.asked, &mut self.gathered) {
             (Asked::Execute { body, slot }, Gathered::Commands(calls)) => calls.push(Call { body, slot, caller }),
-            (Asked::Execute { body, slot }, _) => {
-                self.flush(desk);
-                self.gathered = Gathered::Commands(vec![Call { body, slot, caller }]);
+            (Asked::Execute { body, slot }, gathered) => {
+                *gathered = Gathered::Commands(vec![Call { body, slot, caller }])
             }
-            (Asked::Query { body, read }, Gathered::Queries(queries, same)) if read == *same => {
-                queries.push((body, caller));
-            }
-            (Asked::Query { body, read }, _) => {
-                self.flush(desk);
-                self.gathered = Gathered::Queries(vec![(body, caller)], read);
-            }
-            (Asked::OpenSession { ttl }, _) => {
-                self.flush(desk);
-                desk.api.open_session(ttl, caller, timeout);
-            }
+            (Asked::Query { body, .. }, Gathered::Queries(queries, _)) => queries.push((body, caller)),
+            (Asked::Query { body, read }, gathered) => *gathered = Gathered::Queries(vec![(body, caller)], read),
+            (Asked::OpenSession { ttl }, _) => desk.api.open_session(ttl, caller, timeout),
+        }
+    }
+
+    fn goes_on_with(&self, asked: &Asked) -> bool {
+        match (&self.gathered, asked) {
+            (Gathered::Commands(_), Asked::Execute { .. }) => true,
+            (Gathered::Queries(_, same), Asked::Query { read, .. }) => read == same,
+            _ => false,
         }
     }
 
     fn flush(&mut self, desk: &Desk) {
         match std::mem::take(&mut self.gathered) {
             Gathered::Nothing => {}
-            Gathered::Commands(calls) => desk.api.execute(calls, self.timeout),
-            Gathered::Queries(queries, read) => desk.api.query(queries, read, self.timeout),
+            Gathered::Commands(calls) => desk.api.execute(calls, self.least),
+            Gathered::Queries(queries, read) => desk.api.query(queries, read, self.least),
         }
     }
 }

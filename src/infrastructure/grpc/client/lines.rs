@@ -34,6 +34,8 @@ pub struct Lines {
     connections: BTreeMap<LinkId, Connection>,
     /// What is to be said on each, until [`Lines::flush`].
     staged: BTreeMap<LinkId, Vec<Said>>,
+    /// When the first of that was said.
+    turned: Option<Instant>,
     current: watch::Sender<Option<Channel>>,
     seen: Arc<AtomicU64>,
 }
@@ -56,6 +58,7 @@ impl Lines {
             sink,
             connections: BTreeMap::new(),
             staged: BTreeMap::new(),
+            turned: None,
             current: watch::Sender::new(None),
             seen: Arc::default(),
         }
@@ -98,12 +101,14 @@ impl Lines {
                 return;
             }
         };
-        let until = Instant::now() + within;
+        // One look at the clock for all: a member takes calls together that have the same time.
+        let until = *self.turned.get_or_insert_with(Instant::now) + within;
         self.staged.entry(link).or_default().push(Said { number, asked, until });
     }
 
     /// Lets go what was said since.
     pub fn flush(&mut self) {
+        self.turned = None;
         while let Some((link, said)) = self.staged.pop_first() {
             if let Some(connection) = self.connections.get(&link) {
                 connection.outgoing.push(said);

@@ -11,6 +11,7 @@ use graft_services::error::{Outcome, Refusal};
 use graft_services::ports::Reply;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -30,12 +31,14 @@ struct Member {
     /// What watchers are shown, by the place that they begin behind.
     shows: Vec<(u64, Vec<Shown>)>,
     ends: bool,
+    /// Where what it is asked goes.
+    asked: Option<UnboundedSender<wire::CallBatch>>,
 }
 
 type Stream<T> = UnboundedReceiverStream<Result<T, Status>>;
 
 fn stream<T: Send + 'static>(items: Vec<Result<T, Status>>, ends: bool) -> Response<Stream<T>> {
-    let (say, said) = tokio::sync::mpsc::unbounded_channel();
+    let (say, said) = unbounded_channel();
     for item in items {
         say.send(item).unwrap();
     }
@@ -50,7 +53,15 @@ impl client_server::Client for Member {
     type CallsStream = Stream<wire::AnswerBatch>;
     type WatchStream = Stream<wire::WatchResponse>;
 
-    async fn calls(&self, _: Request<Streaming<wire::CallBatch>>) -> Result<Response<Self::CallsStream>, Status> {
+    async fn calls(&self, calls: Request<Streaming<wire::CallBatch>>) -> Result<Response<Self::CallsStream>, Status> {
+        if let Some(asked) = self.asked.clone() {
+            tokio::spawn(async move {
+                let mut calls = calls.into_inner();
+                while let Ok(Some(batch)) = calls.message().await {
+                    drop(asked.send(batch));
+                }
+            });
+        }
         Ok(stream(self.says.clone(), self.ends))
     }
 
@@ -217,7 +228,7 @@ fn a_stream_goes_on_where_it_ended_and_tells_nothing_twice() {
         (6, vec![told(vec![emitted(6, 0), emitted(6, 1), emitted(7, 0)]), told(vec![garbage])]),
         (7, vec![told(vec![behind, emitted(19, 0), emitted(21, 0)])]),
     ];
-    let stage = Stage::of(Member { says: vec![Ok(batch(vec![]))], shows, ends: false });
+    let stage = Stage::of(Member { says: vec![Ok(batch(vec![]))], shows, ..Member::default() });
     let since = Some(Cursor { index: Index(5), number: u32::MAX });
     let (tell, wakes) = channel();
     let watch = Watch { topics: vec![], since };
@@ -257,4 +268,18 @@ fn a_reply_is_a_slice_of_what_came() {
         panic!("{answers:?}")
     };
     assert_eq!(&value[..], b"yes");
+}
+
+#[test]
+fn what_is_said_in_one_turn_has_one_time() {
+    let (asked, mut heard) = unbounded_channel();
+    let mut stage = Stage::of(Member { says: vec![Ok(batch(vec![]))], asked: Some(asked), ..Member::default() });
+    for number in 1..=100 {
+        let demand = Demand::Execute { slot: None, body: Bytes::new() };
+        stage.lines.send(LINK, number, demand, Duration::from_secs(9));
+    }
+    stage.lines.flush();
+    let heard = stage.runtime.block_on(async { tokio::time::timeout(DEADLINE, heard.recv()).await });
+    let calls = heard.expect("to be asked").unwrap().calls;
+    assert!(calls.len() == 100 && calls.iter().all(|call| call.timeout == calls[0].timeout), "{calls:?}");
 }

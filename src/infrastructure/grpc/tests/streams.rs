@@ -106,6 +106,25 @@ fn many_calls_are_in_flight_and_all_are_answered_once() {
 }
 
 #[test]
+fn calls_whose_times_are_alike_are_handed_over_together_with_the_least() {
+    let (runtime, toy) = (runtime(), Toy::new());
+    let n1 = Node::open(&runtime, &toy, PeerConfig::default());
+    runtime.block_on(async {
+        let mut conversation = Conversation::with(&n1).await;
+        let times: [u64; 9] = [10_000, 10_001, 9_990, 10_010, 9_989, 100, 102, 104, 1];
+        let call = |(number, milliseconds)| {
+            let timeout = milliseconds * 1_000_000;
+            wire::NumberedCall { timeout, ..numbered(number, "a") }
+        };
+        conversation.ask((1..).zip(times).map(call).collect()).await;
+        conversation.hear(times.len()).await;
+        let state = toy.state();
+        let timeouts: Vec<u128> = state.timeouts.iter().map(Duration::as_millis).collect();
+        assert_eq!((&*state.batches, &*timeouts), (&[4, 1, 2, 1, 1][..], &[9_990, 9_989, 100, 104, 1][..]));
+    });
+}
+
+#[test]
 fn every_kind_of_call_and_of_answer_travels() {
     let (runtime, toy) = (runtime(), Toy::new());
     let n1 = Node::open(&runtime, &toy, PeerConfig::default());
