@@ -106,8 +106,9 @@ impl<T> Numbered<T> {
     }
 
     /// In the order of their numbers.
-    pub fn into_values(self) -> impl Iterator<Item = T> {
-        self.early.into_values().chain(self.places.into_iter().flatten())
+    pub fn into_pairs(self) -> impl Iterator<Item = (u64, T)> {
+        let placed = (self.first..).zip(self.places).filter_map(|(number, place)| Some((number, place?)));
+        self.early.into_iter().chain(placed)
     }
 
     /// The lowest.
@@ -172,6 +173,7 @@ mod tests {
                 }
                 assert_same(&numbered, &expected);
             }
+            assert!(numbered.into_pairs().eq(expected));
         }
     }
 

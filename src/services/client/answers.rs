@@ -34,11 +34,11 @@ impl Clerk {
     }
 
     fn answered(&mut self, id: LinkId, number: u64, answer: Answer) {
-        let is_its = |link: &mut super::Link| link.sent.remove(&number);
+        let is_its = |link: &mut super::Link| link.sent.remove(number).is_some();
         if !self.link(id).is_some_and(is_its) {
             return;
         }
-        let Some(sent) = self.sent.remove(&number) else { return };
+        let Some(sent) = self.sent.remove(number) else { return };
         match sent.purpose {
             Purpose::View => {
                 if let Some(link) = self.link(id) {

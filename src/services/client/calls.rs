@@ -1,13 +1,15 @@
 //! The calls that a client owes an answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use graft_domain::Instant;
 
 use super::demand::Demand;
 use crate::commands::Slot;
+use crate::deadlines::Deadlines;
 use crate::error::Refusal;
+use crate::numbered::Numbered;
 use crate::waiting::RequestId;
 
 /// A refusal must come before the deadline to be told at it: this part of a call's time, and no more than this much, is not
@@ -54,12 +56,12 @@ pub(super) enum Stage {
 /// All of them, by the order in which they came.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    by_id: BTreeMap<u64, Call>,
-    deadlines: BTreeSet<(Instant, u64)>,
-    unplaced: BTreeSet<u64>,
-    ready: BTreeSet<u64>,
+    by_id: Numbered<Call>,
+    deadlines: Deadlines,
+    unplaced: Numbered<()>,
+    ready: Numbered<()>,
     /// Of those that are ready, the ones that any member may hear, of whatever cluster.
-    harmless: BTreeSet<u64>,
+    harmless: Numbered<()>,
     resting: BTreeSet<(Instant, u64)>,
     bytes: usize,
     last: u64,
@@ -84,7 +86,7 @@ impl Calls {
         let time = deadline.since(now);
         let answer_by = now + time.saturating_sub((time / MARGIN_SHARE).min(MARGIN_MAX));
         self.bytes += demand.bytes();
-        self.deadlines.insert((deadline, self.last));
+        self.deadlines.insert(deadline, self.last);
         let given = slot.is_some();
         let call = Call {
             request,
@@ -104,11 +106,11 @@ impl Calls {
     }
 
     pub(super) fn find(&mut self, id: u64) -> Option<&mut Call> {
-        self.by_id.get_mut(&id)
+        self.by_id.get_mut(id)
     }
 
     pub(super) fn restage(&mut self, id: u64, stage: Stage) {
-        if let Some(call) = self.by_id.get_mut(&id) {
+        if let Some(call) = self.by_id.get_mut(id) {
             let former = std::mem::replace(&mut call.stage, stage);
             self.unfile(id, former);
             self.file(id, stage);
@@ -116,20 +118,20 @@ impl Calls {
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Call> {
-        let call = self.by_id.remove(&id)?;
+        let call = self.by_id.remove(id)?;
         self.unfile(id, call.stage);
-        self.deadlines.remove(&(call.deadline, id));
+        self.deadlines.remove(call.deadline, id);
         self.bytes -= call.demand.bytes();
         Some(call)
     }
 
     fn file(&mut self, id: u64, stage: Stage) {
         match stage {
-            Stage::Unplaced => drop(self.unplaced.insert(id)),
+            Stage::Unplaced => self.unplaced.insert(id, ()),
             Stage::Ready => {
-                let is_harmless = self.by_id.get(&id).is_some_and(|call| call.demand.is_of_the_member());
+                let is_harmless = self.by_id.get(id).is_some_and(|call| call.demand.is_of_the_member());
                 let ready = if is_harmless { &mut self.harmless } else { &mut self.ready };
-                ready.insert(id);
+                ready.insert(id, ());
             }
             Stage::Resting { until } => drop(self.resting.insert((until, id))),
             Stage::Sent { .. } => {}
@@ -138,10 +140,10 @@ impl Calls {
 
     fn unfile(&mut self, id: u64, stage: Stage) {
         match stage {
-            Stage::Unplaced => drop(self.unplaced.remove(&id)),
+            Stage::Unplaced => drop(self.unplaced.remove(id)),
             Stage::Ready => {
-                self.ready.remove(&id);
-                self.harmless.remove(&id);
+                self.ready.remove(id);
+                self.harmless.remove(id);
             }
             Stage::Resting { until } => drop(self.resting.remove(&(until, id))),
             Stage::Sent { .. } => {}
@@ -150,13 +152,13 @@ impl Calls {
 
     /// The first that has no slot yet.
     pub(super) fn first_unplaced(&self) -> Option<u64> {
-        self.unplaced.first().copied()
+        self.unplaced.first().map(|(id, ())| id)
     }
 
     /// The first that may be sent, to a member of the cluster or to one that has named none.
     pub(super) fn first_ready(&self, is_named: bool) -> Option<u64> {
         let ready = self.ready.first().filter(|_| is_named);
-        ready.into_iter().chain(self.harmless.first()).min().copied()
+        ready.into_iter().chain(self.harmless.first()).map(|(id, ())| id).min()
     }
 
     /// Those whose rest is over may be sent again.
@@ -164,7 +166,7 @@ impl Calls {
         while let Some((_, id)) = self.resting.first().copied().filter(|(until, _)| *until <= now) {
             let placed = self
                 .by_id
-                .get(&id)
+                .get(id)
                 .is_some_and(|call| call.slot.is_some() || !matches!(call.demand, Demand::Execute { .. }));
             self.restage(id, if placed { Stage::Ready } else { Stage::Unplaced });
         }
@@ -172,22 +174,22 @@ impl Calls {
 
     /// One whose deadline has come.
     pub(super) fn expired(&self, now: Instant) -> Option<u64> {
-        self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
+        self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, id)| id)
     }
 
     /// Those that no member has now.
     pub(super) fn unsent(&self) -> Vec<u64> {
         let unsent = self.by_id.iter().filter(|(_, call)| !matches!(call.stage, Stage::Sent { .. }));
-        unsent.map(|(id, _)| *id).collect()
+        unsent.map(|(id, _)| id).collect()
     }
 
     pub(super) fn first(&self) -> Option<u64> {
-        self.by_id.first_key_value().map(|(id, _)| *id)
+        self.by_id.first().map(|(id, _)| id)
     }
 
     /// When there is something to do next.
     pub(super) fn deadline(&self) -> Instant {
-        let deadline = self.deadlines.first().map_or(Instant::NEVER, |(at, _)| *at);
+        let deadline = self.deadlines.first().map_or(Instant::NEVER, |(at, _)| at);
         self.resting.first().map_or(deadline, |(until, _)| deadline.min(*until))
     }
 }

@@ -52,10 +52,10 @@ impl Clerk {
         let Some(call) = self.calls.find(id).cloned() else { return };
         let mut at = None;
         if let Stage::Sent { number } = call.stage
-            && let Some(sent) = self.sent.remove(&number)
+            && let Some(sent) = self.sent.remove(number)
         {
             let link = self.link(sent.link).map(|link| {
-                link.sent.remove(&number);
+                link.sent.remove(number);
                 link.address.clone()
             });
             at = link.map(|address| (sent, address));

@@ -1,9 +1,10 @@
 //! A connection to a member, as far as the client's decisions need to know it.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use graft_domain::{Instant, NodeId};
+
+use crate::numbered::Numbered;
 
 /// Names a connection; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,7 +25,7 @@ pub(super) struct Link {
     /// Who answers there, once it has said so.
     pub(super) member: Option<NodeId>,
     /// What was said on it and is not answered, by number.
-    pub(super) sent: BTreeSet<u64>,
+    pub(super) sent: Numbered<()>,
     /// When it was heard last, or began to owe an answer.
     pub(super) heard: Instant,
     /// Asked how it is, at this time, and not answered yet.
@@ -56,7 +57,7 @@ impl Link {
             id,
             address,
             member: None,
-            sent: BTreeSet::new(),
+            sent: Numbered::default(),
             heard: now,
             asked: None,
             refresh: now,

@@ -21,13 +21,13 @@ mod steering;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use graft_domain::{ClusterId, Index, Instant, Random};
 
 use crate::error::{Outcome, Refusal};
 use crate::identity::Distrust;
+use crate::numbered::Numbered;
 use crate::replica::{Consistency, Read};
 use crate::waiting::RequestId;
 use calls::{Calls, Stage};
@@ -169,7 +169,7 @@ pub struct Clerk {
     next: Option<Link>,
     /// Those that still owe answers.
     old: Vec<Link>,
-    sent: BTreeMap<u64, Sent>,
+    sent: Numbered<Sent>,
     numbers: u64,
     links: u64,
     /// How often the leader was followed in a row, and when last.
@@ -198,7 +198,7 @@ impl Clerk {
             current: None,
             next: None,
             old: Vec::new(),
-            sent: BTreeMap::new(),
+            sent: Numbered::default(),
             numbers: 0,
             links: 0,
             hops: 0,
@@ -302,10 +302,10 @@ impl Clerk {
         if self.now < until {
             return;
         }
-        if let Some(sent) = self.sent.remove(&number)
+        if let Some(sent) = self.sent.remove(number)
             && let Some(link) = self.link(sent.link)
         {
-            link.sent.remove(&number);
+            link.sent.remove(number);
             self.blame(sent.link, "it did not open a session in time");
         }
         self.session.was_late();
@@ -348,7 +348,7 @@ impl Clerk {
             if link.sent.is_empty() {
                 link.heard = now;
             }
-            link.sent.insert(number);
+            link.sent.insert(number, ());
         }
         self.effects.push(Effect::Send { link, number, demand, timeout });
         number

@@ -1,12 +1,13 @@
 //! A client's own session: it gives each command its slot, and says which answers the cluster need not keep any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use graft_domain::Instant;
 
 use crate::commands::Slot;
 use crate::error::Refusal;
+use crate::numbered::Numbered;
 use crate::sessions::WINDOW_MAX;
 
 /// Sequences that may be used from the lowest unanswered one on: less than a replica takes, or commands would be refused.
@@ -47,7 +48,7 @@ pub(super) struct Session {
     late: u32,
     next: u64,
     /// Commands that wait for an answer, and by how many calls.
-    waiting: BTreeMap<u64, u32>,
+    waiting: Numbered<u32>,
     unresolved: BTreeSet<u64>,
 }
 
@@ -59,7 +60,7 @@ impl Session {
             failures: 0,
             late: 0,
             next: 1,
-            waiting: BTreeMap::new(),
+            waiting: Numbered::default(),
             unresolved: BTreeSet::new(),
         }
     }
@@ -107,7 +108,7 @@ impl Session {
         while self.next >= self.unanswered().saturating_add(WINDOW) {
             // Work goes before what somebody may want to ask about again.
             let lowest = self.unanswered();
-            if self.waiting.contains_key(&lowest) || !self.unresolved.remove(&lowest) {
+            if self.waiting.get(lowest).is_some() || !self.unresolved.remove(&lowest) {
                 return None;
             }
         }
@@ -120,7 +121,10 @@ impl Session {
     /// Somebody waits for the answer to this slot again.
     pub(super) fn waits(&mut self, slot: Slot) {
         if self.id() == Some(slot.session) && slot.sequence < self.next && slot.sequence >= self.unanswered() {
-            *self.waiting.entry(slot.sequence).or_insert(0) += 1;
+            match self.waiting.get_mut(slot.sequence) {
+                Some(calls) => *calls += 1,
+                None => self.waiting.insert(slot.sequence, 1),
+            }
         }
     }
 
@@ -143,7 +147,7 @@ impl Session {
 
     /// A call of this slot has ended without an answer: it may be made again.
     pub(super) fn left_open(&mut self, slot: Slot) {
-        if self.id() == Some(slot.session) && self.waiting.contains_key(&slot.sequence) {
+        if self.id() == Some(slot.session) && self.waiting.get(slot.sequence).is_some() {
             self.leave(slot.sequence);
             self.unresolved.insert(slot.sequence);
             if self.unresolved.len() > UNRESOLVED_MAX {
@@ -153,17 +157,17 @@ impl Session {
     }
 
     fn leave(&mut self, sequence: u64) {
-        if let Some(calls) = self.waiting.get_mut(&sequence) {
+        if let Some(calls) = self.waiting.get_mut(sequence) {
             *calls -= 1;
             if *calls == 0 {
-                self.waiting.remove(&sequence);
+                self.waiting.remove(sequence);
             }
         }
     }
 
     /// The lowest sequence whose answer is still of use.
     fn unanswered(&self) -> u64 {
-        let waiting = self.waiting.first_key_value().map(|(sequence, _)| *sequence);
+        let waiting = self.waiting.first().map(|(sequence, _)| sequence);
         let lowest = waiting.into_iter().chain(self.unresolved.first().copied()).min();
         lowest.unwrap_or(self.next)
     }

@@ -126,9 +126,9 @@ impl Clerk {
     /// Calls go elsewhere from now on. What one in trouble owes is asked for elsewhere as well, as far as that is safe.
     fn retire(&mut self, mut former: Link) {
         if former.troubled_from(self.config.leaderless) <= self.now {
-            for number in std::mem::take(&mut former.sent) {
-                match self.sent.get(&number).map(|sent| sent.purpose) {
-                    Some(Purpose::Call(id)) if self.repeat(id) == Repeat::Never => drop(former.sent.insert(number)),
+            for (number, ()) in std::mem::take(&mut former.sent).into_pairs() {
+                match self.sent.get(number).map(|sent| sent.purpose) {
+                    Some(Purpose::Call(id)) if self.repeat(id) == Repeat::Never => former.sent.insert(number, ()),
                     Some(_) => self.forfeit(number, &former.address, "it was left for another one"),
                     None => {}
                 }
@@ -215,14 +215,14 @@ impl Clerk {
     }
 
     fn forfeit_all(&mut self, link: Link, why: &str) {
-        for number in link.sent {
+        for (number, ()) in link.sent.into_pairs() {
             self.forfeit(number, &link.address, why);
         }
     }
 
     /// The answer to this will not come.
     fn forfeit(&mut self, number: u64, address: &str, why: &str) {
-        let Some(sent) = self.sent.remove(&number) else { return };
+        let Some(sent) = self.sent.remove(number) else { return };
         match sent.purpose {
             Purpose::View => {}
             Purpose::Session => {

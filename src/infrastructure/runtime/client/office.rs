@@ -204,7 +204,7 @@ impl Office {
     /// Answers whoever is left, and takes the connections down. False if that took too long. A call that comes later is
     /// refused when its message is dropped.
     pub(super) fn end(&mut self, limit: Duration) -> bool {
-        for to in std::mem::take(&mut self.callers).into_values() {
+        for (_, to) in std::mem::take(&mut self.callers).into_pairs() {
             self.counted.inflight.fetch_sub(1, Ordering::Relaxed);
             to.tell(Answer::Outcome(lost()));
         }
