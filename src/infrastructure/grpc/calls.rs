@@ -4,13 +4,14 @@
 //! that the client's own sending stops: refusing them as busy would have a client that pipelines send the same again and
 //! again, and commands of a session out of their order. Answers that the client does not take are in flight, too.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use graft_services::api::{Call, Caller, Sink};
 use graft_services::error::{Outcome, Refusal};
 use graft_services::identity::{Identity, Role};
+use graft_services::numbered;
 use prost::Message as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::yield_now;
@@ -110,7 +111,7 @@ struct Stream {
     queries: Arc<dyn Sink>,
     commands: Arc<dyn Sink>,
     /// By token: one that is never used twice, as the client's own numbers may be.
-    open: HashMap<u64, Open>,
+    open: numbered::Numbered<Open>,
     numbers: HashSet<u64>,
     tokens: u64,
     bytes: usize,
@@ -152,7 +153,7 @@ pub(super) fn begin(
         queries: slit(Kind::Query),
         commands: slit(Kind::Execute),
         inbox: Arc::clone(&inbox),
-        open: HashMap::new(),
+        open: numbered::Numbered::default(),
         numbers: HashSet::new(),
         tokens: 0,
         bytes: 0,
@@ -229,7 +230,7 @@ impl Stream {
     fn collect(&mut self) {
         for Come { token, outcome, bytes } in self.inbox.take() {
             // A second answer has no call.
-            let Some(Open { number, kind, bytes: asked }) = self.open.remove(&token) else {
+            let Some(Open { number, kind, bytes: asked }) = self.open.remove(token) else {
                 self.inbox.owed.remove(bytes);
                 continue;
             };
