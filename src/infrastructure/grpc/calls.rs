@@ -380,7 +380,7 @@ impl Run {
     fn add(&mut self, desk: &Desk, call: Numbered, caller: Caller) {
         let timeout = call.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let (least, most) = (self.least.min(timeout), self.most.max(timeout));
-        if self.goes_on_with(&call.asked) && most - least <= (least / ALIKE_SHARE).min(ALIKE_MAX) {
+        if self.goes_on_with(&call.asked) && most.saturating_sub(least) <= (least / ALIKE_SHARE).min(ALIKE_MAX) {
             (self.least, self.most) = (least, most);
         } else {
             self.flush(desk);
@@ -389,7 +389,7 @@ impl Run {
         match (call.asked, &mut self.gathered) {
             (Asked::Execute { body, slot }, Gathered::Commands(calls)) => calls.push(Call { body, slot, caller }),
             (Asked::Execute { body, slot }, gathered) => {
-                *gathered = Gathered::Commands(vec![Call { body, slot, caller }])
+                *gathered = Gathered::Commands(vec![Call { body, slot, caller }]);
             }
             (Asked::Query { body, .. }, Gathered::Queries(queries, _)) => queries.push((body, caller)),
             (Asked::Query { body, read }, gathered) => *gathered = Gathered::Queries(vec![(body, caller)], read),
