@@ -91,6 +91,7 @@ class LocalCluster(Mischief, Client[S]):
 
         Raises `ConfigError` for what cannot be, `TypeError` for a machine that cannot be replicated.
         """
+        _lifecycle.refuse_in_event_loop("LocalCluster", "cluster")
         number = _units.count("nodes", nodes)
         if number > NODES_MAX:
             raise ConfigError(f"nodes={nodes} is more than {NODES_MAX}, of which one process can make sense")

@@ -289,7 +289,7 @@ class TlsError(GraftError, ConnectionError):
     """The other side could not prove who it is, or does not believe us."""
 
     code = "TLS"
-    fix = "check that both certificates are valid and of the same authority"
+    fix = "check that both certificates are valid, of the same authority, and made for the ids that the nodes have"
 
 
 class Insecure(TlsError, ConfigError):
@@ -355,4 +355,7 @@ def _native(  # pyright: ignore[reportUnusedFunction] - the native module calls 
     kind = _BY_CODE.get(code)
     if kind is None:
         return GraftError(f"{code}: {message}", **details)
+    if kind is UnknownOutcome and "session" not in details:
+        # There is nothing to ask again with.
+        return kind(message, fix="look at the state: it tells whether the command was applied", **details)
     return kind(message, **details)

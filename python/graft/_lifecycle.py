@@ -25,6 +25,7 @@ _IN_EVENT_LOOP = {
     "watch": "write `async for event in {noun}.aio.watch()`",
     "members": "write `async for member in {noun}.aio.members`",
     "serve_forever": "let the node live in `async with node.aio:`, or call it where no loop runs",
+    "LocalCluster": "make it before the loop runs, or write `await asyncio.to_thread(graft.LocalCluster, ...)`",
     "resolve": "write `await error.aresolve()`",
 }
 

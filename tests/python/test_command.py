@@ -67,6 +67,7 @@ def test_a_cluster_lives_from_its_founding_to_its_end(shell):
     assert shell.nodes[one].wait(DEADLINE_SECONDS) == 0
     unreachable = shell.run("status", "--timeout", "0.3", status=3)
     assert "error[UNREACHABLE]" in unreachable.stderr
+    assert "refused" in unreachable.stderr, "what was wrong is told"
 
     # The same line again, and nothing is lost.
     shell.start(one)

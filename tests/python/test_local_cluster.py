@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import socket
@@ -30,6 +31,19 @@ def cluster() -> Iterator[graft.LocalCluster[Bank]]:
 
 def total(node: graft.Node[Bank]) -> int:
     return node.machine.accounts.get("ann", 0)
+
+
+def test_in_an_event_loop_it_says_how_to_make_it():
+    async def main() -> int:
+        with pytest.raises(RuntimeError, match=r"asyncio\.to_thread\(graft\.LocalCluster"):
+            graft.LocalCluster(Bank, 1)
+        made = await asyncio.to_thread(graft.LocalCluster, Bank, 1)
+        try:
+            return await made["n1"].aio.execute(Bank.deposit, "ann", 5)
+        finally:
+            await asyncio.to_thread(made.close)
+
+    assert asyncio.run(main()) == 5
 
 
 def test_it_is_ready_when_it_is_made_and_has_every_verb(cluster):

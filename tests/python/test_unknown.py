@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import graft
 import pytest
-from graft import _resolving, _verbs
+from graft import _errors, _resolving, _verbs
 from graft._plan import COMMAND, QUERY, Catalog
 from machines import Bank, Lines
 from nodes import DEADLINE_SECONDS, Trio
@@ -91,6 +91,11 @@ def test_a_session_that_is_gone_is_told_as_such():
     with pytest.raises(graft.SessionExpired, match="an earlier attempt may have been"):
         error.resolve()
     assert not graft.SessionExpired.retryable
+
+
+def test_without_a_place_it_is_not_advised_to_ask():
+    assert "resolve()" in _errors._native("UNKNOWN_OUTCOME", "x", dict(SLOT)).fix
+    assert _errors._native("UNKNOWN_OUTCOME", "x", {}).fix.startswith("look at the state")
 
 
 def test_without_a_place_it_cannot_be_asked():

@@ -20,6 +20,7 @@ pub(super) const CALL_SECONDS: f64 = 10.0;
 const CHANGE_SECONDS: f64 = 300.0;
 /// How long an answer may be late before it is given up: the client itself keeps the time.
 const GRACE: Duration = Duration::from_secs(2);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,7 +48,11 @@ impl Talk {
             ));
         }
         let (tls, insecure) = (global.secrets.source(), global.secrets.insecure);
-        let config = ClientConfig { tls, insecure, ..ClientConfig::new(global.cluster.iter().map(String::as_str)) };
+        // Before the time is over it is told what was wrong.
+        let seconds = global.timeout.unwrap_or(CALL_SECONDS);
+        let look_timeout = Duration::from_secs_f64(seconds / 2.0).min(LOOK_TIMEOUT);
+        let endpoints = global.cluster.iter().map(String::as_str);
+        let config = ClientConfig { tls, insecure, look_timeout, ..ClientConfig::new(endpoints) };
         let client = Arc::new(Client::start(config)?);
         Ok(Self { client, seconds: global.timeout, endpoints: global.cluster.join(", ") })
     }
@@ -74,17 +79,19 @@ impl Talk {
     }
 
     pub(super) fn view_by(&self, deadline: Instant) -> Result<View, Failure> {
+        let mut last = None;
         loop {
             let (tell, told) = channel();
             self.client.view(Box::new(move |view| drop(tell.send(view))));
             let left = deadline.saturating_duration_since(Instant::now());
             match told.recv_timeout(left) {
                 Ok(Ok(view)) => return Ok(view),
-                Ok(Err(Refusal::Unreachable(_) | Refusal::Stopped | Refusal::Timeout)) if left > PAUSE => {
+                Ok(Err(refusal @ (Refusal::Unreachable(_) | Refusal::Stopped | Refusal::Timeout))) if left > PAUSE => {
+                    last = Some(refusal);
                     std::thread::sleep(PAUSE);
                 }
                 Ok(Err(refusal)) => return Err(refusal.into()),
-                Err(_) => return Err(self.unreachable()),
+                Err(_) => return Err(self.unreachable(last.as_ref())),
             }
         }
     }
@@ -103,9 +110,10 @@ impl Talk {
         }
     }
 
-    fn unreachable(&self) -> Failure {
+    fn unreachable(&self, last: Option<&Refusal>) -> Failure {
         let seconds = self.call_timeout().as_secs_f64();
-        Failure::new("UNREACHABLE", format!("no member of {} has answered within {seconds} s", self.endpoints))
+        let why = last.map(|refusal| format!(": {refusal}")).unwrap_or_default();
+        Failure::new("UNREACHABLE", format!("no member of {} has answered within {seconds} s{why}", self.endpoints))
     }
 
     pub(super) fn execute(&self, body: Bytes) -> Result<Outcome, Failure> {

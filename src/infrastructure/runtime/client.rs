@@ -32,8 +32,6 @@ use office::{Counted, Message, Office};
 use shared::Shared;
 use told::To;
 
-/// How long a look at the connected member may take.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a part of a snapshot may take, however often it has to be asked for.
 const PART_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long connections may take to come down.
@@ -54,6 +52,8 @@ pub struct ClientConfig {
     pub inflight_max: usize,
     /// Bytes of calls that wait for an answer; more are refused as busy. 256 MiB.
     pub inflight_bytes_max: usize,
+    /// How long a look at the connected member may take. 5 s.
+    pub look_timeout: Duration,
 }
 
 impl ClientConfig {
@@ -65,6 +65,7 @@ impl ClientConfig {
             insecure: false,
             inflight_max: 65_536,
             inflight_bytes_max: 256 << 20,
+            look_timeout: Duration::from_secs(5),
         }
     }
 
@@ -105,6 +106,7 @@ pub struct Client {
     /// Bytes of calls that wait for the clerk, and how many may, for the same reason.
     waiting_bytes: Arc<AtomicUsize>,
     waiting_bytes_max: usize,
+    look_timeout: Duration,
     clock: Monotonic,
     watchers: Watchers,
     parts: Mutex<Option<Parts>>,
@@ -152,6 +154,7 @@ impl Client {
         };
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let waiting_bytes_max = config.inflight_bytes_max.saturating_mul(2);
+        let look_timeout = config.look_timeout;
         let counted = Counted { inflight: Arc::clone(&inflight), waiting_bytes: Arc::clone(&waiting_bytes) };
         let office = Office::new(Clerk::new(clerk, clock.now()), lines, counted, clock);
         let (tell, ended) = channel();
@@ -165,7 +168,7 @@ impl Client {
         let thread = std::thread::Builder::new().name("graft-client".to_owned()).spawn(body);
         let thread = thread.map_err(io("starting the client's thread"))?;
         let parts = Mutex::new(Some(Parts { thread, ended, shared }));
-        Ok(Self { inbox, inflight, inbox_max, waiting_bytes, waiting_bytes_max, clock, watchers, parts })
+        Ok(Self { inbox, inflight, inbox_max, waiting_bytes, waiting_bytes_max, look_timeout, clock, watchers, parts })
     }
 
     /// Waits for half of the timeout for calls that are under way, answers everyone, and takes the connections down. False if
@@ -241,11 +244,11 @@ impl Api for Client {
     }
 
     fn view(&self, then: Then<View>) {
-        self.call(vec![(Demand::View, To::view(then))], LOOK_TIMEOUT);
+        self.call(vec![(Demand::View, To::view(then))], self.look_timeout);
     }
 
     fn what_if(&self, change: Change, then: Then<WhatIf>) {
-        self.call(vec![(Demand::WhatIf(change), To::what_if(then))], LOOK_TIMEOUT);
+        self.call(vec![(Demand::WhatIf(change), To::what_if(then))], self.look_timeout);
     }
 
     fn watch(&self, watch: Watch, wake: Wake) -> Box<dyn Reader<News>> {

@@ -73,7 +73,12 @@ impl Doubt {
 /// As a whole, and durably.
 fn write(directory: &Path, words: &str) -> io::Result<()> {
     let new = directory.join(NEW_NAME);
-    let mut file = File::create(&new)?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    // For this user alone, as all that a node writes.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&new)?;
     file.write_all(words.as_bytes())?;
     file.sync_all()?;
     fs::rename(&new, directory.join(NAME))?;
@@ -90,6 +95,12 @@ mod tests {
         let here = directory.path();
         assert!(Doubt::read(here).expect("nothing is said").is_none());
         drop(Doubt::begin(here).expect("it is written"));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(here.join(NAME)).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "for nobody else");
+        }
         Doubt::read(here).expect("it is no more than a doubt").expect("it is there").settle();
         assert!(Doubt::read(here).expect("nothing is said").is_none());
         Doubt::begin(here).expect("it is written").confirm("n2 misses it");

@@ -239,9 +239,10 @@ fn outcome(answer: Answer) -> Outcome {
         Answer::Full => {
             Outcome::Refused(Refusal::Busy("its session has too many commands without an answer".to_owned()))
         }
-        Answer::Forgotten { index: Some(index) } => {
-            Outcome::unknown(format!("it was applied at index {index}, and its answer is not kept any more"))
-        }
+        Answer::Forgotten { index: Some(index) } => Outcome::unknown(format!(
+            "it was applied at index {index}, and its answer is not kept: that was given long ago, or is too large; have \
+                 commands return less, and queries read the rest"
+        )),
         Answer::Forgotten { index: None } => {
             Outcome::unknown("it was given up before, and what became of it is not kept any more")
         }
