@@ -81,6 +81,9 @@ class Status:
     """Why this replica has stopped, with the traceback; None if it has not."""
     error_code: str | None
     """The `code` of the `GraftError` that tells of `error`; None without one."""
+    trouble: str | None
+    """What keeps this node from its work for now: a full or hanging disk, a machine stuck in a command, a full log. It
+    goes on by itself when that ends; None if nothing does."""
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:  # noqa: ARG002
         from graft._display import of_status
@@ -130,6 +133,7 @@ def idle(id_: str, address: str) -> Status:
         removed=False,
         error=None,
         error_code=None,
+        trouble=None,
     )
 
 

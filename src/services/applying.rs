@@ -14,6 +14,9 @@ impl Replica {
         if self.failure.is_some() {
             return;
         }
+        if self.handed == self.core.applied() {
+            self.got_on = self.clock.now;
+        }
         let mut batch = Batch { upto: self.handed, ..Batch::default() };
         batch.commands.reserve(entries.len());
         for entry in entries {
@@ -78,6 +81,7 @@ impl Replica {
     /// The machine is done with everything up to `index`. Its callers are answered, but for those of `expired`, whose session
     /// is gone.
     pub(crate) fn on_applied(&mut self, index: Index, expired: Vec<RequestId>) {
+        self.got_on = self.clock.now;
         self.end_applied(index, &expired.into_iter().collect());
         self.step(Input::Applied { index });
     }

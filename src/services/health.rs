@@ -31,13 +31,19 @@ pub fn troubles(view: &View) -> Vec<Trouble> {
     if let Some(error) = &status.error {
         tell(format!("{} does not work: {error}", status.id), own_fix(status));
     } else if status.leader.is_none() {
-        tell(
-            format!("nobody leads{}", because(&view.why)),
-            "Start the members that are missing, with the same lines as ever",
-        );
+        let is_missing = |member: &MemberStatus| member.reachable == Some(false);
+        let fix = if status.members.iter().any(is_missing) || status.members.is_empty() {
+            "Start the members that are missing, with the same lines as ever"
+        } else {
+            "Mend what it says; the others' why() may say more"
+        };
+        tell(format!("nobody leads{}", because(&view.why)), fix);
     } else if !status.has_quorum {
         let fix = "Start the members that are missing, with the same lines as ever, or mend the network between them";
         tell(format!("no majority answers the leader{}", because(&view.why)), fix);
+    }
+    if let Some(trouble) = &status.trouble {
+        tell(format!("{} does not get on: {trouble}", status.id), "It goes on by itself when that is mended");
     }
     if let Some(why) = &status.snapshot_error {
         tell(
@@ -76,7 +82,11 @@ fn ailing(member: &MemberStatus) -> Option<Trouble> {
         }
         _ => return None,
     };
-    let again = if *reachable == Some(true) { "Mend that and start it again" } else { "Start it again" };
+    let again = if *reachable == Some(true) {
+        "Mend that and, should it not go on by itself, start it again"
+    } else {
+        "Start it again"
+    };
     Some(Trouble {
         what: format!("{id} at {address} {what}"),
         fix: format!(

@@ -30,7 +30,8 @@ pub(crate) struct Links {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Report {
     connected: BTreeSet<NodeId>,
-    /// Why it does not work: one whose machine has halted goes on voting and keeping the log, and nobody would see it.
+    /// Why it does not work: one whose machine has halted goes on voting and keeping the log, and one whose disk is full answers
+    /// the leader, and nobody would see it.
     failure: Option<String>,
 }
 
@@ -65,7 +66,8 @@ impl Replica {
     fn report_links(&mut self) {
         let now = self.clock.now;
         let Some(leader) = self.leader_at_hand() else { return };
-        let (told, failure) = (&self.links.told, self.failure.as_deref().map(first_line));
+        let failure = self.failure.as_deref().map(first_line).or_else(|| self.trouble());
+        let told = &self.links.told;
         if told.connected == self.reachable && told.failure.as_deref() == failure && now < self.links.tell_at {
             return;
         }

@@ -324,6 +324,8 @@ pub struct Replica {
     pub(crate) reachable: BTreeSet<NodeId>,
     pub(crate) troubles: BTreeMap<NodeId, String>,
     pub(crate) storage_full: bool,
+    /// When the machine finished something, or was given something while it had nothing.
+    pub(crate) got_on: Instant,
     /// Why this node does not work any more.
     pub(crate) failure: Option<String>,
     pub(crate) stopping: Option<Instant>,
@@ -364,6 +366,7 @@ impl Replica {
             reachable: BTreeSet::new(),
             troubles: BTreeMap::new(),
             storage_full: false,
+            got_on: clock.now,
             failure: None,
             stopping: None,
             hand_over_at: Instant(0),

@@ -6,6 +6,9 @@ use graft_domain::{ClusterId, Incarnation, Index, NodeId, Target, Term};
 
 use crate::replica::Replica;
 
+/// How long one batch may keep the machine before that is told as a trouble.
+const MACHINE_PATIENCE: Duration = Duration::from_secs(3);
+
 #[derive(Clone, PartialEq, Debug)]
 pub struct Status {
     pub id: NodeId,
@@ -25,6 +28,8 @@ pub struct Status {
     pub error: Option<String>,
     /// The name of that kind of error.
     pub error_code: Option<&'static str>,
+    /// What keeps it from its work for now, if something does: it goes on by itself when that ends.
+    pub trouble: Option<String>,
     /// Where the last change of the membership stands in the log: what a guarded change compares.
     pub membership_index: Index,
     /// Those who were members once.
@@ -111,6 +116,7 @@ impl Replica {
             has_quorum: core.has_quorum(),
             error: self.error().map(|(_, why)| why),
             error_code: self.error().map(|(code, _)| code),
+            trouble: self.trouble().map(str::to_owned),
             membership_index: core.membership_index(),
             former: core.membership().removed.iter().copied().collect(),
             change: self.change_under_way(),
@@ -129,6 +135,29 @@ impl Replica {
             () if self.failure.is_some() => "failed",
             () => self.core.role(),
         }
+    }
+
+    /// What keeps this node from its work for now. Without numbers that change: it is also told to the leader.
+    pub(crate) fn trouble(&self) -> Option<&'static str> {
+        let now = self.clock.now;
+        match () {
+            () if self.failure.is_some() || self.removed => None,
+            () if self.storage_full => Some("no space is left on its disk"),
+            () if self.core.storage_stalled(now).is_some() => Some("its disk does not finish a write"),
+            () if self.machine_stuck().is_some() => {
+                Some("its machine is stuck in a command, and all that come later wait for it")
+            }
+            () if self.core.is_log_full() => {
+                Some("its log has reached log_bytes_max, and commands are refused until a snapshot shortens it")
+            }
+            () => None,
+        }
+    }
+
+    /// For how long the machine has had something to apply and got no further, if that is longer than it should be.
+    pub(crate) fn machine_stuck(&self) -> Option<Duration> {
+        let since = (self.handed > self.core.applied()).then(|| self.clock.now.since(self.got_on));
+        since.filter(|since| *since >= MACHINE_PATIENCE)
     }
 
     /// Why the node does not work, and the name of that kind of trouble.

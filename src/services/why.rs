@@ -48,9 +48,14 @@ impl Replica {
         self.why_members_trouble(&mut why);
         if self.storage_full {
             why.push("no space is left on this node's disk; it goes on by itself when there is some".to_owned());
-        }
-        if let Some(stalled) = self.core.storage_stalled(self.clock.now) {
+        } else if let Some(stalled) = self.core.storage_stalled(self.clock.now) {
             why.push(format!("this node's disk has not finished a write for {:.1} s", stalled.as_secs_f64()));
+        }
+        if let Some(stuck) = self.machine_stuck() {
+            let (seconds, from) = (stuck.as_secs_f64(), self.core.applied().next());
+            why.push(format!(
+                "this node's machine has been stuck for {seconds:.1} s, in the command at index {from} or in one soon behind it"
+            ));
         }
         if let Some(error) = &self.snapshots.error {
             why.push(format!("the last snapshot failed: {error}"));

@@ -245,6 +245,9 @@ class Process(Answering):
     def do_status(self) -> dict[str, Any]:
         return dataclasses.asdict(self._node.status())
 
+    def do_health(self) -> str:
+        return str(self._node.health())
+
     def do_wait_ready(self, seconds: float) -> None:
         self._node.wait_ready(seconds)
 

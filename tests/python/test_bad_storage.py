@@ -245,6 +245,9 @@ def test_a_full_disk_of_a_follower_stops_nobody_else(small_disk: Path, tmp_path:
         behind = cluster[full].status()
         assert behind["applied_index"] < last, "more was written than its disk can hold"
         assert behind["error"] is None
+        # Whoever watches hears of it, there and from the leader.
+        until(lambda: cluster[full].status()["trouble"] == "no space is left on its disk", "it says so")
+        until(lambda: "no space is left on its disk" in str(cluster[leader].call("health")), "the leader knows")
         (small_disk / "filler").unlink()
         assert cluster.converged()["last_index"] >= last
         status = cluster[leader].status()

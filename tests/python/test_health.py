@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import graft
 import pytest
 from machines import Bank
-from nodes import free_addresses, until
+from nodes import DEADLINE_SECONDS, free_addresses, until
 
 
 def test_a_cluster_with_one_down_names_it_and_what_to_do(tmp_path) -> None:
@@ -52,6 +53,27 @@ def test_a_cluster_that_does_not_answer_is_not_well() -> None:
             return await client.health()
 
     assert not asyncio.run(ask())
+
+
+def test_one_whose_machine_is_stuck_says_so() -> None:
+    go_on = threading.Event()
+
+    class Stuck(graft.StateMachine):
+        @graft.command
+        def wait(self) -> None:
+            go_on.wait(DEADLINE_SECONDS)
+
+    with graft.Node(Stuck(), id="n1", address="127.0.0.1:0", data_dir=None) as node:
+        node.wait_ready(DEADLINE_SECONDS)
+        answer = node.submit(Stuck.wait)
+        words = until(lambda: str(health) if not (health := node.health()) else None, "it is told")
+        assert "n1 does not get on: its machine is stuck in a command" in words
+        assert "this node's machine has been stuck" in node.why()
+        assert node.status().trouble
+        go_on.set()
+        answer.result(DEADLINE_SECONDS)
+        assert node.health().healthy
+        assert node.status().trouble is None
 
 
 def test_one_that_halted_says_so() -> None:

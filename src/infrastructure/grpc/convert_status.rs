@@ -36,6 +36,7 @@ pub(super) fn encode(view: View) -> wire::StatusResponse {
         snapshot_phase: snapshot_phase.map(str::to_owned),
         snapshot_share: snapshot_share.flatten(),
         snapshot_error: status.snapshot_error,
+        trouble: status.trouble,
         certificate_expires: status.certificate.map(|certificate| certificate.expires),
         certificate_expiring: status.certificate.is_some_and(|certificate| certificate.is_expiring),
         why,
@@ -65,6 +66,7 @@ pub(super) fn decode(said: wire::StatusResponse) -> Result<View, BadFrame> {
         snapshot_bytes: said.snapshot_bytes,
         snapshot_phase: phase.map(|phase| (phase, said.snapshot_share)),
         snapshot_error: said.snapshot_error,
+        trouble: said.trouble,
         certificate: said
             .certificate_expires
             .map(|expires| CertificateLife { expires, is_expiring: said.certificate_expiring }),

@@ -166,6 +166,7 @@ fn view(id: NodeId, other: NodeId) -> View {
         snapshot_bytes: Some(10),
         snapshot_phase: Some(("sending", Some(0.5))),
         snapshot_error: None,
+        trouble: Some("its disk is full".into()),
         certificate: None,
     };
     View { status, why: vec!["because".into()] }

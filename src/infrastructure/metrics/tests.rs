@@ -27,6 +27,7 @@ fn status() -> Status {
         snapshot_bytes: Some(512),
         snapshot_phase: None,
         snapshot_error: None,
+        trouble: None,
         certificate: Some(CertificateLife { expires: 1_800_000_000, is_expiring: false }),
     }
 }

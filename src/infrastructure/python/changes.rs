@@ -179,6 +179,7 @@ fn status<'py>(py: Python<'py>, status: &Status) -> PyResult<Bound<'py, PyDict>>
     dict.set_item("certificate_expires", status.certificate.map(|certificate| certificate.expires))?;
     dict.set_item("error", status.error.as_deref())?;
     dict.set_item("error_code", status.error_code)?;
+    dict.set_item("trouble", status.trouble.as_deref())?;
     dict.set_item("has_quorum", status.has_quorum)?;
     Ok(dict)
 }

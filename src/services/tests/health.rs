@@ -42,6 +42,7 @@ fn well() -> View {
         snapshot_bytes: None,
         snapshot_phase: None,
         snapshot_error: None,
+        trouble: None,
         certificate: None,
     };
     View { status, why: vec![] }
@@ -74,6 +75,10 @@ fn each_trouble_is_named_with_what_to_do_about_it() {
     assert!(found[0].starts_with("no majority answers the leader. Start"), "{found:?}");
     let found = told(|view| view.status.snapshot_error = Some("no space".to_owned()));
     assert!(found[0].contains("the last snapshot of n1 failed: no space"), "{found:?}");
+    let found = told(|view| view.status.trouble = Some("no space is left on its disk".to_owned()));
+    assert!(found[0].starts_with("n1 does not get on: no space is left on its disk. It goes on"), "{found:?}");
+    let found = told(|view| (view.status.leader, view.why) = (None, vec!["no space is left".to_owned()]));
+    assert!(found[0].starts_with("nobody leads: no space is left. Mend what it says"), "none is missing: {found:?}");
     let life = |is_expiring| Some(CertificateLife { expires: 5, is_expiring });
     let found = told(|view| view.status.certificate = life(true));
     assert!(found[0].contains("certificate of n1 is about to expire. `graft tls renew`"), "{found:?}");

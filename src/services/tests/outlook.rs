@@ -52,6 +52,39 @@ fn the_leader_knows_whose_machine_has_halted() {
 }
 
 #[test]
+fn a_member_that_does_not_get_on_says_so_and_the_leader_knows() {
+    let mut world = World::new(3);
+    let leader = world.leader().expect("there is one");
+    let other = 1 + leader % 3;
+    for (hold, words) in [
+        ((true, false, false), "its machine is stuck in a command"),
+        ((false, true, false), "no space is left on its disk"),
+        ((false, false, true), "its disk does not finish a write"),
+    ] {
+        let (machine_held, disk_full, disk_held) = hold;
+        let node = world.node(id(other));
+        (node.machine.held, node.disk.full, node.disk.held) = (machine_held, disk_full, disk_held);
+        world.execute(leader, words, 60_000);
+        world.run(2_000);
+        if machine_held {
+            assert_eq!(world.replica(other).status().trouble, None, "it may just be slow");
+        }
+        world.run(4_000);
+        let own = world.replica(other).status().trouble.unwrap_or_default();
+        assert!(own.starts_with(words), "{own}");
+        assert_eq!(world.replica(other).why().len(), 1, "{:?}", world.replica(other).why());
+        let status = world.replica(leader).status();
+        let known = status.members.into_iter().find(|member| member.id == id(other)).and_then(|member| member.trouble);
+        assert_eq!((status.trouble, known), (None, Some(own)));
+        let node = world.node(id(other));
+        (node.machine.held, node.disk.full, node.disk.held) = (false, false, false);
+        world.run(2_000);
+        assert_eq!(world.replica(other).status().trouble, None);
+        assert_eq!(world.replica(leader).why(), [""; 0]);
+    }
+}
+
+#[test]
 fn a_node_without_memory_says_whom_it_waits_for() {
     let mut world = World::new(3);
     (1..=3).for_each(|n| world.crash(id(n), usize::MAX));

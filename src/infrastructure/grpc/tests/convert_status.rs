@@ -53,6 +53,7 @@ fn full() -> View {
         log_bytes: 10,
         snapshot_bytes: Some(0),
         snapshot_phase: Some(("fetching", Some(0.25))),
+        trouble: Some("its disk is full".to_owned()),
         snapshot_error: Some("no space".to_owned()),
         certificate: Some(CertificateLife { expires: 1_800_000_000, is_expiring: true }),
     };

@@ -360,6 +360,7 @@ fn status(leader: Option<NodeId>) -> Status {
         log_bytes: 0,
         snapshot_bytes: None,
         snapshot_phase: None,
+        trouble: None,
         snapshot_error: None,
         certificate: None,
     }

@@ -26,6 +26,7 @@ fn status() -> Status {
         log_bytes: 0,
         snapshot_bytes: None,
         snapshot_phase: None,
+        trouble: None,
         snapshot_error: None,
         certificate: None,
     }

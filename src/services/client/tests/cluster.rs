@@ -157,6 +157,7 @@ impl Cluster {
             has_quorum: self.leads().is_some(),
             error: None,
             error_code: None,
+            trouble: None,
             membership_index: Index::ZERO,
             former: Vec::new(),
             change: None,
