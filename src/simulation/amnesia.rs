@@ -80,9 +80,10 @@ impl World {
         !self.nodes.values().any(|node| node.forgotten.is_some() && is_member(&node.id))
     }
 
-    /// The connections of a machine end with it, and what it said arrives before it is set up anew, or never.
+    /// The connections of a machine end with it: what it said arrives before it is set up anew, or never, and what was said to
+    /// it never reaches who comes in its place.
     fn is_not_heard_any_more(&mut self, id: NodeId) {
-        self.nothing_comes_from(id);
+        self.nothing_comes_from_or_to(id);
         for running in self.nodes.values_mut().filter_map(|node| node.running.as_mut()) {
             let is_from = |event: &Event| matches!(event, Event::Peer(PeerMessage::Raft(said)) if said.from == id);
             running.inbox.retain(|event| !is_from(event));

@@ -200,9 +200,10 @@ impl World {
         self.agenda.push(Due { at: at.max(self.now), order: self.order, happening: Box::new(happening) });
     }
 
-    /// What this node sent and has not arrived never does.
-    pub(crate) fn nothing_comes_from(&mut self, id: NodeId) {
-        self.agenda.retain(|due| !matches!(&*due.happening, Happening::Deliver(from, ..) if *from == id));
+    /// What this node sent, or was sent, and has not arrived never does.
+    pub(crate) fn nothing_comes_from_or_to(&mut self, id: NodeId) {
+        let is_its = |due: &Due| matches!(&*due.happening, Happening::Deliver(from, to, _) if *from == id || *to == id);
+        self.agenda.retain(|due| !is_its(due));
     }
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {

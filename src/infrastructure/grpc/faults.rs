@@ -41,9 +41,9 @@ struct State {
     seed: u64,
 }
 
-/// Batches on their way to a peer, in the order in which they were sent.
+/// Batches on their way to a peer, in the order in which they were sent, each with the link that it was sent over.
 #[derive(Debug, Default)]
-pub(super) struct Late(Mutex<VecDeque<Vec<PeerMessage>>>);
+pub(super) struct Late(Mutex<VecDeque<(u64, Vec<PeerMessage>)>>);
 
 impl LinkFaults {
     /// These from now on, and no others. `seed` decides which messages are lost.
@@ -81,7 +81,7 @@ impl LinkFaults {
         }
     }
 
-    /// Sends what is not lost, now or late, and answers how many messages that was.
+    /// Sends what is not lost, now or late, and answers how many messages that was. Nothing overtakes what is late.
     pub(super) fn send(
         &self,
         fault: LinkFault,
@@ -92,20 +92,17 @@ impl LinkFaults {
             return 0;
         }
         let kept: Vec<PeerMessage> = messages.filter(|_| fault.drop <= 0.0 || self.luck() >= fault.drop).collect();
-        if fault.delay.is_zero() || kept.is_empty() {
-            return outbox.push(kept);
-        }
+        let is_late = !kept.is_empty() && (!fault.delay.is_zero() || late.is_any());
+        let Some(link) = outbox.standing().filter(|_| is_late) else { return outbox.push(kept) };
         let sent = kept.len();
-        if !late.begin(kept) {
+        if !late.begin(link, kept) {
             return 0;
         }
         let (late, outbox, due) = (Arc::clone(late), Arc::clone(outbox), Instant::now() + fault.delay);
         tasks.spawn(async move {
             sleep_until(due).await;
             // The oldest, whichever of the waiting tasks this is: so the order is kept.
-            if let Some(batch) = late.end() {
-                outbox.push(batch);
-            }
+            late.end(&outbox);
         });
         sent
     }
@@ -129,17 +126,30 @@ impl LinkFaults {
 }
 
 impl Late {
-    fn begin(&self, batch: Vec<PeerMessage>) -> bool {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn begin(&self, link: u64, batch: Vec<PeerMessage>) -> bool {
+        let mut waiting = self.lock();
         let fits = waiting.len() < LATE_MAX;
         if fits {
-            waiting.push_back(batch);
+            waiting.push_back((link, batch));
         }
         fits
     }
 
-    fn end(&self) -> Option<Vec<PeerMessage>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    /// The oldest arrives, and nobody finds that it is not late any more before it has.
+    fn end(&self, outbox: &Outbox) {
+        let mut waiting = self.lock();
+        if let Some((link, batch)) = waiting.pop_front() {
+            outbox.push_over(link, batch);
+        }
+    }
+
+    pub(super) fn is_any(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, Vec<PeerMessage>)>> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -69,14 +69,25 @@ impl Outbox {
 
     /// Queues messages as far as they fit, and answers how many. Wakes the link once, if it waits.
     pub(super) fn push(&self, messages: impl IntoIterator<Item = PeerMessage>) -> usize {
+        self.push_if(None, messages)
+    }
+
+    /// As [`Outbox::push`] as long as this link stands: another one does not carry what was sent over it, for there may be
+    /// another life of the peer at its end.
+    pub(super) fn push_over(&self, link: u64, messages: impl IntoIterator<Item = PeerMessage>) -> usize {
+        self.push_if(Some(link), messages)
+    }
+
+    fn push_if(&self, link: Option<u64>, messages: impl IntoIterator<Item = PeerMessage>) -> usize {
         let mut accepted = 0;
         let mut state = self.lock();
+        let takes = state.phase == Phase::Open && link.is_none_or(|link| link == state.link);
         for message in messages {
             let bytes = convert::wire_bytes_max(&message);
             let fits = bytes <= self.message_bytes_max
                 && state.bytes + bytes <= self.queue_bytes_max
                 && state.queue.len() < self.queue_messages_max;
-            if state.phase == Phase::Open && fits {
+            if takes && fits {
                 state.bytes += bytes;
                 state.queue.push_back(message);
                 accepted += 1;
@@ -108,6 +119,12 @@ impl Outbox {
         if state.phase == Phase::Calling {
             state.phase = Phase::Open;
         }
+    }
+
+    /// The number of the link that stands; none if messages are dropped.
+    pub(super) fn standing(&self) -> Option<u64> {
+        let state = self.lock();
+        (state.phase == Phase::Open).then_some(state.link)
     }
 
     /// Tells the peer, ahead of whatever is queued later, which cluster this node belongs to.

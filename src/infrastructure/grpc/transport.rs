@@ -188,8 +188,11 @@ impl Transport {
         let messages = messages.into_iter().filter(|message| addressed(message, self.shared.me, to));
         let faults = &self.shared.faults;
         match faults.at(&link.address) {
-            None => link.outbox.push(messages),
-            Some(fault) => faults.send(fault, messages, (&self.shared.tasks, &link.late, &link.outbox)),
+            None if !link.late.is_any() => link.outbox.push(messages),
+            fault => {
+                let fault = fault.unwrap_or_default();
+                faults.send(fault, messages, (&self.shared.tasks, &link.late, &link.outbox))
+            }
         }
     }
 

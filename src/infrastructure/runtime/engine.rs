@@ -111,6 +111,8 @@ pub(crate) struct Engine {
     /// Bytes of requests in the inbox.
     pub(crate) request_bytes: Arc<AtomicUsize>,
     pub(crate) clock: Monotonic,
+    /// When the next turn is to be, whether anything comes or not.
+    pub(crate) wakes_at: Instant,
     pub(crate) fitness: Fitness,
     /// What was wrong with the node before it was told to stop.
     pub(crate) parting: Option<(Option<String>, Option<&'static str>)>,
@@ -132,7 +134,11 @@ impl Turn for Engine {
 
     fn turn(&mut self, inbox: &Inbox) {
         if !self.stopped {
-            self.or_break(|engine| engine.take_all(inbox));
+            self.or_break(|engine| {
+                engine.take_all(inbox);
+                // Here, where a panic is caught, and only of a replica that has none behind it.
+                engine.wakes_at = engine.replica.deadline().min(engine.clock.now() + PATIENCE_MAX);
+            });
         }
     }
 
@@ -141,7 +147,7 @@ impl Turn for Engine {
     }
 
     fn wakes_at(&self) -> Instant {
-        self.replica.deadline().min(self.clock.now() + PATIENCE_MAX)
+        self.wakes_at
     }
 
     fn has_stopped(&self) -> bool {

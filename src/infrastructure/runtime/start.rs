@@ -205,6 +205,7 @@ impl Build<'_> {
             inbox_bytes,
             request_bytes: Arc::clone(&front.request_bytes),
             clock,
+            wakes_at: clock.now(),
             fitness: Fitness::default(),
             parting: None,
             outbox: BTreeMap::new(),

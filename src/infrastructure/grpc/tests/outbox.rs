@@ -1,7 +1,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
 
 use super::super::event::RefusedCode;
+use super::super::faults::{LinkFault, LinkFaults};
+use super::super::tasks::Tasks;
 use super::super::tests::{append, command, id, numbered};
 use super::*;
 
@@ -207,4 +212,24 @@ fn a_cluster_that_becomes_known_during_the_call_is_not_lost() {
     link.outbox.push([small(1)]);
     link.batches = link.outbox.call();
     assert!(link.is_waiting(), "the next introduction says it, and the queue was the older call's");
+}
+
+#[tokio::test]
+async fn what_goes_late_is_not_overtaken_and_goes_over_no_other_link() {
+    let (tasks, late, faults) = (Tasks::new(Handle::current()), Arc::default(), LinkFaults::default());
+    let mut link = Link::open(&PeerConfig::default());
+    let slow = LinkFault { delay: Duration::from_millis(30), ..LinkFault::default() };
+    let send = |fault, number, link: &Link| {
+        assert_eq!(faults.send(fault, [small(number)].into_iter(), (&tasks, &late, &link.outbox)), 1);
+    };
+    send(slow, 1, &link);
+    send(LinkFault::default(), 2, &link);
+    tasks.done().await;
+    assert_eq!(link.batch().frames, frames([small(1), small(2)]));
+    send(slow, 3, &link);
+    link.batches = link.outbox.call();
+    link.outbox.open();
+    tasks.done().await;
+    assert!(link.is_waiting(), "it was sent over a link that is not there any more");
+    assert_eq!(link.outbox.status().dropped, 1);
 }

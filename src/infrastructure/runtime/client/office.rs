@@ -58,6 +58,8 @@ pub(super) struct Office {
     last: u64,
     counted: Counted,
     clock: Monotonic,
+    /// When the next turn is to be, whether anything comes or not.
+    wakes_at: Instant,
     /// It is to end when nothing is under way, or then.
     closing: Option<Instant>,
     /// No connection stands, as far as the clerk has said.
@@ -75,7 +77,12 @@ impl Turn for Office {
 
     fn turn(&mut self, inbox: &Inbox<Self>) {
         if !self.has_ended {
-            self.or_break(|office| office.take_all(inbox));
+            self.or_break(|office| {
+                office.take_all(inbox);
+                // Here, where a panic is caught.
+                let next = office.closing.map_or(office.clerk.deadline(), |by| office.clerk.deadline().min(by));
+                office.wakes_at = next.min(office.clock.now() + PATIENCE_MAX);
+            });
         }
     }
 
@@ -84,8 +91,7 @@ impl Turn for Office {
     }
 
     fn wakes_at(&self) -> Instant {
-        let next = self.closing.map_or(self.clerk.deadline(), |by| self.clerk.deadline().min(by));
-        next.min(self.clock.now() + PATIENCE_MAX)
+        self.wakes_at
     }
 
     fn has_stopped(&self) -> bool {
@@ -109,6 +115,7 @@ impl Office {
             last: 0,
             counted,
             clock,
+            wakes_at: clock.now(),
             closing: None,
             is_alone: true,
             has_ended: false,
