@@ -115,7 +115,7 @@ class Process:
             try:
                 self._input.write(json.dumps([number, verb, text]) + "\n")
                 self._input.flush()
-            except OSError:
+            except (OSError, ValueError):  # the latter once the demo is over, and the pipe closed
                 return {"error": "GONE", "message": "the process is gone"}
             self._news.wait_for(lambda: number in self._answers or not self.alive, PATIENCE_SECONDS)
             return self._answers.pop(number, {"error": "GONE", "message": "the process is gone"})
@@ -376,7 +376,14 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        serve(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3])
+    told = sys.argv[1:]
+    if len(told) == 3:
+        serve(told[0], json.loads(told[1]), told[2])
+    elif told:
+        sys.exit("the demo takes no arguments: it plays the same piece every time")
     else:
-        sys.exit(main())
+        try:
+            sys.exit(main())
+        except KeyboardInterrupt:
+            print("\n interrupted: all processes have ended, and nothing of them is left")
+            sys.exit(130)
