@@ -376,14 +376,14 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    told = sys.argv[1:]
-    if len(told) == 3:
-        serve(told[0], json.loads(told[1]), told[2])
-    elif told:
-        sys.exit("the demo takes no arguments: it plays the same piece every time")
-    else:
-        try:
-            sys.exit(main())
-        except KeyboardInterrupt:
-            print("\n interrupted: all processes have ended, and nothing of them is left")
-            sys.exit(130)
+    match sys.argv[1:]:
+        case [node_id, members, data_dir]:
+            serve(node_id, json.loads(members), data_dir)
+        case []:
+            try:
+                sys.exit(main())
+            except KeyboardInterrupt:
+                print("\n interrupted: all processes have ended, and nothing of them is left")
+                sys.exit(130)
+        case _:
+            sys.exit("the demo takes no arguments: it plays the same piece every time")
