@@ -274,6 +274,7 @@ def test_one_that_fails_is_told_and_the_node_goes_on(group, made, words):
     status = n1.status()
     assert status.snapshot_error is not None
     assert words.replace("\\", "") in status.snapshot_error
+    assert not status.snapshot_error.startswith("Traceback"), "what happened is said first, and then where"
     assert (status.error, status.snapshot_index, status.role) == (None, 0, "leader")
     failed = [event for event in n1.events(since=0, timeout=0) if event.kind == "snapshot"][-1]
     assert failed.data["phase"] == "failed"

@@ -132,6 +132,12 @@ pub(super) fn words(py: Python<'_>, error: &PyErr) -> Raised {
     Raised { traceback: format!("{traceback}{type_name}: {message}"), type_name, message }
 }
 
+/// What was raised, the words first and then where; where what was raised says that itself, the words alone.
+pub(super) fn told(py: Python<'_>, error: &PyErr) -> String {
+    let Raised { type_name, message, traceback } = words(py, error);
+    if message.contains("\nTraceback ") { message } else { format!("{type_name}: {message}\n{traceback}") }
+}
+
 /// The reply that stands for an exception where none was expected.
 pub(super) fn raised(py: Python<'_>, error: &PyErr) -> Reply {
     Reply::Raised(Box::new(words(py, error)))

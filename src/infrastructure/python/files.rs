@@ -78,7 +78,7 @@ pub(super) fn write_snapshot(py: Python<'_>, made: &Py<PyAny>, write: &Py<PyAny>
                 let file = Bound::new(py, SnapshotWriter { pieces })?;
                 write.bind(py).call1((made, file)).map(|_| ())
             })
-            .map_err(|error| Python::attach(|py| errors::words(py, &error).traceback))
+            .map_err(|error| Python::attach(|py| errors::told(py, &error)))
         };
         let builder = std::thread::Builder::new().name("graft-snapshot".to_owned()).stack_size(STACK_BYTES);
         let writer = builder.spawn(body).map_err(|error| format!("starting a thread: {error}"))?;

@@ -105,7 +105,7 @@ impl Machine for PyMachine {
         IS_MACHINE.set(true);
         Python::attach(|py| {
             let index = self.open.bind(py).call1((directory,)).and_then(|index| index.extract::<u64>());
-            index.map(Index).map_err(|error| Halt { index: Index::ZERO, why: errors::words(py, &error).traceback })
+            index.map(Index).map_err(|error| Halt { index: Index::ZERO, why: errors::told(py, &error) })
         })
     }
 
@@ -116,7 +116,7 @@ impl Machine for PyMachine {
         Python::attach(|py| {
             let halt = match self.call_apply(py, commands, made) {
                 Ok(halt) => halt,
-                Err(error) => Some(errors::words(py, &error).traceback),
+                Err(error) => Some(errors::told(py, &error)),
             };
             let Some(why) = halt else { return Ok(()) };
             let index = commands.get(made.replies.len()).map_or(Index::ZERO, |command| command.index);
@@ -126,7 +126,7 @@ impl Machine for PyMachine {
 
     fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
         Python::attach(|py| {
-            let made = self.snapshot.bind(py).call0().map_err(|error| errors::words(py, &error).traceback)?;
+            let made = self.snapshot.bind(py).call0().map_err(|error| errors::told(py, &error))?;
             Ok(write_snapshot(py, &made.unbind(), &self.write_snapshot))
         })
     }
@@ -135,7 +135,7 @@ impl Machine for PyMachine {
         Python::attach(|py| {
             let file = Bound::new(py, SnapshotReader::new(file));
             let restored = file.and_then(|file| self.restore.bind(py).call1((file,)));
-            restored.map(|_| ()).map_err(|error| errors::words(py, &error).traceback)
+            restored.map(|_| ()).map_err(|error| errors::told(py, &error))
         })
     }
 
@@ -143,7 +143,7 @@ impl Machine for PyMachine {
         Python::attach(|py| {
             let made = self.digest.bind(py).call0();
             let bytes = made.and_then(|made| Ok(Bytes::copy_from_slice(made.cast::<PyBytes>()?.as_bytes())));
-            bytes.map_err(|error| errors::words(py, &error).traceback)
+            bytes.map_err(|error| errors::told(py, &error))
         })
     }
 
