@@ -79,6 +79,18 @@ def test_a_cluster_lives_from_its_founding_to_its_end(shell):
     assert "error[REMOVED]" in (shell.directory / f"{two}.log").read_text()
 
 
+def test_who_is_no_member_yet_does_not_answer_for_the_cluster(shell):
+    nowhere, joining = free_addresses(2)
+    shell.cluster = nowhere
+    shell.start(joining)
+    shell.cluster = joining
+    until(lambda: "waits to be let into a cluster" in shell.run("health", status=10).stdout, "it is up")
+    for words in (("member", "list"), ("configuration",), ("remove", "n1"), ("stop", "n1")):
+        refused = shell.run(*words, status=4).stderr
+        assert "error[NO_LEADER]" in refused
+        assert "is no member yet" in refused
+
+
 def test_verify_names_who_is_missing_and_why(shell):
     one, two, three = free_addresses(3)
     shell.cluster = one

@@ -96,6 +96,16 @@ impl Talk {
         }
     }
 
+    /// What a member says of the cluster. A node that was not let in yet knows nothing of it.
+    pub(super) fn view_of_cluster(&self) -> Result<View, Failure> {
+        let View { status, why } = self.view()?;
+        if status.members.is_empty() && status.error.is_none() {
+            let (id, why) = (status.id, why.join("; "));
+            return Err(Failure::new("NO_LEADER", format!("{id} is no member yet, and no other one answers: {why}")));
+        }
+        Ok(View { status, why })
+    }
+
     /// A call that came to nothing in its time, told by what kept the cluster from it, if that can be seen.
     pub(super) fn explained(&self, failure: Failure) -> Failure {
         if failure.code != "TIMEOUT" {
@@ -178,7 +188,7 @@ impl Talk {
 
     /// The member with this id or address.
     pub(super) fn member(&self, name: &str) -> Result<NodeId, Failure> {
-        let view = self.view()?;
+        let view = self.view_of_cluster()?;
         let members = &view.status.members;
         let found = members.iter().find(|member| member.id.as_str() == name || member.address == name);
         found.map(|member| member.id).ok_or_else(|| {

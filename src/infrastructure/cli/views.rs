@@ -104,7 +104,7 @@ pub(super) fn document(view: &View) -> Json {
 const MEMBER_HEADS: [&str; 5] = ["id", "address", "role", "reachable", "lag"];
 
 pub(super) fn members(talk: &Talk, out: &Out) -> Result<(), Failure> {
-    tell_members(&talk.view()?, out)
+    tell_members(&talk.view_of_cluster()?, out)
 }
 
 /// The members as a table for people.
