@@ -85,7 +85,7 @@ def test_who_is_no_member_yet_does_not_answer_for_the_cluster(shell):
     shell.start(joining)
     shell.cluster = joining
     until(lambda: "waits to be let into a cluster" in shell.run("health", status=10).stdout, "it is up")
-    for words in (("member", "list"), ("configuration",), ("remove", "n1"), ("stop", "n1")):
+    for words in (("member", "list"), ("configuration",), ("add", "n1", nowhere), ("remove", "n1"), ("stop", "n1")):
         refused = shell.run(*words, status=4).stderr
         assert "error[NO_LEADER]" in refused
         assert "is no member yet" in refused

@@ -26,6 +26,8 @@ pub(super) fn add(talk: &Talk, out: &Out, add: &Add) -> Result<(), Failure> {
         [address] => (id_of(address), address.clone()),
         _ => return Err(Failure::usage("write `graft add ID ADDR`")),
     };
+    // Nobody waits minutes for a change that there is nobody to make.
+    talk.view_of_cluster()?;
     note(&format!("{id} at {address} gets the log first"));
     let change = Change::Add { id: named(&id)?, address, voter: !add.learner, incarnation: Incarnation::UNKNOWN };
     made(talk, out, change, &format!("{id} is a {}", if add.learner { "learner" } else { "voter" }))
