@@ -41,6 +41,12 @@ impl NativeClient {
     }
 }
 
+impl Drop for NativeClient {
+    fn drop(&mut self) {
+        fork::keep_in_child(&self.client);
+    }
+}
+
 fn client_config(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<ClientConfig> {
     let mut config = ClientConfig::new(Vec::<String>::new());
     for (key, value) in dict {

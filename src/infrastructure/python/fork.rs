@@ -1,5 +1,6 @@
 //! A forked child has the engine's memory and none of its threads.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
@@ -10,6 +11,13 @@ static IN_CHILD: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn mark_child() {
     IN_CHILD.store(true, Ordering::Relaxed);
+}
+
+/// In a forked child it is never taken down: a lock may be held by a thread that is not there, and the sockets are the parent's.
+pub(super) fn keep_in_child<T: ?Sized>(kept: &Arc<T>) {
+    if IN_CHILD.load(Ordering::Relaxed) {
+        std::mem::forget(Arc::clone(kept));
+    }
 }
 
 /// Refuses use in a forked child: nobody would ever answer.

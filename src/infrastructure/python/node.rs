@@ -23,6 +23,12 @@ pub(super) struct NativeNode {
     starting: Mutex<()>,
 }
 
+impl Drop for NativeNode {
+    fn drop(&mut self) {
+        self.node.get().into_iter().for_each(fork::keep_in_child);
+    }
+}
+
 #[pymethods]
 impl NativeNode {
     #[new]
