@@ -216,7 +216,8 @@ impl Work<'_> {
         let mut replies = replies.into_iter();
         let done = callers.iter().map(|(request, _)| *request).collect();
         let _ = self.engine.leave(Message::Queried { done });
-        for (_, caller) in callers {
+        let mut waiting = callers.into_iter().map(|(_, caller)| caller).peekable();
+        while let Some(caller) = waiting.next() {
             let reply = replies.next();
             let Some(Caller { sink, token }) = caller else { continue };
             let outcome = match reply {
@@ -225,7 +226,10 @@ impl Work<'_> {
                     failed.clone().unwrap_or_else(|| "the machine gave no answer".to_owned()),
                 )),
             };
-            sink.complete(token, outcome);
+            match waiting.peek() {
+                Some(Some(next)) if Arc::ptr_eq(&next.sink, &sink) => sink.complete_amid(token, outcome),
+                _ => sink.complete(token, outcome),
+            }
         }
         self.engine.help();
     }
@@ -269,15 +273,18 @@ fn answer(
     metrics: &Metrics,
 ) {
     let why = unapplied(halt);
-    for (place, _, caller) in callers {
-        let Some(Caller { sink, token }) = caller else { continue };
+    let mut waiting = callers.into_iter().filter_map(|(place, _, caller)| Some((place, caller?))).peekable();
+    while let Some((place, Caller { sink, token })) = waiting.next() {
         let outcome = match answers.get_mut(place) {
             // No two callers have the same place.
             Some(answer) => outcome(std::mem::replace(answer, Answer::Expired)),
             None => Outcome::Unknown { why: why.clone(), slot: commands.get(place).and_then(slot) },
         };
         metrics.ended(&outcome);
-        sink.complete(token, outcome);
+        match waiting.peek() {
+            Some((_, next)) if Arc::ptr_eq(&next.sink, &sink) => sink.complete_amid(token, outcome),
+            _ => sink.complete(token, outcome),
+        }
     }
 }
 
