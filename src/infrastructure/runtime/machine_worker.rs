@@ -315,7 +315,7 @@ mod tests {
     use std::time::Duration;
 
     use graft_domain::{Incarnation, Membership, NodeId};
-    use graft_services::api::{Cursor, News, Watch};
+    use graft_services::api::{Cursor, News, Sink, Watch};
     use graft_services::ports::{Command, Machine, Made, Reply, WriteSnapshot};
 
     use super::super::clock::Monotonic;
@@ -357,6 +357,31 @@ mod tests {
         fn digest(&mut self) -> Result<Bytes, String> {
             Ok(Bytes::copy_from_slice(&self.0.load(Ordering::Relaxed).to_le_bytes()))
         }
+    }
+
+    /// Keeps the tokens of its answers, and with each whether another one was said to follow.
+    #[derive(Default)]
+    struct Noted(std::sync::Mutex<Vec<(u64, bool)>>);
+
+    impl Sink for Noted {
+        fn complete(&self, token: u64, _outcome: Outcome) {
+            self.0.lock().expect("nobody panics").push((token, false));
+        }
+
+        fn complete_amid(&self, token: u64, _outcome: Outcome) {
+            self.0.lock().expect("nobody panics").push((token, true));
+        }
+    }
+
+    #[test]
+    fn of_the_answers_to_one_caller_the_last_one_wakes_him() {
+        let (ann, bob) = (Arc::new(Noted::default()), Arc::new(Noted::default()));
+        let caller = |sink: &Arc<Noted>, token| Some(Caller { sink: Arc::<Noted>::clone(sink), token });
+        let callers = [caller(&ann, 1), caller(&ann, 2), None, caller(&ann, 3), caller(&bob, 4), caller(&ann, 5)];
+        let numbered = (0..).zip(callers).map(|(place, caller)| (place, RequestId(place as u64), caller));
+        answer(&[], Vec::new(), numbered.collect(), None, &Metrics::default());
+        assert_eq!(*ann.0.lock().expect("nobody panics"), [(1, true), (2, true), (3, false), (5, false)]);
+        assert_eq!(*bob.0.lock().expect("nobody panics"), [(4, false)]);
     }
 
     fn apply(from: u64, upto: u64) -> MachineJob {
