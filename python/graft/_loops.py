@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from graft._reading import Reading
 
 _WAIT_SECONDS = 1.0
+# As many as a machine is given in one call: the engine begins with them while the loop makes more.
+_BATCH_MAX = 1024
 
 
 class _Batch(NamedTuple):
@@ -80,6 +82,8 @@ class LoopCalls:
         self._waiting[self._next] = future, COMMAND if reading is None else QUERY
         self._next += 1
         batch.bodies.append(body)
+        if len(batch.bodies) == _BATCH_MAX:
+            self._flush()
         return future
 
     def _flush(self) -> None:

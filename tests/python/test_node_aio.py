@@ -226,6 +226,13 @@ def test_what_is_called_in_one_turn_is_sent_together(node, monkeypatch):
     assert first[:3] == [1, 2, 3]
     assert first[6] == 4
     assert sent == [(None, 3), ("linearizable", 1), ("stale", 2), (None, 1)]
+    sent.clear()
+
+    async def many():
+        return await asyncio.gather(*(node.aio.query(Bank.balance, "ann") for _ in range(2500)))
+
+    assert run(many()) == [4] * 2500
+    assert sent == [("linearizable", 1024), ("linearizable", 1024), ("linearizable", 452)]
 
 
 def test_calls_that_cannot_be_sent_end(node, monkeypatch):
