@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from graft._access import Access
     from graft._aio_members import AsyncMembers
+    from graft._engine import Reply
     from graft._events import AsyncEvents
     from graft._graft import Completions
     from graft._health import Health
@@ -62,7 +63,8 @@ class AsyncCalls(Generic[S]):
     async def execute(self, command: Any, /, *args: Any, **kwargs: Any) -> Any:
         """See `Calls.execute`."""
         plan = self._access._catalog.plan(COMMAND, command, args, kwargs)
-        return (await self._finish(plan, self._send("execute", COMMAND, plan))).value
+        reply, index, _ = await self._outcome(plan, self._send("execute", plan))
+        return plan.value(reply, index)
 
     @overload
     async def query(self, query: Query[S, P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -73,7 +75,8 @@ class AsyncCalls(Generic[S]):
     async def query(self, query: Any, /, *args: Any, **kwargs: Any) -> Any:
         """See `Calls.query`."""
         plan = self._access._catalog.plan(QUERY, query, args, kwargs)
-        return (await self._finish(plan, self._send("query", QUERY, plan))).value
+        reply, index, _ = await self._outcome(plan, self._send("query", plan))
+        return plan.value(reply, index)
 
     @overload
     def submit(self, call: Command[S, P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[Result[R]]: ...
@@ -84,12 +87,11 @@ class AsyncCalls(Generic[S]):
     @overload
     def submit(self, call: bytes, /) -> asyncio.Task[Result[Any]]: ...
     def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> asyncio.Task[Result[Any]]:
-        """See `Calls.submit`. The call is sent at once, awaited or not; what it gives can be awaited. Raises
-        `RuntimeError` where no event loop runs."""
+        """See `Calls.submit`. The call is sent when this turn of the loop is over, awaited or not; what it gives can be
+        awaited. Raises `RuntimeError` where no event loop runs."""
         catalog, loop = self._access._catalog, asyncio.get_running_loop()
-        kind = catalog.kind_of(call)
-        plan = catalog.plan(kind, call, args, kwargs)
-        return loop.create_task(self._finish(plan, self._send("submit", kind, plan)))
+        plan = catalog.plan(catalog.kind_of(call), call, args, kwargs)
+        return loop.create_task(self._result(plan, self._send("submit", plan)))
 
     async def execute_many(
         self, calls: Iterable[tuple[Any, ...] | bytes], /, *, return_errors: bool = False
@@ -190,18 +192,21 @@ class AsyncCalls(Generic[S]):
     def __repr__(self) -> str:
         return f"<awaitable calls of {self._access!r}, timeout={self._seconds:g}, {self._reading}>"
 
-    def _send(self, verb: str, kind: int, plan: Plan) -> asyncio.Future[Any]:
+    def _send(self, verb: str, plan: Plan) -> asyncio.Future[Any]:
         native = self._access._engine(verb)
-        if kind == COMMAND:
-            return self._loop().send(kind, partial(native.submit_execute, plan.body, self._seconds, None))
-        return self._loop().send(kind, partial(native.submit_query, plan.body, self._seconds, self._reading))
+        reading = None if plan.kind == COMMAND else self._reading
+        return self._loop().call(native, self._seconds, reading, plan.body)
 
-    async def _finish(self, plan: Plan, sent: asyncio.Future[Any]) -> Result[Any]:
+    async def _outcome(self, plan: Plan, sent: asyncio.Future[Any]) -> tuple[Reply, int, int]:
         try:
-            reply, index, term = await sent
+            outcome: tuple[Reply, int, int] = await sent
         except GraftError as error:
             remember(error, self._access, plan, self._seconds)
             raise
+        return outcome
+
+    async def _result(self, plan: Plan, sent: asyncio.Future[Any]) -> Result[Any]:
+        reply, index, term = await self._outcome(plan, sent)
         return Result(plan.value(reply, index), index, term)
 
     async def _look(self, submit: Callable[[Completions, int], None]) -> Any:

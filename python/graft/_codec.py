@@ -13,7 +13,7 @@ import inspect
 import types
 import typing
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _encode = msgspec.msgpack.Encoder().encode
 _header = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
 _plain = msgspec.msgpack.Decoder()
+_astuple = msgspec.structs.astuple
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 _OPTIONS = ("timeout", "consistency")
 _NO_VALUE = (typing.NoReturn, typing.Never)
@@ -33,13 +34,6 @@ _DEPTH_SURE_BYTES = 100
 _TOO_DEEP = "it is nested more than 100 deep"
 """In the engine's words, for what nests so deep that it does not come to be msgpack: what an interpreter says of it
 differs by its release, and this is an answer that all replicas give alike."""
-
-
-class Arguments(NamedTuple):
-    """What a method is called with."""
-
-    positional: tuple[Any, ...]
-    keywords: dict[str, Any]
 
 
 class Shape:
@@ -153,11 +147,12 @@ class Shape:
             return TypeError(f"{self._title}(): {_lower(words).replace('`', '')}")
         return TypeError(f"{self._title}(): argument '{path}': {_lower(what).replace('`', '')}")
 
-    def decode(self, encoded: msgspec.Raw) -> Arguments:
-        """What the method is to be called with. Raises `msgspec.ValidationError` if it does not fit the annotations."""
-        values = msgspec.structs.astuple(self._arguments.decode(encoded))
+    def decode(self, encoded: msgspec.Raw) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments by place and those by name that the method is to be called with. Raises
+        `msgspec.ValidationError` if they do not fit the annotations."""
+        values = _astuple(self._arguments.decode(encoded))
         if self._simple:
-            return Arguments(values, {})
+            return values, {}
         positional: list[Any] = []
         keywords: dict[str, Any] = {}
         for parameter, value in zip(self._parameters, values, strict=True):
@@ -169,7 +164,7 @@ class Shape:
                 keywords[parameter.name] = value
             else:
                 positional.append(value)
-        return Arguments(tuple(positional), keywords)
+        return tuple(positional), keywords
 
     def decode_result(self, encoded: bytes) -> Any:
         """What the method returned, by its annotation."""

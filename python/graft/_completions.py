@@ -87,7 +87,7 @@ class Notifier:
             if plan.kind == COMMAND:
                 native.submit_execute(plan.body, seconds, None, self._queue, token)
             else:
-                native.submit_query(plan.body, seconds, reading, self._queue, token)
+                native.submit_query_many([plan.body], seconds, reading, self._queue, token)
         except BaseException:
             self._waiting.pop(token, None)
             raise

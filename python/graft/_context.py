@@ -147,15 +147,17 @@ def current() -> Context:
     return context
 
 
-@contextmanager
-def machine_thread() -> Generator[None]:
+class machine_thread:  # noqa: N801 - as one of contextlib's, but for what these cost, which a lone command feels
     """Marks that the user's machine is running on this thread, from which no node may be called."""
-    outer = here.in_machine
-    here.in_machine = True
-    try:
-        yield
-    finally:
-        here.in_machine = outer
+
+    __slots__ = ("_outer",)
+
+    def __enter__(self) -> None:
+        self._outer = here.in_machine
+        here.in_machine = True
+
+    def __exit__(self, *_: object) -> None:
+        here.in_machine = self._outer
 
 
 @contextmanager

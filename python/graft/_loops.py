@@ -3,25 +3,49 @@
 Each event loop that calls a node or a client has a queue of completions in the engine. One file descriptor wakes the
 loop for all answers that have come meanwhile; the engine never takes the interpreter's lock for it. Loops that cannot
 watch a descriptor are woken by a thread.
+
+What the tasks of a loop call in one of its turns goes to the engine together, when that turn is over: one crossing, one
+batch in the log, and one wake-up for the answers.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graft import _engine
 from graft._completions import WAKE, unanswered
+from graft._plan import COMMAND, QUERY
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
     from graft._completions import Outcome
-    from graft._graft import Completions
+    from graft._graft import Completions, NativeCalls
+    from graft._reading import Reading
 
 _WAIT_SECONDS = 1.0
+# As many as a machine is given in one call: the engine begins with them while the loop makes more.
+_BATCH_MAX = 1024
+
+
+class _Batch(NamedTuple):
+    """Calls that are alike, and numbered from `first` on."""
+
+    native: NativeCalls
+    seconds: float
+    reading: Reading | None
+    """None for commands."""
+    first: int
+    bodies: list[bytes]
+
+    def send(self, queue: Completions) -> None:
+        if self.reading is None:
+            self.native.submit_execute_many(self.bodies, self.seconds, queue, self.first)
+        else:
+            self.native.submit_query_many(self.bodies, self.seconds, self.reading, queue, self.first)
 
 
 class LoopCalls:
@@ -33,6 +57,7 @@ class LoopCalls:
         self._loop = weakref.ref(loop)
         self._next = 0
         self._waiting: dict[int, tuple[asyncio.Future[Any], int]] = {}
+        self._batch: _Batch | None = None
         self._closed = False
         try:
             loop.add_reader(self._queue.fileno(), self._drain)
@@ -43,6 +68,36 @@ class LoopCalls:
             waker.name = "graft-wake-loop"
             waker.start()
 
+    def call(self, native: NativeCalls, seconds: float, reading: Reading | None, body: bytes) -> asyncio.Future[Any]:
+        """Sends a query, or a command if there is no `reading`, when this turn of the loop is over."""
+        loop = self._loop()
+        if loop is None:
+            raise RuntimeError("the event loop is gone")
+        batch = self._batch
+        if batch is None or batch[:3] != (native, seconds, reading):
+            self._flush()
+            batch = self._batch = _Batch(native, seconds, reading, self._next, [])
+            loop.call_soon(self._flush)
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiting[self._next] = future, COMMAND if reading is None else QUERY
+        self._next += 1
+        batch.bodies.append(body)
+        if len(batch.bodies) == _BATCH_MAX:
+            self._flush()
+        return future
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        try:
+            batch.send(self._queue)
+        except Exception as error:  # noqa: BLE001 - it is for those who called
+            for token in range(batch.first, batch.first + len(batch.bodies)):
+                future, _ = self._waiting.pop(token)
+                if not future.done():
+                    future.set_exception(error)
+
     def send(self, kind: int, submit: Callable[[Completions, int], None]) -> asyncio.Future[Any]:
         """Sends a call, by `submit(queue, token)`; the future gets its outcome."""
         return self.send_many(kind, 1, submit)[0]
@@ -52,6 +107,8 @@ class LoopCalls:
         loop = self._loop()
         if loop is None:
             raise RuntimeError("the event loop is gone")
+        # What was called before goes first, and has numbers without a gap.
+        self._flush()
         first = self._next
         self._next += count
         futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in range(count)]
@@ -92,6 +149,7 @@ class LoopCalls:
                 future.set_result(outcome)
 
     def _end(self) -> None:
+        self._flush()
         self._drain()
         self._closed = True
         loop = self._loop()
@@ -128,11 +186,13 @@ class Loops:
 
     def of(self, loop: asyncio.AbstractEventLoop) -> LoopCalls:
         """The calls of this loop."""
-        with self._lock:
-            calls = self._by_loop.get(loop)
-            if calls is None:
-                calls = self._by_loop[loop] = LoopCalls(loop)
-            return calls
+        calls = self._by_loop.get(loop)
+        if calls is None:
+            # Nobody else makes those of this loop: it runs on this thread.
+            calls = LoopCalls(loop)
+            with self._lock:
+                self._by_loop[loop] = calls
+        return calls
 
     def close(self) -> None:
         """Called after the engine has stopped."""

@@ -22,6 +22,11 @@ use crate::why::WhatIf;
 pub trait Sink: Send + Sync {
     /// The first answer to a token counts; another one may follow and must be ignored.
     fn complete(&self, token: u64, outcome: Outcome);
+
+    /// As `complete`, but another answer follows at once: whoever waits need not be woken for this one.
+    fn complete_amid(&self, token: u64, outcome: Outcome) {
+        self.complete(token, outcome);
+    }
 }
 
 /// Whom to answer, and which of its calls this is.

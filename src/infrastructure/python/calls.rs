@@ -78,7 +78,8 @@ impl NativeCalls {
         token: u64,
     ) -> PyResult<()> {
         let call = Call { body: Bytes::copy_from_slice(body), slot: convert::slot(slot), caller: queue.caller(token) };
-        self.running(py)?.execute(vec![call], seconds(timeout));
+        let api = self.running(py)?;
+        py.detach(|| api.execute(vec![call], seconds(timeout)));
         Ok(())
     }
 
@@ -92,22 +93,26 @@ impl NativeCalls {
         token: u64,
     ) -> PyResult<()> {
         let calls = numbered(copies(bodies)?, &queue.caller(token).sink, token);
-        self.running(py)?.execute(calls, seconds(timeout));
+        let api = self.running(py)?;
+        py.detach(|| api.execute(calls, seconds(timeout)));
         Ok(())
     }
 
+    /// As `submit_execute_many`.
     #[expect(clippy::needless_pass_by_value, reason = "extracted from a tuple")]
-    fn submit_query(
+    fn submit_query_many(
         &self,
         py: Python<'_>,
-        body: &[u8],
+        bodies: &Bound<'_, PyList>,
         timeout: f64,
         read: ReadTuple,
         queue: &Completions,
         token: u64,
     ) -> PyResult<()> {
-        let query = (Bytes::copy_from_slice(body), queue.caller(token));
-        self.running(py)?.query(vec![query], convert::read(py, &read)?, seconds(timeout));
+        let queries =
+            copies(bodies)?.into_iter().zip(token..).map(|(body, token)| (body, queue.caller(token))).collect();
+        let (api, read) = (self.running(py)?, convert::read(py, &read)?);
+        py.detach(|| api.query(queries, read, seconds(timeout)));
         Ok(())
     }
 
@@ -247,7 +252,7 @@ impl NativeCalls {
         py: Python<'py>,
         timeout: f64,
         tick: Option<&Bound<'py, PyAny>>,
-        begin: impl FnOnce(&dyn Api, Caller, Duration),
+        begin: impl FnOnce(&dyn Api, Caller, Duration) + Send,
     ) -> PyResult<Bound<'py, PyAny>> {
         let begin = |api: &dyn Api, sink: Arc<dyn Sink>, timeout| begin(api, Caller { sink, token: 0 }, timeout);
         let mut answers = self.wait(py, 1, timeout, tick, begin)?;
@@ -262,22 +267,24 @@ impl NativeCalls {
         count: usize,
         timeout: f64,
         tick: Option<&Bound<'_, PyAny>>,
-        begin: impl FnOnce(&dyn Api, Arc<dyn Sink>, Duration),
+        begin: impl FnOnce(&dyn Api, Arc<dyn Sink>, Duration) + Send,
     ) -> PyResult<Vec<Outcome>> {
         let api = self.callable(py)?;
         let waiting = Waiting::new(count);
         let timeout = seconds(timeout);
         let deadline = Instant::now() + timeout + GRACE;
-        begin(&**api, Arc::<Waiting>::clone(&waiting), timeout);
-        loop {
-            if py.detach(|| waiting.wait(SLICE)) || Instant::now() >= deadline {
-                return Ok(waiting.take());
-            }
+        let mut done = py.detach(|| {
+            begin(&**api, Arc::<Waiting>::clone(&waiting), timeout);
+            waiting.wait(SLICE)
+        });
+        while !done && Instant::now() < deadline {
             py.check_signals()?;
             if let Some(tick) = tick {
                 tick.call0()?;
             }
+            done = py.detach(|| waiting.wait(SLICE));
         }
+        Ok(waiting.take())
     }
 
     /// Asks for a look at things, and waits for it.

@@ -216,7 +216,8 @@ impl Work<'_> {
         let mut replies = replies.into_iter();
         let done = callers.iter().map(|(request, _)| *request).collect();
         let _ = self.engine.leave(Message::Queried { done });
-        for (_, caller) in callers {
+        let mut waiting = callers.into_iter().map(|(_, caller)| caller).peekable();
+        while let Some(caller) = waiting.next() {
             let reply = replies.next();
             let Some(Caller { sink, token }) = caller else { continue };
             let outcome = match reply {
@@ -225,7 +226,10 @@ impl Work<'_> {
                     failed.clone().unwrap_or_else(|| "the machine gave no answer".to_owned()),
                 )),
             };
-            sink.complete(token, outcome);
+            match waiting.peek() {
+                Some(Some(next)) if Arc::ptr_eq(&next.sink, &sink) => sink.complete_amid(token, outcome),
+                _ => sink.complete(token, outcome),
+            }
         }
         self.engine.help();
     }
@@ -270,15 +274,18 @@ fn answer(
     metrics: &Metrics,
 ) {
     let why = unapplied(halt);
-    for (place, _, caller) in callers {
-        let Some(Caller { sink, token }) = caller else { continue };
+    let mut waiting = callers.into_iter().filter_map(|(place, _, caller)| Some((place, caller?))).peekable();
+    while let Some((place, Caller { sink, token })) = waiting.next() {
         let outcome = match answers.get_mut(place) {
             // No two callers have the same place.
             Some(answer) => outcome(std::mem::replace(answer, Answer::Expired)),
             None => Outcome::Unknown { why: why.clone(), slot: commands.get(place).and_then(slot) },
         };
         metrics.ended(&outcome);
-        sink.complete(token, outcome);
+        match waiting.peek() {
+            Some((_, next)) if Arc::ptr_eq(&next.sink, &sink) => sink.complete_amid(token, outcome),
+            _ => sink.complete(token, outcome),
+        }
     }
 }
 
@@ -309,7 +316,7 @@ mod tests {
     use std::time::Duration;
 
     use graft_domain::{Incarnation, Membership, NodeId};
-    use graft_services::api::{Cursor, News, Watch};
+    use graft_services::api::{Cursor, News, Sink, Watch};
     use graft_services::ports::{Command, Machine, Made, Reply, WriteSnapshot};
 
     use super::super::clock::Monotonic;
@@ -351,6 +358,31 @@ mod tests {
         fn digest(&mut self) -> Result<Bytes, String> {
             Ok(Bytes::copy_from_slice(&self.0.load(Ordering::Relaxed).to_le_bytes()))
         }
+    }
+
+    /// Keeps the tokens of its answers, and with each whether another one was said to follow.
+    #[derive(Default)]
+    struct Noted(std::sync::Mutex<Vec<(u64, bool)>>);
+
+    impl Sink for Noted {
+        fn complete(&self, token: u64, _outcome: Outcome) {
+            self.0.lock().expect("nobody panics").push((token, false));
+        }
+
+        fn complete_amid(&self, token: u64, _outcome: Outcome) {
+            self.0.lock().expect("nobody panics").push((token, true));
+        }
+    }
+
+    #[test]
+    fn of_the_answers_to_one_caller_the_last_one_wakes_him() {
+        let (ann, bob) = (Arc::new(Noted::default()), Arc::new(Noted::default()));
+        let caller = |sink: &Arc<Noted>, token| Some(Caller { sink: Arc::<Noted>::clone(sink), token });
+        let callers = [caller(&ann, 1), caller(&ann, 2), None, caller(&ann, 3), caller(&bob, 4), caller(&ann, 5)];
+        let numbered = (0..).zip(callers).map(|(place, caller)| (place, RequestId(place as u64), caller));
+        answer(&[], Vec::new(), numbered.collect(), None, &Metrics::default());
+        assert_eq!(*ann.0.lock().expect("nobody panics"), [(1, true), (2, true), (3, false), (5, false)]);
+        assert_eq!(*bob.0.lock().expect("nobody panics"), [(4, false)]);
     }
 
     fn apply(from: u64, upto: u64) -> MachineJob {
