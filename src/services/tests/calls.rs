@@ -67,7 +67,7 @@ fn whatever_is_asked_of_a_follower_does_not_wait_until_commits_are_told() {
         ("comparison", |world, _| world.verify(2, 5_000)),
         ("comparison by the leader", |world, _| world.verify(1, 5_000)),
         ("snapshot", |world, _| world.take_current_snapshot(2, 5_000)),
-        ("change", |world, round| world.change(2, if round % 2 == 0 { demote(3) } else { promote(3) }, 5_000)),
+        ("change", |world, round| world.change(2, if round.is_multiple_of(2) { demote(3) } else { promote(3) }, 5_000)),
         ("handed on", |world, round| world.execute(2, &format!("handed on {round}"), 5_000)),
     ];
     for (kind, asks) in kinds {
