@@ -496,8 +496,9 @@ impl Replica {
         self.mind_links();
         let ready = self.core.ready(self.clock.now);
         self.perform(ready);
-        self.snapshot();
+        // Before a snapshot is taken: there may be those among them that want one, and who knows when the next turn comes.
         self.serve_reads();
+        self.snapshot();
         self.follow_asks();
         self.tell();
         self.finish_stop();

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use graft_domain::{Entry, Instant, Payload};
 
+use super::clients::{demote, promote};
 use super::world::{Packet, World, id};
 use crate::Event;
 use crate::commands::{self, Act};
 use crate::error::{Outcome, Refusal};
 use crate::ports::{PeerMessage, Ticket};
-use crate::waiting::FORWARDS_MAX;
+use crate::waiting::{FORWARDS_MAX, RequestId};
 
 fn is_forward(message: &PeerMessage) -> bool {
     matches!(message, PeerMessage::Forward { .. })
@@ -20,7 +21,7 @@ fn is_refused(message: &PeerMessage) -> bool {
 }
 
 #[track_caller]
-fn assert_done(world: &World, request: crate::RequestId) {
+fn assert_done(world: &World, request: RequestId) {
     let answer = world.answer(request);
     assert!(matches!(answer, Some(Outcome::Done { .. })), "{answer:?}");
 }
@@ -56,6 +57,37 @@ fn a_call_that_was_handed_on_does_not_wait_until_commits_are_told() {
 }
 
 #[test]
+fn whatever_is_asked_of_a_follower_does_not_wait_until_commits_are_told() {
+    type Asks = fn(&mut World, u64) -> RequestId;
+    let kinds: [(&str, Asks); 9] = [
+        ("query", |world, _| world.query(2, 5_000)),
+        ("query by lease", |world, _| world.lease_query(2, 5_000)),
+        ("query of an age", |world, _| world.bounded_query(2, 1, 5_000)),
+        ("session", |world, _| world.open_session(2, Duration::from_hours(1), 5_000)),
+        ("comparison", |world, _| world.verify(2, 5_000)),
+        ("comparison by the leader", |world, _| world.verify(1, 5_000)),
+        ("snapshot", |world, _| world.take_current_snapshot(2, 5_000)),
+        ("change", |world, round| world.change(2, if round.is_multiple_of(2) { demote(3) } else { promote(3) }, 5_000)),
+        ("handed on", |world, round| world.execute(2, &format!("handed on {round}"), 5_000)),
+    ];
+    for (kind, asks) in kinds {
+        let mut world = World::with(3, |_, core, _| {
+            (core.heartbeat, core.commit_delay) = (Duration::from_millis(140), Duration::from_secs(1));
+        });
+        for round in 0..10 {
+            // Now before a heartbeat, now behind one.
+            world.run(37);
+            let own = world.execute(1, &format!("own {round}"), 5_000);
+            world.run(20);
+            assert_done(&world, own);
+            let asked = asks(&mut world, round);
+            world.run(40);
+            assert!(world.answer(asked).is_some(), "{kind} in round {round} waits for a heartbeat");
+        }
+    }
+}
+
+#[test]
 fn a_late_refusal_does_not_reach_a_call_that_was_handed_on() {
     for refusal in [Refusal::NotLeader { leader: None }, Refusal::Busy("full".to_owned())] {
         let mut world = World::new(3);
@@ -81,7 +113,7 @@ fn is_command(entry: &Entry) -> bool {
 }
 
 #[track_caller]
-fn assert_all_done(world: &World, calls: &[crate::RequestId]) {
+fn assert_all_done(world: &World, calls: &[RequestId]) {
     for call in calls {
         assert_done(world, *call);
     }
