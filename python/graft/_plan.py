@@ -44,7 +44,7 @@ class Plan(NamedTuple):
                 type_name="DecodeError",
                 index=index,
                 traceback="",
-                fix="correct the annotation of the result; what the call did stands",
+                fix="let the annotation of the result and what is returned agree; what the call did stands",
             ) from None
 
 

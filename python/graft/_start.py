@@ -27,6 +27,7 @@ USAGE = 2
 _LOOK_SECONDS = 0.1
 # How long a start takes that goes well, and how often it is said what is missing.
 _PATIENCE_SECONDS = 3.0
+_FOUNDING = "graft start ADDR --cluster ADDR, twice the same"
 
 
 class UsageError(Exception):
@@ -122,10 +123,14 @@ def _tell(node: Node[Any], ended: threading.Event) -> None:
         while not ended.wait(_LOOK_SECONDS):
             with suppress(Timeout):
                 if ready(math.inf, 0.0):
-                    _say(f"ready: {node.status().leader} leads")
+                    leader = node.status().leader
+                    # One that led a moment ago may be gone.
+                    _say("ready" if leader is None else f"ready: {leader} leads")
                     return
             if time.monotonic() - since >= _PATIENCE_SECONDS:
                 since, words = time.monotonic(), node.why()
+                if not node.status().members:
+                    words += f"; if there is no cluster yet, one node has to found it: {_FOUNDING}"
                 if words != told:
                     _say(f"not ready yet: {words}")
                 told = words
