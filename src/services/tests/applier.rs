@@ -216,6 +216,15 @@ fn a_snapshot_brings_the_sessions_and_then_the_machine() {
     let known = apply(&mut other, &[command(2, 1, "a"), command(3, 2, "b"), command(4, 3, "c")]);
     assert_eq!(known.answers[..2], first.answers[1..]);
     assert_eq!(bodies(&ledger), ["c"]);
+    // Also the last of it, if no session knows it.
+    let (ledger, mut other) = self::ledger();
+    other.restore(Box::new(Cursor::new(file.clone())), Index::ZERO).expect("it was written here");
+    let plain = committed(3, Act::Command { slot: None, body: Bytes::from_static(b"b") });
+    let known = apply(&mut other, &[plain, command(4, 3, "c")]);
+    assert_eq!(
+        (&known.answers[0], bodies(&ledger)),
+        (&Answer::Forgotten { index: Some(Index(3)) }, vec!["c".to_owned()])
+    );
     // A digest is as of its entry or not at all.
     let (_, mut other) = self::ledger();
     other.restore(Box::new(Cursor::new(file.clone())), Index::ZERO).expect("it was written here");
