@@ -171,9 +171,9 @@ def main() -> int:
             every = [(m, Found(**kept[m.name])) for m in read() if m.name in kept]
             arguments.report.write_text(table(every), encoding="utf-8")
     alive = [mutant.name for mutant, found in rows if not is_fine(mutant, found)]
-    print(
-        f"{len(rows) - len(alive)} of {len(rows)} are as they should be" + "".join(f"\nnot caught: {n}" for n in alive)
-    )
+    fine = len(rows) - len(alive)
+    print(f"{fine} of {len(rows)} are as they should be, {100 * fine // max(1, len(rows))} %")
+    print("".join(f"not caught: {name}\n" for name in alive), end="")
     return int(bool(alive))
 
 
