@@ -1,12 +1,12 @@
 //! The one event loop: takes everything that waits, lets the replica handle it, carries out what it wants.
 
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
 use bytes::Bytes;
 use graft_domain::{ClusterId, Index, Instant, NodeId, Transition};
@@ -22,7 +22,7 @@ use super::faults::Faults;
 use super::fitness::Fitness;
 use super::front::Standing;
 use super::hub::Hub;
-use super::inbox::{Inbox, Turn};
+use super::inbox::{Inbox, Next, Turn};
 use super::machine_worker::{ApplyJob, MachineJob, panic_words};
 use super::peers::Peers;
 use super::requests::Requests;
@@ -88,8 +88,6 @@ impl fmt::Debug for Look {
 
 /// Events taken in one turn at the most, so that heartbeats leave in time however much waits.
 const TURN_MAX: usize = 4096;
-/// Nobody sleeps for longer.
-const PATIENCE_MAX: Duration = Duration::from_hours(1);
 
 pub(crate) struct Engine {
     pub(crate) replica: Replica,
@@ -111,8 +109,6 @@ pub(crate) struct Engine {
     /// Bytes of requests in the inbox.
     pub(crate) request_bytes: Arc<AtomicUsize>,
     pub(crate) clock: Monotonic,
-    /// When the next turn is to be, whether anything comes or not.
-    pub(crate) wakes_at: Instant,
     pub(crate) fitness: Fitness,
     /// What was wrong with the node before it was told to stop.
     pub(crate) parting: Option<(Option<String>, Option<&'static str>)>,
@@ -132,26 +128,11 @@ impl Turn for Engine {
         self.or_break(Self::dial);
     }
 
-    fn turn(&mut self, inbox: &Inbox) {
-        if !self.stopped {
-            self.or_break(|engine| {
-                engine.take_all(inbox);
-                // Here, where a panic is caught, and only of a replica that has none behind it.
-                engine.wakes_at = engine.replica.deadline().min(engine.clock.now() + PATIENCE_MAX);
-            });
+    fn turn(&mut self, inbox: &Inbox) -> Next {
+        if self.stopped {
+            return Next::Ended;
         }
-    }
-
-    fn is_at_rest(&self) -> bool {
-        self.taken.is_empty() && !self.stopped
-    }
-
-    fn wakes_at(&self) -> Instant {
-        self.wakes_at
-    }
-
-    fn has_stopped(&self) -> bool {
-        self.stopped
+        self.or_break(|engine| engine.take_all(inbox)).unwrap_or(Next::Ended)
     }
 
     /// A node that is to stand still is turned by its own thread alone, which does.
@@ -166,17 +147,19 @@ impl Turn for Engine {
 }
 
 impl Engine {
-    /// What panics is the last that it does.
-    fn or_break(&mut self, what: impl FnOnce(&mut Self)) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(self))) {
+    /// What panics is the last that it does, and comes to nothing.
+    fn or_break<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(|| what(self)));
+        let broken = |panic: Box<dyn Any + Send>| {
             let why = panic_words(&*panic);
             tracing::error!("{why}");
             (self.broken, self.stopped) = (Some(why), true);
-        }
+        };
+        done.map_err(broken).ok()
     }
 
     /// Everything that waits, then the timer (a heartbeat may have been among the messages), then what all of it wants done.
-    fn take_all(&mut self, inbox: &Inbox) {
+    fn take_all(&mut self, inbox: &Inbox) -> Next {
         let clock = self.clock.clock();
         for _ in 0..TURN_MAX {
             if self.taken.is_empty() && !inbox.take(&mut self.taken) {
@@ -190,7 +173,7 @@ impl Engine {
             self.replica.handle(clock, Event::Timeout);
         }
         if self.stopped {
-            return;
+            return Next::Ended;
         }
         // Read anew: see what `Replica::effects` says of it.
         for effect in self.replica.effects(self.clock.clock()) {
@@ -203,6 +186,11 @@ impl Engine {
         self.transport.set_health(self.fitness.of(&self.replica));
         if !self.notices.is_empty() {
             self.events.push(self.notices.drain(..));
+        }
+        match () {
+            () if self.stopped => Next::Ended,
+            () if !self.taken.is_empty() => Next::Now,
+            () => Next::At(self.replica.deadline()),
         }
     }
 

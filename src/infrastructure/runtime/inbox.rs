@@ -8,8 +8,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use graft_domain::Instant;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::clock::Monotonic;
 use super::engine::{Engine, Message};
@@ -18,6 +21,10 @@ use super::engine::{Engine, Message};
 const HELP_TURNS: usize = 4;
 /// Places that are kept for messages when there are none.
 const PLACES_MAX: usize = 4096;
+/// Nobody sleeps for longer without a look at the time.
+const PATIENCE_MAX: Duration = Duration::from_hours(1);
+/// Until when somebody sleeps who does not, and will look when the engine is due.
+const AWAKE: Instant = Instant(0);
 
 /// What lies in an inbox, and takes its messages.
 pub(crate) trait Turn: Send + Sized {
@@ -26,17 +33,8 @@ pub(crate) trait Turn: Send + Sized {
     /// Once, before anything else.
     fn begin(&mut self);
 
-    /// Takes what waits and does what is to be done, unless it has stopped. Neither blocks nor panics.
-    fn turn(&mut self, inbox: &Inbox<Self>);
-
-    /// Whether everything that it took is done, and there is a next turn.
-    fn is_at_rest(&self) -> bool;
-
-    /// When it has something to do, whether anything comes or not.
-    fn wakes_at(&self) -> Instant;
-
-    /// There is no next turn.
-    fn has_stopped(&self) -> bool;
+    /// Takes what waits and does what is to be done, unless it has ended. Neither blocks nor panics.
+    fn turn(&mut self, inbox: &Inbox<Self>) -> Next;
 
     /// Whether other threads than its own may turn it.
     fn may_be_helped(&self) -> bool;
@@ -45,12 +43,25 @@ pub(crate) trait Turn: Send + Sized {
     fn gate(&self);
 }
 
+/// What comes after a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// Another one, for not everything is done that was taken.
+    Now,
+    /// Another one when something comes, and at this time in any case.
+    At(Instant),
+    /// Nothing: it has ended.
+    Ended,
+}
+
 /// Takes messages from any thread, and has the engine while that runs.
 ///
 /// Who holds the engine may take the lock of what waits, and never the other way round.
 pub(crate) struct Inbox<E: Turn = Engine> {
     waiting: Mutex<Waiting<E::Message>>,
     bell: Condvar,
+    /// Wakes the timekeeper.
+    sooner: Notify,
     engine: Mutex<Option<E>>,
     clock: Monotonic,
 }
@@ -59,10 +70,14 @@ struct Waiting<M> {
     messages: VecDeque<M>,
     /// Nobody takes anything any more.
     is_closed: bool,
-    /// The engine's thread sleeps, until then.
-    asleep: Option<Instant>,
+    /// When the engine is to be turned, whether anything comes or not. None once somebody has come to do so, until it is turned.
+    due: Option<Instant>,
+    /// Until when the engine's thread sleeps.
+    asleep: Instant,
     /// The engine's thread is needed, be there messages or not.
     is_rung: bool,
+    /// Until when the timekeeper sleeps. With none, the engine's thread looks at the time.
+    kept: Option<Instant>,
 }
 
 /// The engine is gone, and this comes back.
@@ -71,14 +86,22 @@ pub(crate) struct Gone<M = Message>(pub(crate) Box<M>);
 
 impl<E: Turn> Inbox<E> {
     pub(crate) fn new(clock: Monotonic) -> Arc<Self> {
-        let waiting = Waiting { messages: VecDeque::new(), is_closed: false, asleep: None, is_rung: false };
-        Arc::new(Self { waiting: Mutex::new(waiting), bell: Condvar::new(), engine: Mutex::new(None), clock })
+        let waiting = Waiting {
+            messages: VecDeque::new(),
+            is_closed: false,
+            due: None,
+            asleep: AWAKE,
+            is_rung: false,
+            kept: None,
+        };
+        let (bell, sooner) = (Condvar::new(), Notify::new());
+        Arc::new(Self { waiting: Mutex::new(waiting), bell, sooner, engine: Mutex::new(None), clock })
     }
 
     /// Leaves a message for the engine's thread. It comes back when the engine is gone.
     pub(crate) fn send(&self, message: E::Message) -> Result<(), Gone<E::Message>> {
         let mut waiting = self.put(message)?;
-        let is_asleep = waiting.asleep.take().is_some();
+        let is_asleep = std::mem::replace(&mut waiting.asleep, AWAKE) != AWAKE;
         drop(waiting);
         if is_asleep {
             self.bell.notify_one();
@@ -109,16 +132,12 @@ impl<E: Turn> Inbox<E> {
                 Err(TryLockError::WouldBlock) => return,
             };
             let Some(engine) = slot.as_mut() else { return };
-            let helped = engine.may_be_helped();
-            if helped {
-                engine.turn(self);
-            }
-            let (is_done, wakes_at) = (helped && engine.is_at_rest(), engine.wakes_at());
+            let next = if engine.may_be_helped() { engine.turn(self) } else { Next::Now };
+            let Next::At(due) = next else { break };
+            self.rest(due);
             drop(slot);
-            if !is_done {
-                break;
-            }
-            if self.set_alarm(wakes_at) {
+            // What came while the engine was held, its bringer left to who held it.
+            if self.lock().messages.is_empty() {
                 return;
             }
         }
@@ -126,41 +145,41 @@ impl<E: Turn> Inbox<E> {
         self.bell.notify_one();
     }
 
-    /// Sees to it that the engine's thread does not sleep for longer. False if there are messages: they came while the engine was
-    /// held, and whoever brought them relies on who held it.
-    fn set_alarm(&self, at: Instant) -> bool {
-        let mut waiting = self.lock();
-        let is_earlier = waiting.asleep.is_some_and(|until| at < until);
-        if is_earlier {
-            waiting.asleep = Some(at);
-        }
-        let is_empty = waiting.messages.is_empty();
-        drop(waiting);
-        if is_earlier {
-            self.bell.notify_one();
-        }
-        is_empty
-    }
-
-    /// What the engine's own thread does: turns it whenever it is time or something came, until it stops. Then it is nobody's
-    /// any more.
+    /// What the engine's own thread does: turns it whenever something came, and whenever it is time if there is no timekeeper,
+    /// until it ends. Then it is nobody's any more.
     pub(crate) fn run(&self, mut engine: E) -> E {
         engine.begin();
         *self.engine() = Some(engine);
         loop {
             let mut slot = self.engine();
-            if let Some(engine) = slot.as_mut() {
+            let mut next = Next::Now;
+            let ended = slot.take_if(|engine| {
                 engine.gate();
-                engine.turn(self);
-                if engine.is_at_rest() {
-                    self.doze(engine.wakes_at());
-                }
-            }
-            if let Some(engine) = slot.take_if(|engine| engine.has_stopped()) {
+                next = engine.turn(self);
+                next == Next::Ended
+            });
+            if let Some(engine) = ended {
                 return engine;
             }
-            drop(slot);
-            self.sleep();
+            if let Next::At(due) = next {
+                self.rest(due);
+                drop(slot);
+                self.sleep();
+            }
+        }
+    }
+
+    /// Turns the engine when it is time, here in place of its own thread, until the inbox is closed: what that sends leaves from
+    /// here. Once dropped, the engine's thread looks at the time again.
+    pub(crate) async fn keep_time(self: Arc<Self>) {
+        let timekeeper = Timekeeper(&self);
+        while let Some(patience) = timekeeper.look() {
+            if patience.is_zero() {
+                self.help();
+            } else {
+                // Time has come, or a nearer one is known: either is looked at.
+                let _ = timeout(patience, self.sooner.notified()).await;
+            }
         }
     }
 
@@ -171,6 +190,7 @@ impl<E: Turn> Inbox<E> {
         let left = std::mem::take(&mut waiting.messages);
         drop(waiting);
         drop(left);
+        self.sooner.notify_one();
     }
 
     /// Everything that waits, into what is empty. False if nothing does.
@@ -183,23 +203,36 @@ impl<E: Turn> Inbox<E> {
         !into.is_empty()
     }
 
-    /// The engine's thread is about to sleep: said while it has the engine, so that nobody who turns it next misses that.
-    fn doze(&self, until: Instant) {
-        self.lock().asleep = Some(until);
+    /// The engine is to be turned then, whether anything comes or not. Said while it is held, so that what is said last is so;
+    /// whoever sleeps for longer is told.
+    fn rest(&self, due: Instant) {
+        let mut waiting = self.lock();
+        waiting.due = Some(due);
+        let (sleeper, is_kept) = match &mut waiting.kept {
+            Some(until) => (until, true),
+            None => (&mut waiting.asleep, false),
+        };
+        if due >= *sleeper {
+            return;
+        }
+        *sleeper = AWAKE;
+        drop(waiting);
+        if is_kept { self.sooner.notify_one() } else { self.bell.notify_one() }
     }
 
-    /// Until there is a message, or time has come, or somebody rings.
+    /// Until there is a message, or time has come that nobody else keeps, or somebody rings.
     fn sleep(&self) {
         let mut waiting = self.lock();
         while waiting.messages.is_empty() && !waiting.is_rung {
-            let Some(until) = waiting.asleep else { break };
-            let patience = until.since(self.clock.now());
+            let due = if waiting.kept.is_some() { None } else { waiting.due };
+            waiting.asleep = due.unwrap_or(Instant::NEVER);
+            let patience = waiting.asleep.since(self.clock.now()).min(PATIENCE_MAX);
             if patience.is_zero() {
                 break;
             }
             waiting = self.bell.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner).0;
         }
-        waiting.asleep = None;
+        waiting.asleep = AWAKE;
         waiting.is_rung = false;
     }
 
@@ -220,6 +253,34 @@ impl<E: Turn> Inbox<E> {
     fn engine(&self) -> MutexGuard<'_, Option<E>> {
         // A turn that panics is caught in it.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever keeps the time, for as long as there is one.
+struct Timekeeper<'a, E: Turn>(&'a Inbox<E>);
+
+impl<E: Turn> Timekeeper<'_, E> {
+    /// How long he may sleep, or not at all: then it is for him to turn the engine, or for who holds it. None if nobody takes
+    /// anything any more.
+    fn look(&self) -> Option<Duration> {
+        let mut waiting = self.0.lock();
+        if waiting.is_closed {
+            return None;
+        }
+        let due = waiting.due.unwrap_or(Instant::NEVER);
+        let patience = due.since(self.0.clock.now()).min(PATIENCE_MAX);
+        waiting.kept = Some(if patience.is_zero() { AWAKE } else { due });
+        if patience.is_zero() {
+            waiting.due = None;
+        }
+        Some(patience)
+    }
+}
+
+impl<E: Turn> Drop for Timekeeper<'_, E> {
+    fn drop(&mut self) {
+        self.0.lock().kept = None;
+        self.0.bell.notify_one();
     }
 }
 

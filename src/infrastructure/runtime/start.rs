@@ -205,7 +205,6 @@ impl Build<'_> {
             inbox_bytes,
             request_bytes: Arc::clone(&front.request_bytes),
             clock,
-            wakes_at: clock.now(),
             fitness: Fitness::default(),
             parting: None,
             outbox: BTreeMap::new(),
@@ -217,6 +216,8 @@ impl Build<'_> {
         if !config.join.is_empty() {
             transport.join(config.join.clone());
         }
+        // There: a heartbeat leaves from the network's thread, and its answers come to it.
+        runtime.spawn(Arc::clone(&inbox).keep_time());
         let mut threads = start_door(config.id, self.door, &queue, &front)?;
         // Without an engine nobody else would end the door's thread.
         threads.insert(0, start_engine(config.id, loop_, inbox, self.dead).inspect_err(|_| queue.close())?);

@@ -1,5 +1,6 @@
 //! What lies in a client's inbox: takes everything that waits, lets the clerk handle it, carries out what it wants.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::bytes_of;
 use super::told::To;
 use crate::infrastructure::grpc::{Happened, Lines};
 use crate::infrastructure::runtime::clock::Monotonic;
-use crate::infrastructure::runtime::inbox::{Inbox, Turn};
+use crate::infrastructure::runtime::inbox::{Inbox, Next, Turn};
 use crate::infrastructure::runtime::machine_worker::panic_words;
 
 /// What reaches a client.
@@ -40,8 +41,6 @@ impl Message {
 
 /// Messages taken in one turn at the most, so that deadlines are kept however much waits.
 const TURN_MAX: usize = 4096;
-/// Nobody sleeps for longer.
-const PATIENCE_MAX: Duration = Duration::from_hours(1);
 
 /// What callers see of what waits.
 pub(super) struct Counted {
@@ -58,8 +57,6 @@ pub(super) struct Office {
     last: u64,
     counted: Counted,
     clock: Monotonic,
-    /// When the next turn is to be, whether anything comes or not.
-    wakes_at: Instant,
     /// It is to end when nothing is under way, or then.
     closing: Option<Instant>,
     /// No connection stands, as far as the clerk has said.
@@ -75,27 +72,11 @@ impl Turn for Office {
         self.or_break(Self::advance);
     }
 
-    fn turn(&mut self, inbox: &Inbox<Self>) {
-        if !self.has_ended {
-            self.or_break(|office| {
-                office.take_all(inbox);
-                // Here, where a panic is caught.
-                let next = office.closing.map_or(office.clerk.deadline(), |by| office.clerk.deadline().min(by));
-                office.wakes_at = next.min(office.clock.now() + PATIENCE_MAX);
-            });
+    fn turn(&mut self, inbox: &Inbox<Self>) -> Next {
+        if self.has_ended {
+            return Next::Ended;
         }
-    }
-
-    fn is_at_rest(&self) -> bool {
-        self.taken.is_empty() && !self.has_ended
-    }
-
-    fn wakes_at(&self) -> Instant {
-        self.wakes_at
-    }
-
-    fn has_stopped(&self) -> bool {
-        self.has_ended
+        self.or_break(|office| office.take_all(inbox)).unwrap_or(Next::Ended)
     }
 
     fn may_be_helped(&self) -> bool {
@@ -115,7 +96,6 @@ impl Office {
             last: 0,
             counted,
             clock,
-            wakes_at: clock.now(),
             closing: None,
             is_alone: true,
             has_ended: false,
@@ -123,16 +103,18 @@ impl Office {
         }
     }
 
-    /// What panics is the last that it does.
-    fn or_break(&mut self, what: impl FnOnce(&mut Self)) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(self))) {
+    /// What panics is the last that it does, and comes to nothing.
+    fn or_break<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(|| what(self)));
+        let broken = |panic: Box<dyn Any + Send>| {
             tracing::error!("{}", panic_words(&*panic));
             (self.is_broken, self.has_ended) = (true, true);
-        }
+        };
+        done.map_err(broken).ok()
     }
 
     /// Everything that waits, then the deadlines: an answer may have been among it.
-    fn take_all(&mut self, inbox: &Inbox<Self>) {
+    fn take_all(&mut self, inbox: &Inbox<Self>) -> Next {
         for _ in 0..TURN_MAX {
             if self.taken.is_empty() && !inbox.take(&mut self.taken) {
                 break;
@@ -147,7 +129,12 @@ impl Office {
             self.clerk.handle(self.clock.now(), Event::Close);
             self.perform();
             self.has_ended = true;
+            return Next::Ended;
         }
+        if !self.taken.is_empty() {
+            return Next::Now;
+        }
+        Next::At(self.closing.map_or(self.clerk.deadline(), |by| self.clerk.deadline().min(by)))
     }
 
     fn advance(&mut self) {

@@ -3,6 +3,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{ThreadId, current, scope};
 use std::time::{Duration, Instant as Watch};
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -15,7 +17,7 @@ struct Toy {
     told: Sender<(ThreadId, Said)>,
     /// How many words of each thread were taken.
     words: Arc<[AtomicUsize; THREADS]>,
-    wakes_at: Instant,
+    due: Instant,
     stopped: bool,
     is_alone: Arc<AtomicBool>,
     /// Turns at a time.
@@ -35,11 +37,11 @@ impl Turn for Toy {
 
     fn begin(&mut self) {}
 
-    fn turn(&mut self, inbox: &Inbox<Self>) {
+    fn turn(&mut self, inbox: &Inbox<Self>) -> Next {
         assert_eq!(self.at_once.fetch_add(1, Ordering::SeqCst), 0);
         // Before it takes anything: a turn that says when to wake is not the one that wakes, however long it lasts.
-        if self.wakes_at <= self.clock.now() {
-            self.wakes_at = Instant::NEVER;
+        if self.due <= self.clock.now() {
+            self.due = Instant::NEVER;
             self.told.send((current().id(), Said::Woken)).unwrap();
         }
         // A few at a time: what is left makes more turns.
@@ -49,7 +51,7 @@ impl Turn for Toy {
             }
             let Some(said) = self.taken.pop_front() else { break };
             match said {
-                Said::WakeIn(after) => self.wakes_at = self.clock.now() + after,
+                Said::WakeIn(after) => self.due = self.clock.now() + after,
                 Said::Stop => self.stopped = true,
                 Said::Word { from, number } => {
                     assert_eq!(self.words[from].fetch_add(1, Ordering::SeqCst), number, "in order, and once");
@@ -59,18 +61,11 @@ impl Turn for Toy {
             self.told.send((current().id(), said)).unwrap();
         }
         self.at_once.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    fn is_at_rest(&self) -> bool {
-        self.taken.is_empty() && !self.stopped
-    }
-
-    fn wakes_at(&self) -> Instant {
-        self.wakes_at.min(self.clock.now() + PATIENCE * 60)
-    }
-
-    fn has_stopped(&self) -> bool {
-        self.stopped
+        match () {
+            () if self.stopped => Next::Ended,
+            () if !self.taken.is_empty() => Next::Now,
+            () => Next::At(self.due),
+        }
     }
 
     fn may_be_helped(&self) -> bool {
@@ -91,14 +86,14 @@ impl Drop for Stops<'_> {
 type Hear<'a> = dyn Fn() -> (ThreadId, Said) + 'a;
 
 /// Runs the toy on a thread of its own beside `beside`, which is given the inbox, what the toy tells, and its thread.
-fn with_toy(is_alone: bool, beside: impl FnOnce(&Inbox<Toy>, &Hear<'_>, ThreadId)) {
+fn with_toy(is_alone: bool, beside: impl FnOnce(&Arc<Inbox<Toy>>, &Hear<'_>, ThreadId)) {
     with_words(&Arc::default(), is_alone, beside);
 }
 
 fn with_words(
     words: &Arc<[AtomicUsize; THREADS]>,
     is_alone: bool,
-    beside: impl FnOnce(&Inbox<Toy>, &Hear<'_>, ThreadId),
+    beside: impl FnOnce(&Arc<Inbox<Toy>>, &Hear<'_>, ThreadId),
 ) {
     let clock = Monotonic::start();
     let inbox = Inbox::new(clock);
@@ -109,14 +104,14 @@ fn with_words(
         taken: VecDeque::new(),
         told,
         words: Arc::clone(words),
-        wakes_at: Instant::NEVER,
+        due: Instant::NEVER,
         stopped: false,
         is_alone,
         at_once: AtomicUsize::new(0),
     };
     scope(|threads| {
         let own = threads.spawn(|| {
-            assert!(inbox.run(toy).has_stopped());
+            assert!(inbox.run(toy).stopped);
             inbox.close();
         });
         // Whether what is tried holds or not, nobody waits for a thread that does not end.
@@ -194,6 +189,75 @@ fn the_sleeping_thread_hears_of_a_nearer_deadline() {
             assert!(begun.elapsed() >= Duration::from_millis(3));
         }
     });
+}
+
+/// Has the time kept by a thread of its own beside `beside`, which is given that thread.
+fn with_timekeeper(inbox: &Arc<Inbox<Toy>>, beside: impl FnOnce(ThreadId)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let stop = CancellationToken::new();
+    scope(|threads| {
+        let (keeps, stops) = (Arc::clone(inbox).keep_time(), stop.clone());
+        let keeper = threads.spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = keeps => {}
+                    () = stops.cancelled() => {}
+                }
+            });
+        });
+        while inbox.lock().kept.is_none() {
+            std::thread::yield_now();
+        }
+        // Whether what is tried holds or not.
+        let _stops = stop.clone().drop_guard();
+        beside(keeper.thread().id());
+    });
+}
+
+/// The next time that it wakes it is on this thread, in time, and it says so once.
+fn wakes(inbox: &Inbox<Toy>, hear: &Hear<'_>, on: ThreadId) {
+    let (begun, after) = (Watch::now(), Duration::from_millis(3));
+    inbox.bring(Said::WakeIn(after)).unwrap();
+    assert!(matches!(hear(), (_, Said::WakeIn(_))));
+    assert_eq!(hear(), (on, Said::Woken));
+    assert!(begun.elapsed() >= after);
+}
+
+#[test]
+fn a_timekeeper_turns_it_in_time_and_its_own_thread_when_there_is_none_any_more() {
+    with_toy(false, |inbox, hear, own| {
+        wakes(inbox, hear, own);
+        with_timekeeper(inbox, |keeper| (0..100).for_each(|_| wakes(inbox, hear, keeper)));
+        wakes(inbox, hear, own);
+        // What is due already when somebody else comes to keep the time, or goes, is not forgotten.
+        inbox.bring(Said::WakeIn(Duration::from_millis(30))).unwrap();
+        assert!(matches!(hear(), (_, Said::WakeIn(_))));
+        with_timekeeper(inbox, |_| assert_eq!(hear().1, Said::Woken));
+        with_timekeeper(inbox, |_| {
+            inbox.bring(Said::WakeIn(Duration::from_millis(30))).unwrap();
+            assert!(matches!(hear(), (_, Said::WakeIn(_))));
+        });
+        assert_eq!(hear().1, Said::Woken);
+    });
+}
+
+#[test]
+fn a_timekeeper_leaves_one_that_may_not_be_helped_to_its_own_thread() {
+    with_toy(true, |inbox, hear, own| {
+        with_timekeeper(inbox, |_| (0..100).for_each(|_| wakes(inbox, hear, own)));
+    });
+}
+
+#[test]
+fn a_timekeeper_goes_when_the_inbox_is_closed() {
+    let inbox = Inbox::<Toy>::new(Monotonic::start());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let keeps = runtime.spawn(Arc::clone(&inbox).keep_time());
+    runtime.block_on(tokio::task::yield_now());
+    assert_eq!(inbox.lock().kept, Some(Instant::NEVER), "he waits to be told when it is due");
+    inbox.close();
+    runtime.block_on(async { timeout(PATIENCE, keeps).await }).unwrap().unwrap();
+    assert_eq!(inbox.lock().kept, None);
 }
 
 #[test]
