@@ -57,7 +57,7 @@ class Bench:
         self.program = program
         self.quick: bool = options.quick
         self.rounds: int = options.rounds or (1 if options.quick else 5)
-        self.seconds: float = options.seconds or (0.3 if options.quick else 2.0)
+        self.seconds: float = options.seconds or (0.3 if options.quick else 1.0)
         self.home = home
 
     def cluster(self, *arguments: str, rounds: int | None = None) -> list[Row]:
@@ -79,7 +79,7 @@ class Bench:
         command, reads = ("--kinds", "command"), ("--kinds", "linearizable,lease,stale")
         few = ("--depths", "64" if self.quick else "1,64,256")
         if part == "depths":
-            return self.cluster(*command, "--subjects", f"{LIMITS},bare,graft,follower,remote,etcd")
+            return self.cluster(*command, "--subjects", f"{LIMITS},syncs,call,bare,graft,follower,remote,etcd")
         if part == "reads":
             return self.cluster(*reads, "--subjects", "echo,graft,follower,remote,etcd",
                                 "--depths", "64" if self.quick else "1,64,1024")  # fmt: skip

@@ -76,13 +76,13 @@ def values(found: Found, column: str) -> list[float]:
 def written_is_believed(at_place: dict[str, Found]) -> bool:
     """Whether the device got, of those who can compute it, what they wrote: if so, nobody else wrote much."""
     told = [statistics.median(row.get("written_bytes", 0) / row["counted_bytes"] for row in at_place[subject].values())
-            for subject in ("write and sync", "floor") if at_place.get(subject)]  # fmt: skip
+            for subject in (SYNC, "floor") if at_place.get(subject)]  # fmt: skip
     return bool(told) and BELIEVED[0] <= min(told) and max(told) <= BELIEVED[1]
 
 
-def bounds(sync: Found, echo: Found) -> Found:
-    """What a command alone cannot be faster than: one sync and one answer."""
-    return {n: {"p50_us": sync[n]["p50_us"] + echo[n]["p50_us"]} for n in sync if n in echo}
+def bounds(sync: Found, call: Found) -> Found:
+    """What a command alone cannot be faster than: one sync and one call."""
+    return {n: {"p50_us": sync[n]["p50_us"] + call[n]["p50_us"]} for n in sync if n in call}
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,26 @@ class Part:
 
     def written(self, kind: str, rest: list[Any], found: Found) -> str:
         """Bytes, where they are to be believed."""
-        at_place = {subject: self.other(subject, "command", rest) for subject in ("write and sync", "floor")}
+        at_place = {subject: self.other(subject, "command", rest) for subject in (SYNC, "floor")}
         believed = kind in WRITING and values(found, "syncs") and written_is_believed(at_place)
         return spread(values(found, "written_bytes"), ".0f") if believed else ""
 
 
-LIMITS = ("write and sync", "gRPC echo")
+SYNC, SYNCS, ECHO, CALL = "write and sync", "write and sync, all members at once", "gRPC echo", "gRPC call"
+LIMITS = (SYNC, SYNCS, ECHO, CALL)
 WRITING = ("command", "mixed")
 SET = ["members", "bytes", "in flight"]
 FOUND = ["per s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs", "syncs", "written B", "RSS MiB"]
-BESIDE = ["x floor", "x etcd", "p50 x etcd", "CPU x etcd", "x sync", "x echo", "p50 x limits"]
+BESIDE = [
+    "x floor",
+    "x etcd",
+    "p50 x etcd",
+    "CPU x etcd",
+    "x sync",
+    "x echo",
+    "p50 x sync + call",
+    "p50 x syncs + call",
+]
 
 
 def of_cluster(rows: list[Row]) -> str:
@@ -148,13 +158,13 @@ def _beside(part: Part, place: tuple[Any, ...], found: Found) -> list[str]:
     subject, kind, *rest = place
     if subject in LIMITS:
         return [""] * len(BESIDE)
-    floor, etcd, sync, echo = (part.other(name, kind, rest)
-                               for name in ("floor", "etcd", "write and sync", "gRPC echo"))  # fmt: skip
+    floor, etcd, sync, syncs, echo, call = (part.other(name, kind, rest) for name in ("floor", "etcd", *LIMITS))
     beside = [spread_short(ratios(found, floor, "rate"))]
     beside += [spread_short(ratios(found, etcd, column)) for column in ("rate", "p50_us", "cpu_us")]
     beside += [spread_short(ratios(found, limit, "rate")) for limit in (sync, echo)]
-    alone = kind == "command" and rest[-1] == 1
-    return [*beside, spread_short(ratios(found, bounds(sync, echo), "p50_us")) if alone else ""]
+    is_alone = kind == "command" and rest[-1] == 1
+    limits = [bounds(one, call) if is_alone else {} for one in (sync, syncs)]
+    return [*beside, *(spread_short(ratios(found, limit, "p50_us")) for limit in limits)]
 
 
 def of_tls(rows: list[Row]) -> str:

@@ -38,14 +38,17 @@ def test_a_subject_stands_beside_floor_etcd_and_limits() -> None:
     written = {"written_bytes": 4096.0, "counted_bytes": 4096.0, "syncs": 1.0}
     rows = [
         row("write and sync", 0, 10_000, **written),
-        row("gRPC echo", 0, 10_000, written_bytes=0.0),
+        row("write and sync, all members at once", 0, 5000),
+        row("gRPC echo", 0, 20_000, written_bytes=0.0),
+        row("gRPC call", 0, 10_000, written_bytes=0.0),
         row("floor", 0, 4000, **written),
         row("graft", 0, 2000, **written),
         row("etcd", 0, 1000, **written),
     ]
     found = cells(bench_tables.of_cluster(rows), "graft")
     assert (found["x floor"], found["x etcd"], found["p50 x etcd"]) == ("0.50", "2.00", "0.50")
-    assert (found["x sync"], found["p50 x limits"]) == ("0.20", "2.50")
+    assert (found["x sync"], found["x echo"]) == ("0.20", "0.10")
+    assert (found["p50 x sync + call"], found["p50 x syncs + call"]) == ("2.50", "1.67")
     assert (found["syncs"], found["written B"]) == ("1.00", "4096")
 
 

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::{NamedService, StreamingService};
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
@@ -34,6 +34,8 @@ use super::times::Times;
 const WINDOW_BYTES: u32 = 4 << 20;
 /// A batch of the largest commands at the greatest depth.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
+const STREAM: &str = "/bench.Bare/Stream";
+const CALL: &str = "/bench.Bare/Call";
 
 // ---- disk ------------------------------------------------------------------------------------------------------------
 
@@ -87,8 +89,28 @@ impl Service<http::Request<Body>> for Bare {
             let mut grpc = tonic::server::Grpc::new(ProstCodec::<Bytes, Bytes>::default())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX);
-            Ok(grpc.streaming(bare, request).await)
+            match request.uri().path() {
+                CALL => Ok(grpc.unary(Back, request).await),
+                _ => Ok(grpc.streaming(bare, request).await),
+            }
         })
+    }
+}
+
+/// Gives back what it is called with.
+struct Back;
+
+impl Service<Request<Bytes>> for Back {
+    type Response = Response<Bytes>;
+    type Error = Status;
+    type Future = std::future::Ready<Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        std::future::ready(Ok(Response::new(request.into_inner())))
     }
 }
 
@@ -132,25 +154,37 @@ fn serve(runtime: &Runtime, bare: Bare) -> String {
     address
 }
 
+pub(crate) fn dial(runtime: &Runtime, address: &str) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .unwrap()
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .tcp_nodelay(true);
+    runtime.block_on(endpoint.connect()).unwrap()
+}
+
+/// A call of its own, answered with the same piece.
+pub(crate) async fn call(channel: &Channel, piece: Bytes) -> Bytes {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let (path, codec) = (http::uri::PathAndQuery::from_static(CALL), ProstCodec::<Bytes, Bytes>::default());
+    grpc.unary(Request::new(piece), path, codec).await.unwrap().into_inner()
+}
+
 /// Opens a stream: what to send by, after `told` was promised every piece that comes back.
 pub(crate) fn connect(
     runtime: &Runtime,
     address: &str,
     mut told: impl FnMut(Bytes) + Send + 'static,
 ) -> UnboundedSender<Bytes> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .unwrap()
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .tcp_nodelay(true);
     let (sender, pieces) = unbounded_channel();
-    let channel = runtime.block_on(endpoint.connect()).unwrap();
+    let channel = dial(runtime, address);
     runtime.spawn(async move {
         let mut grpc = tonic::client::Grpc::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         grpc.ready().await.unwrap();
-        let path = http::uri::PathAndQuery::from_static("/bench.Bare/Stream");
+        let path = http::uri::PathAndQuery::from_static(STREAM);
         let request = Request::new(UnboundedReceiverStream::new(pieces));
         let codec = ProstCodec::<Bytes, Bytes>::default();
         let mut replies = grpc.streaming(request, path, codec).await.unwrap().into_inner();

@@ -63,8 +63,8 @@ struct Options {
     directory: PathBuf,
 }
 
-const SUBJECTS: &str = "sync,echo,bare,graft,follower,remote,tls,tls-remote,etcd";
-const USAGE: &str = "cluster [--subjects sync,echo,bare,graft,follower,remote,tls,tls-remote,etcd] \
+const SUBJECTS: &str = "sync,syncs,echo,call,bare,graft,follower,remote,tls,tls-remote,etcd";
+const USAGE: &str = "cluster [--subjects sync,syncs,echo,call,bare,graft,follower,remote,tls,tls-remote,etcd] \
                      [--kinds command,linearizable,lease,stale,mixed] [--depths 1,64,256,1024] [--members 3] [--bytes 128] \
                      [--seconds 2] [--rounds 1] [--directory target]";
 
@@ -105,10 +105,16 @@ fn subjects(options: &Options, directory: &Path) -> Vec<Box<dyn Subject>> {
     let wanted = |name: &str| options.subjects.iter().any(|subject| subject == name);
     let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
     if wanted("sync") {
-        subjects.push(Box::new(limits::Wal::new(directory)));
+        subjects.push(Box::new(limits::Wal::new(directory, 1)));
+    }
+    if wanted("syncs") {
+        subjects.push(Box::new(limits::Wal::new(directory, options.members)));
     }
     if wanted("echo") {
         subjects.push(Box::new(limits::Echo::start()));
+    }
+    if wanted("call") {
+        subjects.push(Box::new(limits::Unary::start()));
     }
     if wanted("bare") {
         subjects.push(Box::new(bare::Bared::start(options.members, directory)));
