@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use graft_domain::Instant;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::clock::Monotonic;
@@ -175,6 +176,8 @@ impl<E: Turn> Inbox<E> {
         let timekeeper = Timekeeper(&self);
         while let Some(patience) = timekeeper.look() {
             if patience.is_zero() {
+                // What came while nobody ran is read first: it may put off what is due.
+                yield_now().await;
                 self.help();
             } else {
                 // Time has come, or a nearer one is known: either is looked at.

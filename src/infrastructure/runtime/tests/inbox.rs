@@ -39,11 +39,7 @@ impl Turn for Toy {
 
     fn turn(&mut self, inbox: &Inbox<Self>) -> Next {
         assert_eq!(self.at_once.fetch_add(1, Ordering::SeqCst), 0);
-        // Before it takes anything: a turn that says when to wake is not the one that wakes, however long it lasts.
-        if self.due <= self.clock.now() {
-            self.due = Instant::NEVER;
-            self.told.send((current().id(), Said::Woken)).unwrap();
-        }
+        let due = self.due;
         // A few at a time: what is left makes more turns.
         for _ in 0..3 {
             if self.taken.is_empty() && !inbox.take(&mut self.taken) {
@@ -59,6 +55,11 @@ impl Turn for Toy {
                 Said::Woken => {}
             }
             self.told.send((current().id(), said)).unwrap();
+        }
+        // A turn that says when to wake is not the one that wakes, however long it lasts.
+        if self.due == due && due <= self.clock.now() {
+            self.due = Instant::NEVER;
+            self.told.send((current().id(), Said::Woken)).unwrap();
         }
         self.at_once.fetch_sub(1, Ordering::SeqCst);
         match () {
@@ -245,6 +246,31 @@ fn a_timekeeper_turns_it_in_time_and_its_own_thread_when_there_is_none_any_more(
 fn a_timekeeper_leaves_one_that_may_not_be_helped_to_its_own_thread() {
     with_toy(true, |inbox, hear, own| {
         with_timekeeper(inbox, |_| (0..100).for_each(|_| wakes(inbox, hear, own)));
+    });
+}
+
+#[test]
+fn a_timekeeper_lets_what_came_meanwhile_be_read_first() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (soon, later) = (Duration::from_millis(100), PATIENCE * 2);
+    with_toy(false, |inbox, hear, _| {
+        runtime.block_on(async {
+            let keeper = tokio::spawn(Arc::clone(inbox).keep_time());
+            tokio::task::yield_now().await;
+            inbox.bring(Said::WakeIn(soon)).unwrap();
+            assert_eq!(hear().1, Said::WakeIn(soon));
+            let reader = Arc::clone(inbox);
+            let reads = tokio::spawn(async move {
+                tokio::time::sleep(soon * 2).await;
+                reader.bring(Said::WakeIn(later)).unwrap();
+            });
+            tokio::task::yield_now().await;
+            // As a process that stood still: it is due, and there is something to read.
+            std::thread::sleep(soon * 4);
+            reads.await.unwrap();
+            assert_eq!(hear().1, Said::WakeIn(later), "it was turned for nothing");
+            keeper.abort();
+        });
     });
 }
 
