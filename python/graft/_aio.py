@@ -215,6 +215,12 @@ class AsyncCalls(Generic[S]):
     def _loop(self) -> LoopCalls:
         return self._access._loops.of(asyncio.get_running_loop())
 
+    def _flush(self) -> None:
+        """What was called before is in flight when the end begins on another thread."""
+        loops = self._access._made_loops
+        if loops is not None:
+            loops.flush(asyncio.get_running_loop())
+
 
 class AsyncNode(AsyncCalls[S]):
     """The awaitable mirror of a `Node`: its calls, its beginning and its end."""
@@ -236,6 +242,7 @@ class AsyncNode(AsyncCalls[S]):
 
     async def stop(self, timeout: Duration = 5.0, *, leave: bool = False) -> None:
         """See `Node.stop`."""
+        self._flush()
         await asyncio.to_thread(self._access.stop, timeout, leave=leave)
 
     async def __aenter__(self) -> Node[S]:

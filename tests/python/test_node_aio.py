@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 import types
 import weakref
 
@@ -256,3 +257,26 @@ def test_a_call_that_is_submitted_last_is_sent(node):
 
     asyncio.run(main())
     assert node.execute(Bank.deposit, "ann", 1) == 2
+
+
+async def _blocking(function, *args, **kwargs):
+    """`asyncio.to_thread`, where the thread is done before the loop goes on."""
+    thread = threading.Thread(target=lambda: function(*args, **kwargs))
+    thread.start()
+    thread.join()
+
+
+def test_what_was_submitted_is_in_flight_when_the_end_begins(trio, tmp_path, monkeypatch):
+    monkeypatch.setattr(asyncio, "to_thread", _blocking)
+    alone = graft.Node(Bank(), id="n1", address="127.0.0.1:0", data_dir=tmp_path / "alone")
+
+    async def main():
+        async with alone.aio:
+            await alone.aio.wait_ready(DEADLINE_SECONDS)
+            by_node = alone.aio.submit(Bank.deposit, "ann", 1)
+        async with graft.AsyncClient(list(trio.members.values()), Bank) as client:
+            await client.execute(Bank.deposit, "ann", 1)
+            by_client = client.submit(Bank.deposit, "ann", 1)
+        return (await by_node).value, (await by_client).value
+
+    assert run(main()) == (1, 2)
