@@ -76,8 +76,9 @@ class LoopCalls:
         batch = self._batch
         if batch is None or batch[:3] != (native, seconds, reading):
             self.flush()
-            batch = self._batch = _Batch(native, seconds, reading, self._next, [])
+            # In this order: after an interrupt between the two no batch waits that nobody is to send.
             loop.call_soon(self.flush)
+            batch = self._batch = _Batch(native, seconds, reading, self._next, [])
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting[self._next] = future, COMMAND if reading is None else QUERY
         self._next += 1

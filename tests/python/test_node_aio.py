@@ -280,3 +280,17 @@ def test_what_was_submitted_is_in_flight_when_the_end_begins(trio, tmp_path, mon
         return (await by_node).value, (await by_client).value
 
     assert run(main()) == (1, 2)
+
+
+def test_an_interrupt_leaves_no_later_call_behind(node, monkeypatch):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    async def main():
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "call_soon", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                node.aio.submit(Bank.deposit, "ann", 1)
+        return await asyncio.wait_for(node.aio.execute(Bank.deposit, "ann", 1), DEADLINE_SECONDS)
+
+    assert run(main()) == 1
