@@ -91,7 +91,11 @@ class AsyncCalls(Generic[S]):
         awaited. Raises `RuntimeError` where no event loop runs."""
         catalog, loop = self._access._catalog, asyncio.get_running_loop()
         plan = catalog.plan(catalog.kind_of(call), call, args, kwargs)
-        return loop.create_task(self._result(plan, self._send("submit", plan)))
+        sent = self._send("submit", plan)
+        task = loop.create_task(self._result(plan, sent))
+        # One that is cancelled before it begins does not take its answer, and an error would be told of as lost.
+        task.add_done_callback(lambda _: sent.cancel())
+        return task
 
     async def execute_many(
         self, calls: Iterable[tuple[Any, ...] | bytes], /, *, return_errors: bool = False

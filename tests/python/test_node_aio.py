@@ -251,6 +251,23 @@ def test_calls_that_cannot_be_sent_end(node, monkeypatch):
     assert run(main()) == 1
 
 
+def test_how_a_call_fails_that_was_cancelled_at_once_is_no_news(node):
+    told: list[object] = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+        hasty = node.options(timeout=1e-6).aio
+        for _ in range(10):
+            hasty.submit(Bank.deposit, "ann", 1).cancel()
+        with pytest.raises(graft.GraftError):
+            await hasty.execute(Bank.deposit, "ann", 1)
+        await node.aio.execute(Bank.deposit, "ann", 1)
+        gc.collect()
+
+    run(main())
+    assert told == []
+
+
 def test_a_call_that_is_submitted_last_is_sent(node):
     async def main():
         node.aio.submit(Bank.deposit, "ann", 1)
