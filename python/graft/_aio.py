@@ -91,7 +91,11 @@ class AsyncCalls(Generic[S]):
         awaited. Raises `RuntimeError` where no event loop runs."""
         catalog, loop = self._access._catalog, asyncio.get_running_loop()
         plan = catalog.plan(catalog.kind_of(call), call, args, kwargs)
-        return loop.create_task(self._result(plan, self._send("submit", plan)))
+        sent = self._send("submit", plan)
+        task = loop.create_task(self._result(plan, sent))
+        # One that is cancelled before it begins does not take its answer, and an error would be told of as lost.
+        task.add_done_callback(lambda _: sent.cancel())
+        return task
 
     async def execute_many(
         self, calls: Iterable[tuple[Any, ...] | bytes], /, *, return_errors: bool = False
@@ -215,6 +219,12 @@ class AsyncCalls(Generic[S]):
     def _loop(self) -> LoopCalls:
         return self._access._loops.of(asyncio.get_running_loop())
 
+    def _flush(self) -> None:
+        """What was called before is in flight when the end begins on another thread."""
+        loops = self._access._made_loops
+        if loops is not None:
+            loops.flush(asyncio.get_running_loop())
+
 
 class AsyncNode(AsyncCalls[S]):
     """The awaitable mirror of a `Node`: its calls, its beginning and its end."""
@@ -236,6 +246,7 @@ class AsyncNode(AsyncCalls[S]):
 
     async def stop(self, timeout: Duration = 5.0, *, leave: bool = False) -> None:
         """See `Node.stop`."""
+        self._flush()
         await asyncio.to_thread(self._access.stop, timeout, leave=leave)
 
     async def __aenter__(self) -> Node[S]:

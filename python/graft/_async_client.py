@@ -55,6 +55,7 @@ class AsyncClient(AsyncCalls[S]):
 
     async def close(self, timeout: Duration = _CLOSE_SECONDS) -> None:
         """See `Client.close`."""
+        self._flush()
         await asyncio.to_thread(self._client.close, timeout)
 
     async def __aenter__(self) -> Self:

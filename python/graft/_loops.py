@@ -75,18 +75,20 @@ class LoopCalls:
             raise RuntimeError("the event loop is gone")
         batch = self._batch
         if batch is None or batch[:3] != (native, seconds, reading):
-            self._flush()
+            self.flush()
+            # In this order: after an interrupt between the two no batch waits that nobody is to send.
+            loop.call_soon(self.flush)
             batch = self._batch = _Batch(native, seconds, reading, self._next, [])
-            loop.call_soon(self._flush)
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting[self._next] = future, COMMAND if reading is None else QUERY
         self._next += 1
         batch.bodies.append(body)
         if len(batch.bodies) == _BATCH_MAX:
-            self._flush()
+            self.flush()
         return future
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Sends what was called in this turn."""
         batch, self._batch = self._batch, None
         if batch is None:
             return
@@ -108,7 +110,7 @@ class LoopCalls:
         if loop is None:
             raise RuntimeError("the event loop is gone")
         # What was called before goes first, and has numbers without a gap.
-        self._flush()
+        self.flush()
         first = self._next
         self._next += count
         futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in range(count)]
@@ -149,7 +151,7 @@ class LoopCalls:
                 future.set_result(outcome)
 
     def _end(self) -> None:
-        self._flush()
+        self.flush()
         self._drain()
         self._closed = True
         loop = self._loop()
@@ -193,6 +195,12 @@ class Loops:
             with self._lock:
                 self._by_loop[loop] = calls
         return calls
+
+    def flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Sends what was called in this turn of the loop, ahead of what another thread is to do next."""
+        calls = self._by_loop.get(loop)
+        if calls is not None:
+            calls.flush()
 
     def close(self) -> None:
         """Called after the engine has stopped."""

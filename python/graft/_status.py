@@ -82,8 +82,8 @@ class Status:
     error_code: str | None
     """The `code` of the `GraftError` that tells of `error`; None without one."""
     trouble: str | None
-    """What keeps this node from its work for now: a full or hanging disk, a machine stuck in a command, a full log. It
-    goes on by itself when that ends; None if nothing does."""
+    """What keeps this node from its work for now: a full or hanging disk, a machine stuck in a command or a query, a
+    full log. It goes on by itself when that ends; None if nothing does."""
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:  # noqa: ARG002
         from graft._display import of_status

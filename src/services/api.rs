@@ -18,7 +18,8 @@ use crate::replica::Read;
 use crate::status::Status;
 use crate::why::WhatIf;
 
-/// Takes answers. It must not block: it is called from the engine's threads.
+/// Takes answers. It is called from the engine's threads and from those of whoever makes calls, whosever answer it is and before
+/// the call has come back: it must not block, nor need a lock that is held where calls are made.
 pub trait Sink: Send + Sync {
     /// The first answer to a token counts; another one may follow and must be ignored.
     fn complete(&self, token: u64, outcome: Outcome);
@@ -48,7 +49,7 @@ pub struct Call {
 /// Called, once or more often, when there may be more for a reader, or when it has ended. It must not block.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// Told once, from any thread; it must not block.
+/// Told once, from any thread, also within the call; as a [`Sink`] it must not block.
 pub type Then<T> = Box<dyn FnOnce(Result<T, Refusal>) + Send>;
 
 /// What a node says of itself, and what stands in the way of work there, in sentences.

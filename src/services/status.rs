@@ -6,7 +6,8 @@ use graft_domain::{ClusterId, Incarnation, Index, NodeId, Target, Term};
 
 use crate::replica::Replica;
 
-/// How long one batch may keep the machine before that is told as a trouble.
+/// How long the machine may keep commands waiting, with one batch of them or with queries or a snapshot before it, until that
+/// is told as a trouble.
 const MACHINE_PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, PartialEq, Debug)]
@@ -145,7 +146,7 @@ impl Replica {
             () if self.storage_full => Some("no space is left on its disk"),
             () if self.core.storage_stalled(now).is_some() => Some("its disk does not finish a write"),
             () if self.machine_stuck().is_some() => {
-                Some("its machine is stuck in a command, and all that come later wait for it")
+                Some("its machine does not get done with what it is at, and all commands that come later wait for it")
             }
             () if self.core.is_log_full() => {
                 Some("its log has reached log_bytes_max, and commands are refused until a snapshot shortens it")

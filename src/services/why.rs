@@ -54,7 +54,8 @@ impl Replica {
         if let Some(stuck) = self.machine_stuck() {
             let (seconds, from) = (stuck.as_secs_f64(), self.core.applied().next());
             why.push(format!(
-                "this node's machine has been stuck for {seconds:.1} s, in the command at index {from} or in one soon behind it"
+                "this node's machine has not got on for {seconds:.1} s: it is at the command at index {from} or at one soon behind \
+                 it, or at a query or a snapshot before it"
             ));
         }
         if let Some(error) = &self.snapshots.error {

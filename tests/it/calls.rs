@@ -14,7 +14,7 @@ use graft::services::Consistency;
 use graft::services::error::{Outcome, Refusal};
 use graft::services::ports::{Command, Halt, Machine, Made, Reply, WriteSnapshot};
 
-use crate::cluster::{Kind, hand_over};
+use crate::cluster::{Kind, free_address, hand_over};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -138,10 +138,7 @@ fn what_is_under_way_when_a_node_is_killed_is_not_refused() {
 fn a_follower_passes_on_more_calls_than_a_link_takes_at_once() {
     const CALLS: usize = 40_000;
     let directory = tempfile::tempdir().unwrap();
-    let free: Vec<_> = (1..=3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let members: BTreeMap<NodeId, String> =
-        free.iter().zip(1..).map(|(listener, n)| (id(n), listener.local_addr().unwrap().to_string())).collect();
-    drop(free);
+    let members: BTreeMap<NodeId, String> = (1..=3).map(|n| (id(n), free_address())).collect();
     let machine = Counter::default();
     let nodes: Vec<Node> = members
         .iter()

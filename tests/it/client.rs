@@ -1,7 +1,6 @@
 //! Clients of real clusters: whatever happens to members, every call is done once or is told for what it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -16,7 +15,7 @@ use graft::services::commands::Slot;
 use graft::services::error::{Outcome, Refusal};
 use graft::services::{Consistency, Read};
 
-use crate::cluster::{Cluster, Kind, Lines, PATIENCE, call, hand_over, id, value, wait};
+use crate::cluster::{Cluster, Kind, Lines, PATIENCE, call, free_address, hand_over, id, value, wait};
 use crate::proxy::Proxy;
 
 fn client_of(cluster: &Cluster, n: usize) -> Client {
@@ -181,7 +180,7 @@ fn a_member_that_stands_still_is_left_for_another() {
         3,
         |_| Lines::default(),
         |n, config| {
-            let real = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+            let real = free_address();
             config.bind = Some(real.clone());
             proxies.lock().unwrap().insert(n, Proxy::start(&config.address, real));
         },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -120,10 +120,7 @@ impl Cluster {
     /// `tune` may change what each member is told.
     pub(crate) fn tuned(size: usize, machine: impl Fn(usize) -> Lines, tune: impl Fn(usize, &mut NodeConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let free: Vec<_> = (0..size).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let members: BTreeMap<NodeId, String> =
-            free.iter().enumerate().map(|(n, listener)| (id(n), listener.local_addr().unwrap().to_string())).collect();
-        drop(free);
+        let members: BTreeMap<NodeId, String> = (0..size).map(|n| (id(n), free_address())).collect();
         let config = |n: usize| NodeConfig {
             members: Some(members.clone()),
             ..NodeConfig::new(id(n), members[&id(n)].clone(), directory.path().join(id(n).as_str()))
@@ -515,6 +512,16 @@ fn a_directory_is_not_free_while_its_machine_works() {
     assert!(node.stop(PATIENCE));
 }
 
+/// One that nobody uses, and that no other test is given. The system gives ports from 32 768 on to whoever connects
+/// somewhere, and would give it away before a node has bound it or while one is down.
 pub(crate) fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Other test processes run at the same time.
+        let given = std::process::id().wrapping_mul(761).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let address = format!("127.0.0.1:{}", 10_000 + given % 22_000);
+        if std::net::TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }

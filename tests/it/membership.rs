@@ -12,7 +12,7 @@ use graft::services::api::{Api, Caller};
 use graft::services::change::{Ask, Change};
 use graft::services::error::{Outcome, Refusal};
 
-use crate::cluster::{Lines, PATIENCE, execute, id, value, wait};
+use crate::cluster::{Lines, PATIENCE, execute, free_address, id, value, wait};
 
 /// Nodes by number; each has a directory of its own and, after its first start, an address.
 struct Crowd {
@@ -25,11 +25,9 @@ struct Crowd {
 
 impl Crowd {
     fn new(size: usize) -> Self {
-        let free: Vec<_> = (0..size).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses = free.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
         Self {
             directory: tempfile::tempdir().unwrap(),
-            addresses,
+            addresses: (0..size).map(|_| free_address()).collect(),
             nodes: (0..size).map(|_| None).collect(),
             snapshot_every_bytes: 64 << 20,
         }

@@ -10,7 +10,7 @@ use graft::infrastructure::runtime::{Client, ClientConfig, StartError};
 use graft::services::api::{Api, Watch};
 use graft::services::error::{Outcome, Refusal};
 
-use crate::cluster::{Kind, PATIENCE, call, wait};
+use crate::cluster::{Kind, PATIENCE, call, free_address, wait};
 
 const SHORT: Duration = Duration::from_millis(1500);
 
@@ -43,10 +43,6 @@ fn black_hole() -> String {
     })
 }
 
-fn closed_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 fn client(endpoints: &[String]) -> Client {
     Client::start(ClientConfig::new(endpoints)).unwrap()
 }
@@ -68,7 +64,7 @@ fn strangers_are_named_with_what_is_wrong_with_each() {
     let web = parrot(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
     let tls = parrot(&[0x15, 3, 3, 0, 2, 2, 70]);
     let garbage = parrot(&[0, 0, 5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4, 5]);
-    let (hole, closed) = (black_hole(), closed_port());
+    let (hole, closed) = (black_hole(), free_address());
     let endpoints = [web, tls, garbage, hole.clone(), closed.clone()];
     let client = client(&endpoints);
     let mut why = String::new();
@@ -89,7 +85,7 @@ fn strangers_are_named_with_what_is_wrong_with_each() {
 fn a_stranger_among_members_keeps_nobody_from_them() {
     let cluster = crate::cluster::Cluster::new(1);
     cluster.leader();
-    let client = client(&[black_hole(), closed_port(), cluster.node(0).address().to_owned()]);
+    let client = client(&[black_hole(), free_address(), cluster.node(0).address().to_owned()]);
     let outcomes = call(&client, Kind::Execute, &["a", "b"], PATIENCE);
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done { .. })), "{outcomes:?}");
 }
@@ -113,7 +109,7 @@ fn closing_answers_everybody_and_ends_the_readers() {
 
 #[test]
 fn limits_are_told_at_once() {
-    let config = ClientConfig { inflight_max: 3, inflight_bytes_max: 10, ..ClientConfig::new([closed_port()]) };
+    let config = ClientConfig { inflight_max: 3, inflight_bytes_max: 10, ..ClientConfig::new([free_address()]) };
     let client = Client::start(config).unwrap();
     let outcomes = call(&client, Kind::Execute, &["a", "b", "c", "d"], SHORT);
     let busy = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Refused(Refusal::Busy(_)))).count();
@@ -124,12 +120,12 @@ fn limits_are_told_at_once() {
 
 #[test]
 fn clients_share_a_thread_and_leave_one_by_one() {
-    let clients: Vec<Client> = (0..20).map(|_| client(&[closed_port()])).collect();
+    let clients: Vec<Client> = (0..20).map(|_| client(&[free_address()])).collect();
     for client in &clients[..10] {
         assert!(client.close(PATIENCE));
     }
     drop(clients);
-    assert!(refusal(&client(&[closed_port()]), SHORT).contains("no member can be reached"));
+    assert!(refusal(&client(&[free_address()]), SHORT).contains("no member can be reached"));
 }
 
 #[test]

@@ -67,13 +67,35 @@ def test_one_whose_machine_is_stuck_says_so() -> None:
         node.wait_ready(DEADLINE_SECONDS)
         answer = node.submit(Stuck.wait)
         words = until(lambda: str(health) if not (health := node.health()) else None, "it is told")
-        assert "n1 does not get on: its machine is stuck in a command" in words
-        assert "this node's machine has been stuck" in node.why()
+        assert "n1 does not get on: its machine does not get done with what it is at" in words
+        assert "it is at the command at index" in node.why()
         assert node.status().trouble
         go_on.set()
         answer.result(DEADLINE_SECONDS)
         assert node.health().healthy
         assert node.status().trouble is None
+
+
+def test_one_whose_machine_is_stuck_in_a_query_does_not_blame_a_command() -> None:
+    go_on = threading.Event()
+
+    class Stuck(graft.StateMachine):
+        @graft.query
+        def wait(self) -> None:
+            go_on.wait(DEADLINE_SECONDS)
+
+        @graft.command
+        def nothing(self) -> None: ...
+
+    with graft.Node(Stuck(), id="n1", address="127.0.0.1:0", data_dir=None) as node:
+        node.wait_ready(DEADLINE_SECONDS)
+        asked, answer = node.submit(Stuck.wait), node.submit(Stuck.nothing)
+        words = until(lambda: str(health) if not (health := node.health()) else None, "it is told")
+        why = node.why()
+        go_on.set()
+        assert "stuck in a command" not in words
+        assert "or at a query or a snapshot before it" in why
+        assert answer.result(DEADLINE_SECONDS).value is asked.result(DEADLINE_SECONDS).value is None
 
 
 def test_one_that_halted_says_so() -> None:

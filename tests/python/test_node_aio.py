@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 import types
 import weakref
 
@@ -250,9 +251,63 @@ def test_calls_that_cannot_be_sent_end(node, monkeypatch):
     assert run(main()) == 1
 
 
+def test_how_a_call_fails_that_was_cancelled_at_once_is_no_news(node):
+    told: list[object] = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+        hasty = node.options(timeout=1e-6).aio
+        for _ in range(10):
+            hasty.submit(Bank.deposit, "ann", 1).cancel()
+        with pytest.raises(graft.GraftError):
+            await hasty.execute(Bank.deposit, "ann", 1)
+        await node.aio.execute(Bank.deposit, "ann", 1)
+        gc.collect()
+
+    run(main())
+    assert told == []
+
+
 def test_a_call_that_is_submitted_last_is_sent(node):
     async def main():
         node.aio.submit(Bank.deposit, "ann", 1)
 
     asyncio.run(main())
     assert node.execute(Bank.deposit, "ann", 1) == 2
+
+
+async def _blocking(function, *args, **kwargs):
+    """`asyncio.to_thread`, where the thread is done before the loop goes on."""
+    thread = threading.Thread(target=lambda: function(*args, **kwargs))
+    thread.start()
+    thread.join()
+
+
+def test_what_was_submitted_is_in_flight_when_the_end_begins(trio, tmp_path, monkeypatch):
+    monkeypatch.setattr(asyncio, "to_thread", _blocking)
+    alone = graft.Node(Bank(), id="n1", address="127.0.0.1:0", data_dir=tmp_path / "alone")
+
+    async def main():
+        async with alone.aio:
+            await alone.aio.wait_ready(DEADLINE_SECONDS)
+            by_node = alone.aio.submit(Bank.deposit, "ann", 1)
+        async with graft.AsyncClient(list(trio.members.values()), Bank) as client:
+            await client.execute(Bank.deposit, "ann", 1)
+            by_client = client.submit(Bank.deposit, "ann", 1)
+        return (await by_node).value, (await by_client).value
+
+    assert run(main()) == (1, 2)
+
+
+def test_an_interrupt_leaves_no_later_call_behind(node, monkeypatch):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    async def main():
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "call_soon", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                node.aio.submit(Bank.deposit, "ann", 1)
+        return await asyncio.wait_for(node.aio.execute(Bank.deposit, "ann", 1), DEADLINE_SECONDS)
+
+    assert run(main()) == 1

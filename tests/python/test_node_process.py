@@ -187,6 +187,44 @@ def test_a_fork_is_told_what_to_do_and_harms_nobody(arguments):
     assert finish(start(FORK, *arguments)) == (0, "0\n", "")
 
 
+FORK_READERS = """
+warnings.simplefilter("ignore", DeprecationWarning)
+class Talk(graft.StateMachine):
+    @graft.command
+    def say(self) -> None:
+        for n in range(50):
+            self.context.emit("words", n)
+with node(Talk()) as n:
+    n.wait_ready()
+    watches, events, ended = [n.watch("words") for _ in range(20)], n.events(), threading.Event()
+    def talk():
+        while not ended.is_set():
+            n.execute_many([(Talk.say,)] * 50)
+    talking = [threading.Thread(target=talk) for _ in range(2)]
+    for thread in talking:
+        thread.start()
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            with contextlib.suppress(graft.Stopped):
+                next(watches[0])
+                os._exit(3)
+            watches.pop().close()
+            del watches, events
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    ended.set()
+    for thread in talking:
+        thread.join()
+    assert next(watches[0])
+"""
+
+
+def test_a_fork_lets_go_of_watches_that_others_are_at():
+    assert finish(start(FORK_READERS)) == (0, "0\n" * 20, "")
+
+
 def test_exit_with_live_nodes_is_clean_and_quick():
     code = """
 import random

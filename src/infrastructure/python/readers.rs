@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyList};
 
 use super::completions::{Answer, Completions, Queue};
 use super::convert::seconds;
-use super::{SLICE, changes, errors};
+use super::{SLICE, changes, errors, fork};
 
 /// Most that one call gives: some milliseconds of the interpreter's time.
 const ITEMS_MAX: usize = 1024;
@@ -87,6 +87,9 @@ impl<T: Send> Reading<T> {
     }
 
     fn is_current(&self) -> bool {
+        if fork::is_child() {
+            return true;
+        }
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         reader.as_ref().is_none_or(|reader| reader.is_current())
     }
@@ -98,6 +101,7 @@ impl<T: Send> Reading<T> {
     /// What there is, after waiting for it, or until it is known that nothing is, at most so long; in slices, so that Ctrl-C is
     /// answered.
     fn next(&self, py: Python<'_>, timeout: f64) -> PyResult<Taken<T>> {
+        fork::refuse_in_child(py)?;
         let deadline = Instant::now() + seconds(timeout);
         let knew = py.detach(|| self.is_current());
         loop {
@@ -112,7 +116,16 @@ impl<T: Send> Reading<T> {
         }
     }
 
+    fn arm(&self, py: Python<'_>, queue: &Completions, token: u64) -> PyResult<()> {
+        fork::refuse_in_child(py)?;
+        self.bell.arm(&queue.queue, token);
+        Ok(())
+    }
+
     fn close(&self) {
+        if fork::is_child() {
+            return;
+        }
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(reader);
         self.bell.ring();
@@ -130,6 +143,15 @@ impl<T: Send> Reading<T> {
         }
         let ended = taken.ended.as_ref().map(|why| errors::refusal(py, why)).transpose()?;
         Ok((list, ended))
+    }
+}
+
+impl<T> Drop for Reading<T> {
+    /// In a forked child it stays: what it would take leave of may be locked by a thread that is not there.
+    fn drop(&mut self) {
+        if fork::is_child() {
+            std::mem::forget(self.reader.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        }
     }
 }
 
@@ -161,8 +183,8 @@ impl NativeWatch {
     }
 
     /// Puts an answer under `token` into `queue` as soon as there may be more; the last one who asked for it is told.
-    fn arm(&self, queue: &Completions, token: u64) {
-        self.reading.bell.arm(&queue.queue, token);
+    fn arm(&self, py: Python<'_>, queue: &Completions, token: u64) -> PyResult<()> {
+        self.reading.arm(py, queue, token)
     }
 
     /// Nothing follows, and who waits is woken.
@@ -204,8 +226,8 @@ impl NativeEvents {
         py.detach(|| self.reading.is_current())
     }
 
-    fn arm(&self, queue: &Completions, token: u64) {
-        self.reading.bell.arm(&queue.queue, token);
+    fn arm(&self, py: Python<'_>, queue: &Completions, token: u64) -> PyResult<()> {
+        self.reading.arm(py, queue, token)
     }
 
     fn close(&self, py: Python<'_>) {

@@ -57,7 +57,7 @@ fn a_member_that_does_not_get_on_says_so_and_the_leader_knows() {
     let leader = world.leader().expect("there is one");
     let other = 1 + leader % 3;
     for (hold, words) in [
-        ((true, false, false), "its machine is stuck in a command"),
+        ((true, false, false), "its machine does not get done with what it is at"),
         ((false, true, false), "no space is left on its disk"),
         ((false, false, true), "its disk does not finish a write"),
     ] {

@@ -7,9 +7,9 @@ use graft_domain::{ClusterId, Incarnation, NodeId};
 
 use super::super::refusal::Refusal;
 use super::super::wire::join_reply::{IsMember, NotTaken, State};
-use super::super::{JoinReply, JoinTrouble, Peer, PeerEvent, bind, convert, wire};
+use super::super::{JoinReply, JoinTrouble, Peer, PeerEvent, convert, wire};
 use super::raw::{Call, Server, refusal};
-use super::{LocalHello, Node, PeerConfig, RefusedCode, hello, id, numbered, raw, runtime};
+use super::{LocalHello, Node, PeerConfig, RefusedCode, free_address, hello, id, numbered, raw, runtime};
 
 fn with(runtime: &tokio::runtime::Runtime, hello: LocalHello) -> Node {
     Node::with(runtime, "127.0.0.1:0", hello, PeerConfig::default())
@@ -125,7 +125,7 @@ fn one_that_is_only_heard_of_is_asked_about() {
 #[test]
 fn addresses_are_tried_in_turn_and_those_of_members_after_them() {
     let runtime = runtime();
-    let dead = bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let dead = free_address();
     let (n1, n2, n4) = (with(&runtime, of("n1", 7)), with(&runtime, of("n2", 7)), with(&runtime, hello("n4")));
     n1.set_member("n2", &n2.address().to_string(), 0);
     n4.transport.join(vec![dead.clone(), "not an address".to_owned(), n1.address().to_string()]);

@@ -9,7 +9,7 @@ use graft_services::ports::PeerMessage;
 
 use super::super::{PeerConfig, PeerEvent, RefusedCode, bind, convert};
 use super::raw::{Call, Server, refusal};
-use super::{Node, append, command, hello, id, numbered, raw, runtime, samples};
+use super::{DEADLINE, Node, append, command, free_address, hello, id, numbered, raw, runtime, samples};
 
 fn pair(runtime: &tokio::runtime::Runtime) -> (Node, Node) {
     let (n1, n2) = (Node::start(runtime, "n1"), Node::start(runtime, "n2"));
@@ -81,9 +81,11 @@ fn a_message_over_the_limit_is_dropped_and_the_link_stands() {
 
 #[test]
 fn a_restarted_peer_is_connected_again() {
-    let runtime = runtime();
-    let (n1, n2) = pair(&runtime);
-    let address = n2.address().to_string();
+    let (runtime, address) = (runtime(), free_address());
+    let n1 = Node::start(&runtime, "n1");
+    let n2 = Node::with(&runtime, &address, hello("n2"), PeerConfig::default());
+    n1.dial("n2", &address);
+    n1.wait_connected("n2");
     n2.transport.shutdown(Duration::from_secs(5));
     assert!(n1.wait_unreachable().contains("n2 is stopping"));
     assert!(!n1.transport.send(id("n2"), numbered(id("n1"), id("n2"), 1)), "nobody is there");
@@ -98,9 +100,16 @@ fn a_peer_that_dials_is_dialled_at_once() {
     let runtime = runtime();
     // So long a wait that only the nudge can end it in time.
     let slow = Duration::from_hours(1);
-    let config = PeerConfig { backoff_first: slow, backoff_max: slow, ..PeerConfig::default() };
+    // There is one attempt when it comes: it has all the time that the test has.
+    let config = PeerConfig {
+        backoff_first: slow,
+        backoff_max: slow,
+        connect_timeout: DEADLINE,
+        handshake_timeout: DEADLINE,
+        ..PeerConfig::default()
+    };
     let n1 = Node::with(&runtime, "127.0.0.1:0", hello("n1"), config);
-    let free = bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = free_address();
     n1.dial("n2", &free);
     n1.wait_unreachable();
     let n2 = Node::with(&runtime, &free, hello("n2"), PeerConfig::default());
@@ -113,13 +122,13 @@ fn unreachable_is_told_once() {
     let runtime = runtime();
     let config = PeerConfig { backoff_max: Duration::from_millis(1), ..PeerConfig::default() };
     let n1 = Node::with(&runtime, "127.0.0.1:0", hello("n1"), config);
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    n1.dial("n2", &listener.local_addr().unwrap().to_string());
+    let address = free_address();
+    let listener = bind(&address).unwrap();
+    n1.dial("n2", &address);
     // Each attempt is let in and dropped, so that ten of them are known to have failed.
     for _ in 0..10 {
         drop(listener.accept().unwrap());
     }
-    let address = listener.local_addr().unwrap().to_string();
     drop(listener);
     let _n2 = Node::with(&runtime, &address, hello("n2"), PeerConfig::default());
     let mut unreachable = 0;
@@ -151,7 +160,7 @@ fn a_full_queue_drops_the_newest_and_counts() {
 #[test]
 fn shutdown_is_bounded_with_a_stuck_peer_and_frees_the_port() {
     let runtime = runtime();
-    let n1 = Node::start(&runtime, "n1");
+    let n1 = Node::with(&runtime, &free_address(), hello("n1"), PeerConfig::default());
     let address = n1.address();
     let mut stuck = Server::start(&runtime, raw::hello("n2", "n1"));
     n1.dial("n2", &stuck.address.to_string());
@@ -179,7 +188,7 @@ fn shutdown_sends_what_is_queued() {
     let sent: Vec<_> = (0..1000).map(|number| numbered(id("n1"), id("n2"), number)).collect();
     assert_eq!(n1.transport.send_batch(id("n2"), sent.clone()), sent.len());
     let started = Instant::now();
-    n1.transport.shutdown(super::DEADLINE);
+    n1.transport.shutdown(DEADLINE);
     assert!(started.elapsed() < PeerConfig::default().handshake_timeout, "the call was not ended, but given up");
     assert_eq!(n2.wait_messages(sent.len()), sent);
 }

@@ -19,6 +19,7 @@ mod visit;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +46,20 @@ pub(super) fn id(text: &str) -> NodeId {
 
 pub(super) fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+/// One that nobody uses, and that no other test is given. The system gives ports from 32 768 on to whoever connects
+/// somewhere or listens anywhere.
+pub(super) fn free_address() -> String {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Other test processes run at the same time.
+        let given = std::process::id().wrapping_mul(761).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let address = format!("127.0.0.1:{}", 10_000 + given % 22_000);
+        if bind(&address).is_ok() {
+            return address;
+        }
+    }
 }
 
 pub(super) fn hello(name: &str) -> LocalHello {

@@ -8,7 +8,7 @@ use super::super::PeerEvent;
 use super::super::bind;
 use super::super::probing::PROBES_MAX;
 use super::raw::Server;
-use super::{LocalHello, Node, PeerConfig, hello, id, raw, runtime};
+use super::{LocalHello, Node, PeerConfig, free_address, hello, id, raw, runtime};
 
 fn leader(runtime: &tokio::runtime::Runtime, config: PeerConfig) -> Node {
     let hello = LocalHello { cluster: ClusterId(7), membership_hash: 5, ..hello("n1") };
@@ -60,7 +60,7 @@ fn nobody_and_nothing_of_ours() {
     let runtime = runtime();
     let config = PeerConfig { handshake_timeout: Duration::from_millis(100), ..PeerConfig::default() };
     let n1 = leader(&runtime, config);
-    let free = bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = free_address();
     let why = n1.probed("n4", &free).expect_err("nobody");
     assert!(why.contains("nobody can be reached") && why.contains("start n4 there"), "{why}");
     assert!(n1.probed("n4", "nonsense").expect_err("no address").contains("host:port"));
