@@ -61,7 +61,7 @@ def refuse_after_fork(generation: int, title: str) -> None:
         noun = title.partition(" ")[0]
         raise Stopped(
             f"{title} lives in the process that this one was forked from; its threads and sockets do not exist here",
-            fix=f"start child processes with multiprocessing's 'spawn' or 'forkserver' method, and make a {noun} in them",
+            fix=f"start child processes by multiprocessing's 'spawn' or 'forkserver', and make a {noun} in them",
         )
 
 
