@@ -272,7 +272,7 @@ class Corruption(StorageError):
 
 
 class ClusterMismatch(GraftError, ValueError):
-    """The data directory, or the peer, belongs to another cluster."""
+    """The data directory, or the peer, belongs to another cluster; of a client, all members that it finds do."""
 
     code = "CLUSTER_MISMATCH"
     fix = "check `data_dir` and the addresses in `members` and `join`; never mix the directories of two clusters"

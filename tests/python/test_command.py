@@ -171,6 +171,33 @@ def test_what_is_off_is_told_on_stderr(shell, words, what):
     assert not done.stdout
 
 
+def test_calls_go_to_the_cluster_that_is_named_and_to_no_other(shell):
+    one, two = free_addresses(2)
+    ids = {}
+    for address in (one, two):
+        shell.cluster = address
+        shell.start(address)
+        shell.run("health", "--wait", str(DEADLINE_SECONDS))
+        ids[address] = json.loads(shell.says("status", "-o", "json"))["cluster"]
+    shell.cluster = f"{one},{two}"
+    for address, id_ in ids.items():
+        for _ in range(4):  # whichever comes first
+            assert json.loads(shell.says("status", "-o", "json", "--cluster-id", id_))["id"] == address
+        (shell.directory / "graft.toml").write_text(f'cluster_id = "{id_}"')
+        shell.says("execute", "deposit", f"who={address}", "amount=5")
+        assert shell.says("query", "balance", f"who={address}") == "5"
+        (shell.directory / "graft.toml").unlink()
+    refused = shell.run("execute", "deposit", "who=ann", "amount=5", "-c", one, "--cluster-id", ids[two], status=5)
+    assert "error[CLUSTER_MISMATCH]" in refused.stderr
+    assert ids[one] in refused.stderr
+    assert ids[two] in refused.stderr
+    assert "--cluster-id" in refused.stderr
+    assert "32 hexadecimal digits" in shell.run("status", "--cluster-id", "bank", status=2).stderr
+    started = shell.run("start", one, "--cluster", one, "--machine", "machines.py:Bank", "--cluster-id", ids[one],
+                        status=2)  # fmt: skip
+    assert "--cluster-id is for calls" in started.stderr
+
+
 def test_words_that_need_no_cluster(shell):
     assert "graft start" in shell.says("--help")
     assert shell.says("--version").startswith("graft ")

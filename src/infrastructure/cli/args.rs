@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use graft_domain::ClusterId;
 
 use super::bench::Bench;
 use super::check::Check;
@@ -12,6 +13,7 @@ use super::offline::{Log, Recover, Restore};
 use super::service::Service;
 use super::settings::{Config, Sets, Setting};
 use super::tls::Tls;
+use crate::infrastructure::config::cluster_id;
 use crate::infrastructure::runtime::Source;
 
 /// Keeps the state of a Python program alive on several machines: runs nodes, asks clusters and changes them.
@@ -42,6 +44,9 @@ pub(super) struct Global {
     /// Addresses of the cluster, `host:port` with commas: any live member does [env: `GRAFT_CLUSTER`]
     #[arg(short, long, global = true, value_delimiter = ',', value_name = "ADDR")]
     pub(super) cluster: Vec<String>,
+    /// Speak with members of this cluster alone, as `graft status` names it [env: `GRAFT_CLUSTER_ID`]
+    #[arg(long, global = true, value_parser = cluster, value_name = "ID")]
+    pub(super) cluster_id: Option<ClusterId>,
     /// Form of the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Form::Table, value_name = "FORM")]
     pub(super) output: Form,
@@ -83,6 +88,10 @@ impl Secrets {
     pub(super) fn source(&self) -> Option<Source> {
         self.files().map(|(ca, cert, key)| Source::Files { ca, cert, key })
     }
+}
+
+pub(super) fn cluster(text: &str) -> Result<ClusterId, String> {
+    cluster_id(text).map_err(|bad| bad.0)
 }
 
 pub(super) fn seconds(text: &str) -> Result<f64, String> {

@@ -257,6 +257,7 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let code = match &refusal {
             Refusal::Unreachable(_) => "UNREACHABLE",
+            Refusal::Strange(_) => "CLUSTER_MISMATCH",
             Refusal::NotLeader { .. } => "NOT_LEADER",
             Refusal::NoLeader => "NO_LEADER",
             Refusal::NoQuorum { .. } => "NO_QUORUM",
@@ -277,6 +278,9 @@ impl From<Refusal> for Failure {
             Refusal::Denied(why) if is_for_want_of_a_role(why) => failure
                 .meaning("the role of the certificate does not allow it; nothing was applied")
                 .advice("use a certificate of a role that does: `graft tls client NAME --role ROLE` makes one"),
+            Refusal::Strange(_) => failure
+                .meaning("the members at the addresses that were given belong to another cluster; nothing was applied")
+                .advice("correct --cluster or --cluster-id; `graft status` of a member shows the id of its cluster"),
             _ => failure,
         }
     }

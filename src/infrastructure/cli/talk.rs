@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use graft_domain::NodeId;
+use graft_domain::{ClusterId, NodeId};
 use graft_services::api::{Api, Call, Caller, Sink, View};
 use graft_services::change::Ask;
 use graft_services::error::{Outcome, Refusal};
@@ -52,7 +52,8 @@ impl Talk {
         let seconds = global.timeout.unwrap_or(CALL_SECONDS);
         let look_timeout = Duration::from_secs_f64(seconds / 2.0).min(LOOK_TIMEOUT);
         let endpoints = global.cluster.iter().map(String::as_str);
-        let config = ClientConfig { tls, insecure, look_timeout, ..ClientConfig::new(endpoints) };
+        let cluster = global.cluster_id.unwrap_or(ClusterId::UNKNOWN);
+        let config = ClientConfig { cluster, tls, insecure, look_timeout, ..ClientConfig::new(endpoints) };
         let client = Arc::new(Client::start(config)?);
         Ok(Self { client, seconds: global.timeout, endpoints: global.cluster.join(", ") })
     }
