@@ -47,7 +47,7 @@ pub(super) struct Global {
     /// Speak with members of this cluster alone, as `graft status` names it [env: `GRAFT_CLUSTER_ID`]
     #[arg(long, global = true, value_parser = cluster, value_name = "ID")]
     pub(super) cluster_id: Option<ClusterId>,
-    /// Form of the answer
+    /// Form of the answer, and with json and jsonl of an error, too
     #[arg(short, long, global = true, value_enum, default_value_t = Form::Table, value_name = "FORM")]
     pub(super) output: Form,
     /// How long it may take, in seconds [default: 10, for a change of members 300]
@@ -114,6 +114,12 @@ pub(super) enum Form {
     Jsonl,
     /// Values alone, tabs between them
     Plain,
+}
+
+impl Form {
+    pub(super) fn is_json(self) -> bool {
+        matches!(self, Self::Json | Self::Jsonl)
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -254,6 +260,9 @@ pub struct Start {
     /// As `graft.Config` takes them.
     #[arg(skip)]
     pub settings: BTreeMap<String, Setting>,
+    /// Whether errors are to be told as JSON.
+    #[arg(skip)]
+    pub json: bool,
 }
 
 /// A cluster on this machine.
@@ -268,6 +277,9 @@ pub struct Dev {
     /// Where to keep what they have, for the next time [default: nothing is kept]
     #[arg(long, value_name = "DIRECTORY")]
     pub data_dir: Option<PathBuf>,
+    /// Whether errors are to be told as JSON.
+    #[arg(skip)]
+    pub json: bool,
 }
 
 impl Start {

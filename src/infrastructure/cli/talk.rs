@@ -14,6 +14,7 @@ use graft_services::{MemberStatus, Read};
 
 use super::args::Global;
 use super::failure::{Failure, of_outcome};
+use super::interrupt;
 use crate::infrastructure::runtime::{Client, ClientConfig, backup};
 
 pub(super) const CALL_SECONDS: f64 = 10.0;
@@ -129,6 +130,7 @@ impl Talk {
 
     pub(super) fn execute(&self, body: Bytes) -> Result<Outcome, Failure> {
         let (caller, told) = caller();
+        let _waited = interrupt::waits(&self.client, &interrupt::COMMAND);
         self.client.execute(vec![Call { body, slot: None, caller }], self.call_timeout());
         Self::answer(&told, self.call_timeout())
     }
@@ -142,6 +144,7 @@ impl Talk {
     /// Asks, and calls `meanwhile` again and again until there is an answer.
     pub(super) fn ask(&self, ask: Ask, mut meanwhile: impl FnMut()) -> Result<Outcome, Failure> {
         let (caller, told) = caller();
+        let _waited = interrupt::waits(&self.client, &interrupt::CHANGE);
         let deadline = Instant::now() + self.change_timeout() + GRACE;
         self.client.ask(ask, caller, self.change_timeout());
         loop {
