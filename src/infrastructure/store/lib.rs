@@ -49,7 +49,7 @@ mod tests;
 pub use backup::{Backup, verify as verify_backup, verify_in as verify_backup_in};
 pub use files::{Files, Locking, StoreFile};
 pub use inspection::{Inspection, inspect, inspect_in};
-pub use os::{OsFile, OsFiles, OsLock};
+pub use os::{OsFile, OsFiles, OsLock, OsPlace};
 pub use recovering::{Successor, recover, recover_in};
 pub use restoring::{is_restored, restore, restore_in};
 pub use snapshots::Snapshots;
