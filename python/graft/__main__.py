@@ -36,8 +36,10 @@ def main() -> NoReturn:
 
 
 def _interruptible(words: list[str]) -> int | dict[str, Any]:
-    """Runs the command on a thread, since signals come to this one. Until a node runs, Ctrl-C ends the process as it ends
-    any command; where something is under way that may have been done, it is said first that nobody knows."""
+    """Runs the command on a thread, since signals come to this one.
+
+    Until a node runs, Ctrl-C ends the process as it ends any command. Where something is under way that may have been
+    done, what is known of it is said first."""
     engine = _engine.load()
     done: list[int | dict[str, Any]] = []
     worker = threading.Thread(target=lambda: done.append(engine.command_line(words)), name="graft", daemon=True)

@@ -142,9 +142,9 @@ class Access(Calls[S]):
         command there emitted (0: the oldest that is kept), or the last item that was seen, behind exactly that; by
         default what is emitted from now on. Of what is emitted each member keeps the newest, in memory: one that
         restarts from a snapshot has only what came after it. If some is not kept any more that this watcher has not
-        seen, it gets a `FellBehind` in its place, and goes on. An index that the log has not reached is waited for, since
-        the member that tells may be behind the one that told before: nothing comes until then, so an index of another
-        cluster, or a wrong one, is best found by a `timeout`; `status().last_index` is where the log ends.
+        seen, it gets a `FellBehind` in its place, and goes on. An index that the log has not reached is waited for,
+        since the member that tells may be behind the one that told before: nothing comes until then, so that a wrong
+        index, or one of another cluster, is best found by a `timeout`; `status().last_index` is where the log ends.
 
         It ends once nothing has come for `timeout`, and raises `Stopped` when the node stops or the client is closed.
         With `timeout=0` it gives what is there: a client waits, as long as for a call, to be told all of that, and

@@ -266,7 +266,8 @@ class Corruption(StorageError):
 
     @property
     def offset(self) -> int | None:
-        """Where the damage begins, in bytes from the file's beginning."""
+        """Where what is damaged begins, in bytes from the file's beginning: in the log a batch, the smallest part with
+        a checksum of its own, which may hold many entries. The bytes that changed are somewhere in it."""
         offset: int | None = self.details.get("offset")
         return offset
 

@@ -64,7 +64,9 @@ pub fn cluster_id(text: &str) -> Result<ClusterId, BadConfig> {
     let is_hex = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let id = if is_hex { u128::from_str_radix(&digits, 16).ok() } else { None };
     id.map(ClusterId).filter(|id| *id != ClusterId::UNKNOWN).ok_or_else(|| {
-        BadConfig(format!("{text:?} is not the id of a cluster: it has 32 hexadecimal digits, and `graft status` shows it"))
+        BadConfig(format!(
+            "{text:?} is not the id of a cluster: it has 32 hexadecimal digits, and `graft status` shows it"
+        ))
     })
 }
 

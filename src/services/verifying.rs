@@ -69,7 +69,8 @@ impl Verifies {
             if most == Some(digest) {
                 self.differing.remove(id);
             } else {
-                self.differing.insert(*id, format!("{DIFFERS}{whose} as of entry {index}, as the last verify() here found"));
+                self.differing
+                    .insert(*id, format!("{DIFFERS}{whose} as of entry {index}, as the last verify() here found"));
             }
         }
     }
@@ -197,7 +198,10 @@ mod tests {
         assert_eq!(judged(9, &["a", "a", "a"]), [""; 0]);
         let all = judged(10, &["a", "b", "?"]);
         assert_eq!(all.len(), 2, "nobody can say who is right: {all:?}");
-        assert!(all.iter().all(|words| words.contains("none is that of most") && is_difference(&words[3..])), "{all:?}");
+        assert!(
+            all.iter().all(|words| words.contains("none is that of most") && is_difference(&words[3..])),
+            "{all:?}"
+        );
         assert_eq!(judged(11, &["a", "a", "a"]), [""; 0]);
     }
 }

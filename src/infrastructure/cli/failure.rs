@@ -181,7 +181,15 @@ pub fn exit_status(code: &str) -> u8 {
 
 impl Failure {
     pub(super) fn new(code: &'static str, what: impl Into<String>) -> Self {
-        Self { code, exit: exit_status(code), what: what.into(), why: None, fix: None, traceback: None, is_closed_pipe: false }
+        Self {
+            code,
+            exit: exit_status(code),
+            what: what.into(),
+            why: None,
+            fix: None,
+            traceback: None,
+            is_closed_pipe: false,
+        }
     }
 
     pub(super) fn usage(what: impl Into<String>) -> Self {

@@ -58,7 +58,8 @@ pub(super) fn told(failure: Failure) -> Failure {
     let Some(kind) = *INTERRUPTED.lock().unwrap_or_else(PoisonError::into_inner) else { return failure };
     match failure.code {
         "UNKNOWN_OUTCOME" => {
-            Failure::new("UNKNOWN_OUTCOME", format!("interrupted before the answer came: {}", kind.may_be)).advice(kind.fix)
+            Failure::new("UNKNOWN_OUTCOME", format!("interrupted before the answer came: {}", kind.may_be))
+                .advice(kind.fix)
         }
         "STOPPED" => Failure::new("STOPPED", "interrupted before anything was sent: nothing was applied")
             .meaning("the command was interrupted")

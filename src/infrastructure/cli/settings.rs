@@ -45,8 +45,20 @@ const KEYS: &[(&str, &str)] = &[
     ("timeout", "how long a call waits"),
 ];
 /// Those that say who the node is and where things are; all others are settings of `graft.Config`.
-const PLACES: [&str; 12] =
-    ["address", "bind", "ca", "cert", "cluster", "cluster_id", "data_dir", "id", "insecure", "key", "machine", "metrics"];
+const PLACES: [&str; 12] = [
+    "address",
+    "bind",
+    "ca",
+    "cert",
+    "cluster",
+    "cluster_id",
+    "data_dir",
+    "id",
+    "insecure",
+    "key",
+    "machine",
+    "metrics",
+];
 
 /// The value of a setting of a node: text with a unit, or a number.
 #[derive(Clone, PartialEq, Debug)]

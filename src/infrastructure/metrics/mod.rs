@@ -140,13 +140,7 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
 }
 
 /// One for each of these words, from 0: of a series that begins with its first count, a rate never sees that one.
-fn counters(
-    registry: &mut Registry,
-    name: &str,
-    help: &str,
-    label: &'static str,
-    words: &[&'static str],
-) -> Counters {
+fn counters(registry: &mut Registry, name: &str, help: &str, label: &'static str, words: &[&'static str]) -> Counters {
     let counters = Counters::default();
     for word in words {
         drop(counters.get_or_create(&[(label, *word)]));

@@ -49,7 +49,8 @@ mod module {
     use super::readers::{NativeEvents, NativeWatch};
     #[pymodule_export]
     use super::{
-        after_fork_in_child, build_info, command_line, exit_status, interrupt, log_level, logs_wake, msgpack_trouble, take_logs,
+        after_fork_in_child, build_info, command_line, exit_status, interrupt, log_level, logs_wake, msgpack_trouble,
+        take_logs,
     };
 }
 
