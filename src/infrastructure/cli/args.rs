@@ -13,8 +13,7 @@ use super::offline::{Log, Recover, Restore};
 use super::service::Service;
 use super::settings::{Config, Sets, Setting};
 use super::tls::Tls;
-use crate::infrastructure::config::cluster_id;
-use crate::infrastructure::runtime::Source;
+use crate::infrastructure::runtime::{Source, cluster_id};
 
 /// Keeps the state of a Python program alive on several machines: runs nodes, asks clusters and changes them.
 #[derive(Parser, Debug)]

@@ -9,8 +9,7 @@ use pyo3::types::PyDict;
 use super::calls::NativeCalls;
 use super::convert::seconds;
 use super::{certificates, errors, fork, logs};
-use crate::infrastructure::config::cluster_id;
-use crate::infrastructure::runtime::{Client, ClientConfig};
+use crate::infrastructure::runtime::{Client, ClientConfig, cluster_id};
 
 /// A client of a cluster, open from the beginning until it is closed.
 #[pyclass(frozen, extends = NativeCalls, module = "graft._graft")]
