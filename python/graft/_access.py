@@ -142,7 +142,9 @@ class Access(Calls[S]):
         command there emitted (0: the oldest that is kept), or the last item that was seen, behind exactly that; by
         default what is emitted from now on. Of what is emitted each member keeps the newest, in memory: one that
         restarts from a snapshot has only what came after it. If some is not kept any more that this watcher has not
-        seen, it gets a `FellBehind` in its place, and goes on.
+        seen, it gets a `FellBehind` in its place, and goes on. An index that the log has not reached is waited for,
+        since the member that tells may be behind the one that told before: nothing comes until then, so that a wrong
+        index, or one of another cluster, is best found by a `timeout`; `status().last_index` is where the log ends.
 
         It ends once nothing has come for `timeout`, and raises `Stopped` when the node stops or the client is closed.
         With `timeout=0` it gives what is there: a client waits, as long as for a call, to be told all of that, and
@@ -156,7 +158,9 @@ class Access(Calls[S]):
     def verify(self, timeout: Duration = VERIFY_SECONDS) -> Verification:
         """Has every member compute a digest of its state at one index of the log, and compares them.
 
-        Members that do not answer within `timeout` (default 10 s) are named as missing. Raises as a command does if the
+        Members that do not answer within `timeout` (default 10 s) are named as missing. The member that was asked (of a
+        client, mostly the leader) keeps in mind who differed, and says so in its `health()` and `why()`, until a later
+        comparison that it makes finds the same state, or it is started again. Raises as a command does if the
         question does not come into the log.
         """
         from graft._verification import verification

@@ -42,9 +42,18 @@ class AsyncClient(AsyncCalls[S]):
         tls: TLS | None = None,
         insecure: bool = False,
         session_ttl: Duration | None = None,
+        cluster: str | None = None,
     ) -> None:
         """See `Client`."""
-        client = Client(endpoints, machine, timeout=timeout, tls=tls, insecure=insecure, session_ttl=session_ttl)
+        client = Client(
+            endpoints,
+            machine,
+            timeout=timeout,
+            tls=tls,
+            insecure=insecure,
+            session_ttl=session_ttl,
+            cluster=cluster,
+        )
         super().__init__(client, client._seconds, client._reading)
         self._client = client
 

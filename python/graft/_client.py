@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 import warnings
 from contextlib import suppress
@@ -11,7 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from graft import _address, _engine, _lifecycle, _neighbours, _units
 from graft._access import Access
 from graft._context import here
-from graft._errors import ConfigError, GraftError, NoLeader, NoQuorum, NotLeader, Stopped, Timeout, TlsError
+from graft._errors import (
+    ClusterMismatch,
+    ConfigError,
+    GraftError,
+    NoLeader,
+    NoQuorum,
+    NotLeader,
+    Stopped,
+    Timeout,
+    TlsError,
+)
 from graft._health import Health, of_error
 from graft._health import from_native as health_from_native
 from graft._machine import StateMachine
@@ -38,7 +49,7 @@ _LOOK_SECONDS = 1.0
 _WHY_SECONDS = 6.0
 _SESSION_TTL_MIN = 1.0
 # What the words of `why()` are when nobody answers.
-_UNREACHED = (NoLeader, NoQuorum, NotLeader, Timeout, TlsError)
+_UNREACHED = (ClusterMismatch, NoLeader, NoQuorum, NotLeader, Timeout, TlsError)
 
 
 class Client(Access[S]):
@@ -68,6 +79,7 @@ class Client(Access[S]):
         tls: TLS | None = None,
         insecure: bool = False,
         session_ttl: Duration | None = None,
+        cluster: str | None = None,
     ) -> None:
         """Checks everything that can be checked without asking the cluster.
 
@@ -79,6 +91,10 @@ class Client(Access[S]):
         - `insecure`: True lets members elsewhere be spoken to without `tls`.
         - `session_ttl`: how long the cluster remembers the answers of this client's commands after the last one, at
           least 1 s; by default that of the cluster, see `Config.session_ttl`.
+        - `cluster`: the id of the cluster to speak with, as `status().cluster` shows it. By default that of the first
+          member that answers, for as long as the client lives: after a restore or a recovery that may be the wrong one,
+          if the old cluster is up still. Members of another cluster hear no call and are named in the errors; where
+          nobody else is left that error is a `ClusterMismatch`.
 
         Raises `TypeError` if nothing can be called on `machine`, `ConfigError` for anything else.
         """
@@ -87,6 +103,7 @@ class Client(Access[S]):
         """The addresses that it was given."""
         self._tls = checked_tls(tls) or _neighbours.of_client(self.endpoints)
         self._insecure = checked_insecure(insecure)
+        self._cluster = checked_cluster(cluster)
         self._session_ttl = None if session_ttl is None else _units.seconds("session_ttl", session_ttl)
         if self._session_ttl is not None and self._session_ttl < _SESSION_TTL_MIN:
             raise ConfigError(f"session_ttl={session_ttl!r} is below 1 s: a session would end between two calls")
@@ -201,6 +218,7 @@ class Client(Access[S]):
     def _native_config(self) -> dict[str, object]:
         return {
             "endpoints": list(self.endpoints),
+            "cluster": self._cluster,
             "session_ttl": self._session_ttl,
             "tls": material(self._tls),
             "insecure": self._insecure,
@@ -258,6 +276,21 @@ class Client(Access[S]):
 
 def _status(found: dict[str, Any]) -> Status:
     return from_native(found, found["address"] or "")
+
+
+def checked_cluster(cluster: object) -> str | None:
+    """The id of a cluster, as its status shows it."""
+    if cluster is None:
+        return None
+    if not isinstance(cluster, str):
+        raise ConfigError(f"cluster must be the id of a cluster, a str, not {cluster!r:.80}")
+    digits = cluster.replace("-", "")
+    if re.fullmatch("[0-9a-fA-F]{32}", digits) is None or not int(digits, 16):
+        raise ConfigError(
+            f"cluster={cluster!r:.80} is not the id of a cluster: it has 32 hexadecimal digits, and `status().cluster` "
+            "shows it"
+        )
+    return digits.lower()
 
 
 def _checked_machine(machine: object) -> Any:

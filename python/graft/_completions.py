@@ -79,9 +79,10 @@ class Notifier:
         self._thread.start()
 
     def submit(self, native: NativeCalls, plan: Plan, seconds: float, reading: Reading) -> Future[Result[Any]]:
-        """Sends the call. The future cannot take it back: cancelling only means that nobody wants to know."""
+        """Sends the call. Nothing takes it back from then on, so the future is that of a call that runs."""
         token = next(self._tokens)
         future: Future[Result[Any]] = Future()
+        future.set_running_or_notify_cancel()
         self._waiting[token] = future, plan, seconds
         try:
             if plan.kind == COMMAND:
@@ -146,4 +147,4 @@ def _settle(future: Future[Result[Any]], result: Result[Any] | BaseException) ->
         else:
             future.set_result(result)
     except InvalidStateError:
-        pass  # cancelled: nobody wants to know
+        pass  # the caller has set it himself

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from graft._cluster import LocalCluster
 from graft._errors import GraftError
 from graft._machine import Command, Query, callable_operations, is_raw
-from graft._start import USAGE, UsageError, failed, machine_of
+from graft._start import UsageError, failed, machine_of
 from graft._units import counted
 
 if TYPE_CHECKING:
@@ -34,15 +34,12 @@ _LOCK = "lock"
 _EXAMPLES = {"str": "ann", "int": "5", "float": "2.5", "bool": "true"}
 
 
-def dev(*, machine: str | None, nodes: int, data_dir: os.PathLike[str] | None) -> int:
+def dev(*, machine: str | None, nodes: int, data_dir: os.PathLike[str] | None, json: bool) -> int:
     """Runs a cluster until it is told to end. Gives the status to exit with."""
     try:
         return _run(_kind(machine), nodes, data_dir)
-    except (UsageError, TypeError) as error:
-        _say(f"error[USAGE]: {error}")
-        return USAGE
-    except GraftError as error:
-        return failed(error)
+    except (UsageError, TypeError, GraftError) as error:
+        return failed(error, json)
 
 
 def _kind(machine: str | None) -> type[StateMachine]:

@@ -266,13 +266,14 @@ class Corruption(StorageError):
 
     @property
     def offset(self) -> int | None:
-        """Where the damage begins, in bytes from the file's beginning."""
+        """Where what is damaged begins, in bytes from the file's beginning: in the log a batch, the smallest part with
+        a checksum of its own, which may hold many entries. The bytes that changed are somewhere in it."""
         offset: int | None = self.details.get("offset")
         return offset
 
 
 class ClusterMismatch(GraftError, ValueError):
-    """The data directory, or the peer, belongs to another cluster."""
+    """The data directory, or the peer, belongs to another cluster; of a client, all members that it finds do."""
 
     code = "CLUSTER_MISMATCH"
     fix = "check `data_dir` and the addresses in `members` and `join`; never mix the directories of two clusters"

@@ -23,7 +23,6 @@ from graft.tls import TLS
 if TYPE_CHECKING:
     import os
 
-USAGE = 2
 _LOOK_SECONDS = 0.1
 # How long a start takes that goes well, and how often it is said what is missing.
 _PATIENCE_SECONDS = 3.0
@@ -46,6 +45,7 @@ def start(
     tls: tuple[os.PathLike[str], os.PathLike[str], os.PathLike[str]] | None,
     insecure: bool,
     settings: dict[str, Any],
+    json: bool,
 ) -> int:
     """Runs a node until it is told to end, or removed. Gives the status to exit with."""
     try:
@@ -75,11 +75,8 @@ def start(
             words = "founds a cluster" if join is None else f"joins {', '.join(cluster)}"
         _say(f"node {id} at {node.address}, {words}")
         return _serve(node)
-    except (UsageError, TypeError) as error:  # a TypeError says that the machine cannot be replicated
-        _say(f"error[USAGE]: {error}")
-        return USAGE
-    except GraftError as error:
-        return failed(error)
+    except (UsageError, TypeError, GraftError) as error:  # a TypeError says that the machine cannot be replicated
+        return failed(error, json)
 
 
 def _made(where: str) -> StateMachine:
@@ -92,20 +89,27 @@ def _made(where: str) -> StateMachine:
         raise UsageError(f"{where} cannot be made: it takes no arguments, and raised {what}") from error
 
 
-def check(*, settings: dict[str, Any]) -> int:
+def check(*, settings: dict[str, Any], json: bool) -> int:
     """Says whether a node could start with these settings. Gives the status to exit with."""
     try:
         Config(**settings)
     except ConfigError as error:
-        return failed(error)
+        return failed(error, json)
     _say("the settings are good")
     return 0
 
 
-def failed(error: GraftError) -> int:
-    """Says what went wrong. Gives the status to exit with."""
-    _say(f"error[{error.code}]: {error}\n  fix: {error.fix}")
-    status: int = _engine.load().exit_status(error.code)
+def failed(error: UsageError | TypeError | GraftError, json: bool) -> int:
+    """Says what went wrong, as JSON if answers are to be that. Gives the status to exit with."""
+    code, fix = (error.code, error.fix) if isinstance(error, GraftError) else ("USAGE", None)
+    status: int = _engine.load().exit_status(code)
+    if json:
+        from msgspec import json as encoded
+
+        document = {"schema": "graft/error/v1", "code": code, "message": str(error), "fix": fix, "exit": status}
+        _say(encoded.encode(document).decode())
+    else:
+        _say(f"error[{code}]: {error}" + ("" if fix is None else f"\n  fix: {fix}"))
     return status
 
 

@@ -30,7 +30,8 @@ class Member:
     last_contact: float | None
     """Seconds since this node heard of it: a leader tells of the others, and these tell of the leader; else None."""
     trouble: str | None
-    """Why there is no connection to it, and what to do; None if there is one."""
+    """Why there is no connection to it, and what to do; why it does not work, if it told this leader; or that its state
+    differs, if the last `verify()` of this member found that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,8 @@ class Calls(ABC, Generic[S]):
     def submit(self, call: bytes, /) -> Future[Result[Any]]: ...
     def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Result[Any]]:
         """Sends a command or a query and returns at once. Calls submitted one after the other by one thread are not
-        bound to that order. Cancelling the future does not take a command back."""
+        bound to that order. The future is that of a call that runs, from the beginning: its `cancel()` answers False,
+        since what was sent cannot be taken back."""
         access = self._access
         plan = access._catalog.plan(access._catalog.kind_of(call), call, args, kwargs)
         native = access._engine("submit")

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use graft_domain::{Membership, NodeId};
+use graft_domain::{ClusterId, Membership, NodeId};
 
 /// Every setting of a node. Sizes are bytes.
 #[derive(Clone, Debug)]
@@ -56,6 +56,19 @@ pub struct NodeConfig {
 /// Why a configuration cannot work.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BadConfig(pub String);
+
+/// The cluster of this id, in the form in which `status()` shows it: 32 hexadecimal digits. Hyphens, as UUIDs have, are left
+/// out.
+pub fn cluster_id(text: &str) -> Result<ClusterId, BadConfig> {
+    let digits: String = text.chars().filter(|letter| *letter != '-').collect();
+    let is_hex = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = if is_hex { u128::from_str_radix(&digits, 16).ok() } else { None };
+    id.map(ClusterId).filter(|id| *id != ClusterId::UNKNOWN).ok_or_else(|| {
+        BadConfig(format!(
+            "{text:?} is not the id of a cluster: it has 32 hexadecimal digits, and `graft status` shows it"
+        ))
+    })
+}
 
 impl NodeConfig {
     pub fn new(id: NodeId, address: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {

@@ -14,6 +14,6 @@ pub mod tls;
 pub use graft_store as store;
 
 #[cfg(feature = "cli")]
-pub use cli::{Dev, Next, Setting, Start, exit_status, run as command_line};
+pub use cli::{Dev, Next, Setting, Start, exit_status, interrupt, run as command_line};
 #[cfg(all(feature = "cli", feature = "fuzzing"))]
 pub use cli::{setting_of_text, settings_of_file};

@@ -19,6 +19,8 @@ pub enum Refusal {
     NoLeader,
     /// A client reaches no member; the text names the endpoints and what is wrong with each.
     Unreachable(String),
+    /// A client finds members of another cluster than its own, and none of its own; the text names the endpoints.
+    Strange(String),
     /// Nobody can lead: fewer members than a majority can be reached from here, this node counted.
     NoQuorum {
         reachable: usize,
@@ -88,6 +90,7 @@ impl Refusal {
         match self {
             Self::NotLeader { .. } => "NOT_LEADER",
             Self::NoLeader | Self::Unreachable(_) => "NO_LEADER",
+            Self::Strange(_) => "CLUSTER_MISMATCH",
             Self::NoQuorum { .. } => "NO_QUORUM",
             Self::Busy(_) => "BUSY",
             Self::TooLarge { .. } => "TOO_LARGE",
@@ -118,9 +121,11 @@ impl fmt::Display for Refusal {
             Self::Busy(what) => write!(f, "busy: {what}"),
             Self::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the limit of {limit}"),
             Self::Timeout => f.write_str("the deadline came first; nothing was applied"),
-            Self::Membership(why) | Self::Snapshot(why) | Self::Unreachable(why) | Self::Denied(why) => {
-                f.write_str(why)
-            }
+            Self::Membership(why)
+            | Self::Snapshot(why)
+            | Self::Unreachable(why)
+            | Self::Strange(why)
+            | Self::Denied(why) => f.write_str(why),
             Self::Removed => f.write_str("this node was removed from the cluster"),
             Self::Stopped => f.write_str("the node is stopped"),
             Self::Halted(why) => write!(f, "this node halted: {why}"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::api::View;
 use crate::status::{MemberStatus, Status};
+use crate::verifying::is_difference;
 
 /// A member that is in touch is heard with every heartbeat; whoever starts or is busy may be late by this much.
 const SILENT: Duration = Duration::from_secs(3);
@@ -57,6 +58,7 @@ pub fn troubles(view: &View) -> Vec<Trouble> {
             "`graft tls renew` makes another one: put it in its place, and it is read without a restart",
         );
     }
+    found.extend(status.members.iter().filter_map(differing));
     found.extend(status.members.iter().filter(|member| member.id != status.id).filter_map(ailing));
     found
 }
@@ -68,11 +70,25 @@ fn own_fix(status: &Status) -> &'static str {
     "Mend what it says and start it again; if its data is lost or damaged, replace the member by a new one"
 }
 
+/// That the state of a member is not what it should be, if it was found so.
+fn differing(member: &MemberStatus) -> Option<Trouble> {
+    let MemberStatus { id, address, trouble, .. } = member;
+    let why = trouble.as_deref().filter(|why| is_difference(why))?;
+    Some(Trouble {
+        what: format!("{id} at {address}: {why}"),
+        fix: format!(
+            "Look for what is not deterministic in the machine's commands, then put a node with a new id and an empty directory \
+             into its place: graft member replace {id} NEW-ID ADDR"
+        ),
+    })
+}
+
 /// What is wrong with another member, if anything is.
 fn ailing(member: &MemberStatus) -> Option<Trouble> {
-    let MemberStatus { id, address, reachable, trouble, last_contact, .. } = member;
+    let MemberStatus { id, address, reachable, last_contact, .. } = member;
+    let trouble = member.trouble.as_deref().filter(|why| !is_difference(why));
     let what = match (reachable, trouble, last_contact) {
-        (Some(false), why, _) => format!("is not reachable: {}", why.as_deref().unwrap_or("it does not answer")),
+        (Some(false), why, _) => format!("is not reachable: {}", why.unwrap_or("it does not answer")),
         (_, Some(why), _) => format!("does not work: {why}"),
         (Some(true), None, Some(ago)) if *ago > SILENT => {
             format!(

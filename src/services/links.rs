@@ -65,7 +65,10 @@ impl Replica {
 
     fn report_links(&mut self) {
         let now = self.clock.now;
-        let Some(leader) = self.leader_at_hand() else { return };
+        let leader = self.leader_at_hand();
+        if leader.is_none() && !self.tells_everybody() {
+            return;
+        }
         let failure = self.failure.as_deref().map(first_line).or_else(|| self.trouble());
         let told = &self.links.told;
         if told.connected == self.reachable && told.failure.as_deref() == failure && now < self.links.tell_at {
@@ -76,7 +79,15 @@ impl Replica {
         self.links.told = Report { connected: self.reachable.clone(), failure: failure.clone() };
         self.links.tell_at = now + self.config.election_timeout * REPORT_EVERY;
         let links = PeerMessage::Links { from: self.core.id(), connected, failure };
-        self.effects.push(Effect::Send(leader, links));
+        match leader {
+            Some(leader) => self.effects.push(Effect::Send(leader, links)),
+            None => self.effects.extend(self.reachable.iter().map(|to| Effect::Send(*to, links.clone()))),
+        }
+    }
+
+    /// One whose disk has failed takes part in no term that comes, and never hears who leads in it.
+    fn tells_everybody(&self) -> bool {
+        self.failure.is_some() && self.core.leader().is_none() && !self.reachable.is_empty()
     }
 
     fn give_way(&mut self) {
@@ -125,7 +136,8 @@ impl Replica {
             let wait = self.config.election_timeout * PATIENCE;
             return self.links.better.map_or(Instant::NEVER, |(_, since)| since + wait);
         }
-        if self.leader_at_hand().is_some() { self.links.tell_at } else { Instant::NEVER }
+        let is_owed = self.leader_at_hand().is_some() || self.tells_everybody();
+        if is_owed { self.links.tell_at } else { Instant::NEVER }
     }
 }
 

@@ -76,7 +76,8 @@ pub struct MemberStatus {
     pub last_contact: Option<Duration>,
     /// Whether there is a connection to it; none for the node itself.
     pub reachable: Option<bool>,
-    /// Why there is no connection to it, in words, if so; or, though there is one, why it does not work: that the leader tells.
+    /// Why there is no connection to it, in words, if so; or, though there is one, why it does not work: that the leader tells;
+    /// or that its state differs, which whoever compared them tells.
     pub trouble: Option<String>,
 }
 
@@ -101,7 +102,10 @@ impl Replica {
             },
             last_contact: progress(*id).map(|follower| follower.contact).or_else(|| heard(*id)).map(since),
             reachable: (*id != core.id()).then(|| self.reachable.contains(id)),
-            trouble: self.troubles.get(id).cloned().or_else(|| self.failure_of(*id).map(str::to_owned)),
+            trouble: {
+                let other = || self.failure_of(*id).or_else(|| self.difference_of(*id));
+                self.troubles.get(id).cloned().or_else(|| other().map(str::to_owned))
+            },
         };
         Status {
             id: core.id(),

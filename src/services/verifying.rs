@@ -31,6 +31,17 @@ struct Open {
 pub(crate) struct Verifies {
     open: BTreeMap<Index, Open>,
     told: BTreeMap<Index, Digests>,
+    /// Who differed in the last comparison here that had a digest of it, and as of which entry. It is this run's knowledge:
+    /// nobody else is told.
+    differing: BTreeMap<NodeId, String>,
+}
+
+/// What every word on somebody who differs begins with, and no other.
+const DIFFERS: &str = "its state differs from ";
+
+/// Whether a member's trouble is that it differs.
+pub(crate) fn is_difference(trouble: &str) -> bool {
+    trouble.starts_with(DIFFERS)
 }
 
 impl Verifies {
@@ -45,6 +56,23 @@ impl Verifies {
 
     pub(crate) fn deadline(&self) -> Instant {
         self.open.values().map(|open| open.deadline).min().unwrap_or(Instant::NEVER)
+    }
+
+    /// Remembers who differs, and who does not any more. Without a state that more than half of them have it is everybody.
+    fn judge(&mut self, index: Index, digests: &Digests) {
+        let told = || digests.iter().filter_map(|(id, digest)| digest.as_ref().ok().map(|digest| (id, digest)));
+        let mut counts: BTreeMap<&Bytes, usize> = BTreeMap::new();
+        told().for_each(|(_, digest)| *counts.entry(digest).or_default() += 1);
+        let most = counts.iter().find(|(_, count)| **count * 2 > told().count()).map(|(digest, _)| *digest);
+        let whose = if most.is_some() { "that of most" } else { "others', and none is that of most," };
+        for (id, digest) in told() {
+            if most == Some(digest) {
+                self.differing.remove(id);
+            } else {
+                self.differing
+                    .insert(*id, format!("{DIFFERS}{whose} as of entry {index}, as the last verify() here found"));
+            }
+        }
     }
 
     /// Takes note of what a replica tells. Of entries before `handed` only those are of interest that are waited for.
@@ -72,6 +100,11 @@ fn shortened(why: String) -> String {
 }
 
 impl Replica {
+    /// That a member's state differs, as far as was found out here.
+    pub(crate) fn difference_of(&self, id: NodeId) -> Option<&str> {
+        self.verifies.differing.get(&id).map(String::as_str)
+    }
+
     /// Somebody wants the replicas compared.
     pub(crate) fn on_verify(&mut self, request: RequestId, deadline: Instant) {
         if let Err(refusal) = self.door(0) {
@@ -112,7 +145,7 @@ impl Replica {
     /// Answers the comparisons for which all members have told, and those whose deadline has come, with those that did.
     pub(crate) fn end_verifies(&mut self) {
         let (now, own, membership) = (self.clock.now, self.core.id(), self.core.membership());
-        let Verifies { open, told } = &mut self.verifies;
+        let Verifies { open, told, .. } = &mut self.verifies;
         let ends = |index: &Index, open: &mut Open| {
             let all = |digests: &Digests| membership.members.keys().all(|id| digests.contains_key(id));
             open.deadline <= now || told.get(index).is_some_and(all)
@@ -120,6 +153,9 @@ impl Replica {
         let ended: Vec<(Index, Open)> = open.extract_if(.., ends).collect();
         for (index, Open { request, .. }) in ended {
             let digests = self.verifies.told.remove(&index).unwrap_or_default();
+            self.verifies.judge(index, &digests);
+            let membership = self.core.membership();
+            self.verifies.differing.retain(|id, _| membership.contains(id));
             let outcome = if digests.contains_key(&own) {
                 Outcome::Compared { index, digests }
             } else {
@@ -130,8 +166,42 @@ impl Replica {
     }
 
     pub(crate) fn dismiss_verifies(&mut self, why: &str) {
-        for Open { request, .. } in std::mem::take(&mut self.verifies).open.into_values() {
+        self.verifies.told.clear();
+        for Open { request, .. } in std::mem::take(&mut self.verifies.open).into_values() {
             self.answer(request, Outcome::unknown(why));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_differs_is_remembered_until_it_does_not_any_more() {
+        let id = |n: usize| NodeId::new(&format!("n{n}")).expect("a good id");
+        let mut verifies = Verifies::default();
+        let mut judged = |index, digests: &[&str]| {
+            let digest = |(n, digest): (usize, &&str)| match *digest {
+                "" => None,
+                "?" => Some((id(n + 1), Err("it cannot tell".to_owned()))),
+                digest => Some((id(n + 1), Ok(Bytes::copy_from_slice(digest.as_bytes())))),
+            };
+            verifies.judge(Index(index), &digests.iter().enumerate().filter_map(digest).collect());
+            verifies.differing.iter().map(|(id, words)| format!("{id} {words}")).collect::<Vec<_>>()
+        };
+        assert_eq!(judged(5, &["a", "a", "a"]), [""; 0]);
+        let third = "n3 its state differs from that of most as of entry 6, as the last verify() here found";
+        assert_eq!(judged(6, &["a", "a", "b"]), [third]);
+        assert_eq!(judged(7, &["a", "a", ""]), [third], "it did not tell");
+        assert_eq!(judged(8, &["a", "a", "?"]), [third]);
+        assert_eq!(judged(9, &["a", "a", "a"]), [""; 0]);
+        let all = judged(10, &["a", "b", "?"]);
+        assert_eq!(all.len(), 2, "nobody can say who is right: {all:?}");
+        assert!(
+            all.iter().all(|words| words.contains("none is that of most") && is_difference(&words[3..])),
+            "{all:?}"
+        );
+        assert_eq!(judged(11, &["a", "a", "a"]), [""; 0]);
     }
 }

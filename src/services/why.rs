@@ -125,6 +125,9 @@ impl Replica {
             if let Some(failure) = self.failure_of(*id) {
                 why.push(format!("{id} at {} does not work: {failure}", member.address));
             }
+            if let Some(difference) = self.difference_of(*id) {
+                why.push(format!("{id} at {}: {difference}", member.address));
+            }
             if *id == self.core.id() || self.reachable.contains(id) {
                 continue;
             }

@@ -11,6 +11,7 @@ from pathlib import Path
 from nodes import until
 
 MACHINE = """
+import time
 import graft
 
 class Bank(graft.StateMachine):
@@ -38,6 +39,15 @@ class Lines(graft.StateMachine):
 
     def query(self, query: bytes):
         return self.lines[int(query)]
+
+class Slow(graft.StateMachine):
+    @graft.command
+    def linger(self) -> None:
+        time.sleep(20)
+
+    @graft.query
+    def last(self) -> None:
+        pass
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 
 import graft
 import pytest
@@ -43,6 +44,45 @@ def test_a_backup_founds_another_cluster(trio, tmp_path):
             assert other.wait_ready(DEADLINE_SECONDS).query(Bank.balance, "ann") == 11
     # The cluster that it was made of goes on by itself.
     assert trio["n3"].execute(Bank.deposit, "ann", 1) == 11
+
+
+def test_a_client_is_told_which_of_two_clusters_is_its_own(node, tmp_path):
+    """After a restore the old cluster may be up still, at an address that everybody knows."""
+    node.execute(Bank.deposit, "ann", 5)
+    node.backup(tmp_path / "backup")
+    graft.restore(tmp_path / "backup", tmp_path / "other")
+    with alone(tmp_path / "other", "x1") as other:
+        other.wait_ready(DEADLINE_SECONDS).execute(Bank.deposit, "ann", 10)
+        both = [node.address, other.address]
+        for own, stranger, balance in ((node, other, 5), (other, node, 15)):
+            # As people write it, too.
+            id_ = own.status().cluster
+            for cluster in (id_, f"{id_[:8]}-{id_[8:]}".upper()):
+                with graft.Client(both, Bank, cluster=cluster, **PATIENT) as client:
+                    assert client.query(Bank.balance, "ann") == balance
+                    assert client.status().cluster == id_
+            with graft.Client(stranger.address, Bank, cluster=id_, **PATIENT) as client:
+                calls = (
+                    lambda client=client: client.execute(Bank.deposit, "ann", 1),
+                    client.status,
+                    lambda client=client: list(client.members),
+                )
+                for call in calls:
+                    begun = time.monotonic()
+                    with pytest.raises(graft.ClusterMismatch, match=f"speak with cluster {id_} alone") as caught:
+                        call()
+                    assert time.monotonic() - begun < DEADLINE_SECONDS / 2, "to wait does not help"
+                    assert stranger.status().cluster in str(caught.value)
+                    assert "cluster=" in caught.value.fix
+                assert "is to speak with cluster" in client.why()
+                assert not client.health()
+
+            async def ask(cluster=id_):
+                async with graft.AsyncClient(both, Bank, cluster=cluster, **PATIENT) as client:
+                    return await client.query(Bank.balance, "ann")
+
+            assert asyncio.run(ask()) == balance
+        assert node.query(Bank.balance, "ann") == 5
 
 
 def test_clients_and_loops_take_backups_too(trio, tmp_path):

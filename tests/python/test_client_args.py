@@ -89,6 +89,9 @@ def test_the_machine_is_never_made():
         ({"timeout": "soon"}, "timeout='soon'"),
         ({"session_ttl": "100ms"}, "session_ttl='100ms' is below 1 s"),
         ({"session_ttl": True}, "session_ttl=True"),
+        ({"cluster": 7}, "cluster must be the id of a cluster, a str, not 7"),
+        ({"cluster": "bank"}, "cluster='bank' is not the id of a cluster: it has 32 hexadecimal digits"),
+        ({"cluster": "0" * 32}, "is not the id of a cluster"),
     ],
 )
 def test_options_that_will_not_do(options, words):

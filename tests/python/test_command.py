@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -169,6 +170,106 @@ def test_what_is_off_is_told_on_stderr(shell, words, what):
     done = shell.run(*words, status=2)
     assert what in done.stderr
     assert not done.stdout
+
+
+def test_calls_go_to_the_cluster_that_is_named_and_to_no_other(shell):
+    one, two = free_addresses(2)
+    ids = {}
+    for address in (one, two):
+        shell.cluster = address
+        shell.start(address)
+        shell.run("health", "--wait", str(DEADLINE_SECONDS))
+        ids[address] = json.loads(shell.says("status", "-o", "json"))["cluster"]
+    shell.cluster = f"{one},{two}"
+    for address, id_ in ids.items():
+        for _ in range(4):  # whichever comes first
+            assert json.loads(shell.says("status", "-o", "json", "--cluster-id", id_))["id"] == address
+        (shell.directory / "graft.toml").write_text(f'cluster_id = "{id_}"')
+        shell.says("execute", "deposit", f"who={address}", "amount=5")
+        assert shell.says("query", "balance", f"who={address}") == "5"
+        (shell.directory / "graft.toml").unlink()
+    refused = shell.run("execute", "deposit", "who=ann", "amount=5", "-c", one, "--cluster-id", ids[two], status=5)
+    assert "error[CLUSTER_MISMATCH]" in refused.stderr
+    assert ids[one] in refused.stderr
+    assert ids[two] in refused.stderr
+    assert "--cluster-id" in refused.stderr
+    assert "32 hexadecimal digits" in shell.run("status", "--cluster-id", "bank", status=2).stderr
+    started = shell.run("start", one, "--cluster", one, "--machine", "machines.py:Bank", "--cluster-id", ids[one],
+                        status=2)  # fmt: skip
+    assert "--cluster-id is for calls" in started.stderr
+
+
+def wrong(done):
+    """The error of a command that answers in JSON: the one line on stderr."""
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)
+    assert told["schema"] == "graft/error/v1"
+    assert told["exit"] == done.returncode
+    assert told["message"]
+    return told
+
+
+def test_errors_are_json_where_answers_are(shell):
+    (shell.cluster,) = free_addresses(1)
+    for form in ("json", "jsonl"):
+        told = wrong(shell.run("status", "--timeout", "0.3", "-o", form, status=3))
+        assert told["code"] == "UNREACHABLE"
+        assert "refused" in told["message"]
+        assert "--cluster" in told["fix"]
+    shell.start(shell.cluster)
+    shell.run("health", "--wait", str(DEADLINE_SECONDS))
+    raised = wrong(shell.run("execute", "deposit", "who=ann", "amount=-1", "-o", "json", status=1))
+    assert (raised["code"], raised["message"]) == ("APPLY", "ValueError: amount must be positive")
+    assert "in deposit" in raised["traceback"]
+    assert wrong(shell.run("execute", "rob", "-o", "json", status=5))["code"] == "INVALID_CALL"
+    refused = wrong(shell.run("add", "127.0.0.1:1", "-o", "json", status=5))
+    assert refused["code"] == "MEMBERSHIP_REFUSED"
+    for words in (
+        ("staus", "-o", "json"),
+        ("status", "--outptu", "-ojson"),
+        ("execute", "--output=jsonl"),
+        ("status", "-o", "json", "-c", "nonsense"),
+        ("start", "127.0.0.1:0", "-c", "127.0.0.1:1", "--machine", "nowhere.py:Bank", "-o", "json"),
+        ("dev", "--machine", "nowhere.py:Bank", "-o=json"),
+        ("config", "check", "--set", "election_timeout=1us", "-o", "json"),
+    ):
+        assert wrong(shell.run(*words, status=2))["code"] in ("USAGE", "CONFIG")
+    # The help is no error, and what is no form is told in words.
+    assert shell.run("status", "-o", "json", "--help").stdout.startswith("Show how")
+    assert shell.run("status", "-o", "jsno", status=2).stderr.startswith("error:")
+
+
+def interrupted(shell, *words):
+    """What a command that cannot go on says when it is interrupted."""
+    running = subprocess.Popen(shell.command(*words), env=shell.environment(), cwd=shell.directory, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    time.sleep(1.5)  # for it to be under way
+    assert running.poll() is None
+    begun = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    out, told = running.communicate(timeout=DEADLINE_SECONDS)
+    assert running.returncode in (-signal.SIGINT, 130)
+    assert time.monotonic() - begun < 1.5
+    assert not out
+    return told
+
+
+def test_an_interrupt_says_what_is_known_of_a_command(shell):
+    (shell.cluster,) = free_addresses(1)
+    linger = ("execute", "linger", "--timeout", "60")
+    unsent = interrupted(shell, *linger)
+    assert "error[STOPPED]: interrupted before anything was sent: nothing was applied" in unsent
+    shell.start(shell.cluster, "Slow")
+    shell.run("health", "--wait", str(DEADLINE_SECONDS))
+    told = interrupted(shell, *linger)
+    assert "error[UNKNOWN_OUTCOME]: interrupted before the answer came: the command may have been applied" in told
+    assert "graft query" in told
+    assert json.loads(interrupted(shell, *linger, "-o", "json"))["code"] == "UNKNOWN_OUTCOME"
+    assert not interrupted(shell, "query", "last", "--timeout", "60"), "a query has changed nothing"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
+        told = interrupted(shell, "add", f"127.0.0.1:{silent.getsockname()[1]}")
+        assert "error[UNKNOWN_OUTCOME]: interrupted before the answer came: what was asked for may have been" in told
+        assert "graft member list" in told
 
 
 def test_words_that_need_no_cluster(shell):

@@ -303,7 +303,20 @@ def test_every_setting_of_a_node_can_be_set_there(shell):
     keys = {line.split("\t")[0] for line in shell.says("config", "show", "--all", "-o", "plain").splitlines()}
     settings = {field.name for field in dataclasses.fields(graft.Config)}
     assert settings <= keys
-    places = {"address", "bind", "ca", "cert", "cluster", "data_dir", "id", "insecure", "key", "machine", "metrics"}
+    places = {
+        "address",
+        "bind",
+        "ca",
+        "cert",
+        "cluster",
+        "cluster_id",
+        "data_dir",
+        "id",
+        "insecure",
+        "key",
+        "machine",
+        "metrics",
+    }
     assert keys == settings | places
 
 

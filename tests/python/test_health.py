@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import graft
@@ -32,6 +33,26 @@ def test_a_cluster_with_one_down_names_it_and_what_to_do(tmp_path) -> None:
         (left,) = (cluster[id_] for id_ in ("n1", "n2", "n3") if id_ not in (down, other))
         words = until(lambda: str(health) if len((health := left.health()).troubles) == 3 else None)
         assert words.startswith(("nobody leads", "no majority answers the leader"))
+
+
+def test_one_whose_disk_failed_while_it_led_says_so_itself() -> None:
+    with graft.LocalCluster(Bank, 3) as cluster:
+        cluster.execute(Bank.deposit, "ann", 1)
+        former = cluster.leader.id
+        cluster.fail_disk(former)
+        with contextlib.suppress(graft.GraftError):  # it is in the write of this one
+            cluster.execute(Bank.deposit, "ann", 1)
+        until(lambda: cluster.leader.id != former, "another one leads")
+
+        def told() -> str | None:
+            words = str(cluster.leader.health())
+            return words if "does not work" in words else None
+
+        words = until(told, "the leader knows")
+        assert words.startswith(f"{former} at ")
+        assert "does not work: log: the disk fails" in words
+        assert "has not answered" not in words
+        assert f"{former} at " in cluster.leader.why()
 
 
 def test_what_does_not_run_is_not_well() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from pathlib import Path
@@ -92,13 +93,25 @@ def test_what_is_submitted_while_the_node_closes_is_answered(node):
         assert isinstance(future.exception(DEADLINE_SECONDS), graft.GraftError)
 
 
-def test_a_cancelled_future_disturbs_nobody(node):
+def test_what_was_sent_is_running_and_cannot_be_cancelled(node):
     futures = [node.submit(Bank.deposit, "ann", 1) for _ in range(100)]
-    for future in futures[::2]:
-        future.cancel()
-    for future in futures[1::2]:
-        future.result(DEADLINE_SECONDS)
-    assert node.execute(Bank.deposit, "ann", 1) <= 101
+    for future in futures:
+        assert not future.cancel()
+        assert not future.cancelled()
+    assert sorted(future.result(DEADLINE_SECONDS).value for future in futures) == list(range(1, 101))
+    assert node.execute(Bank.deposit, "ann", 1) == 101
+
+    async def left():
+        # Nobody waits any more, which is no matter of the call.
+        future = node.submit(Bank.deposit, "ann", 1)
+        waiting = asyncio.ensure_future(asyncio.wrap_future(future))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return future
+
+    assert asyncio.run(left()).result(DEADLINE_SECONDS).value == 102
 
 
 def test_execute_many(node):

@@ -113,8 +113,15 @@ def test_a_machine_that_is_not_deterministic_is_found_out(tmp_path):
         found = trio["n2"].verify()
         assert not found.agree
         assert found.differing == ("n1", "n2", "n3")
+        health = trio["n2"].health()
+        assert [trouble.what.split(" ")[0] for trouble in health.troubles] == ["n1", "n2", "n3"]
+        assert f"its state differs from others', and none is that of most, as of entry {found.index}" in str(health)
+        assert "not deterministic" in health.troubles[1].fix
+        assert "n2 at " in trio["n2"].why()
+        assert trio["n1"].health(), "it was not asked"
         trio["n3"].execute(Drifting.agree)
         assert trio["n2"].verify().agree
+        assert trio["n2"].health()
     finally:
         trio.stop()
 

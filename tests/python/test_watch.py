@@ -11,7 +11,7 @@ import graft
 import pytest
 from graft import _watch
 from machines import Bank
-from nodes import DEADLINE_SECONDS, Trio, free_addresses
+from nodes import DEADLINE_SECONDS, Trio, free_addresses, until
 
 
 class News(graft.StateMachine):
@@ -85,6 +85,23 @@ def test_since_an_index_and_since_an_item(node):
     for place, item in enumerate(everything, 1):
         assert list(node.watch(since=item, timeout=0.2)) == everything[place:], "behind exactly it"
     assert list(node.watch(since=graft.FellBehind(first), timeout=0.2)) == everything[3:]
+
+
+def test_a_place_that_the_log_has_not_reached_is_waited_for(node, caplog):
+    last = node.execute(News.tell, "a", 1)
+    watch = node.watch(since=last + 2, timeout=0.2)
+
+    def told():
+        node.watch(since=last + 2).close()  # the engine hears of another level within a moment
+        return "a watcher waits for a place that the log has not reached" in caplog.text
+
+    with caplog.at_level("INFO", logger="graft"):
+        until(told, "the node says so")
+    for number in range(2):
+        assert node.execute(News.tell, "a", number) == last + 1 + number
+        assert list(watch) == []
+    node.execute(News.tell, "a", 5)
+    assert [item.value for item in watch] == [5]
 
 
 def test_without_time_it_is_what_is_there_from_afar_too():

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use graft_domain::ClusterId;
 
 use super::bench::Bench;
 use super::check::Check;
@@ -12,7 +13,7 @@ use super::offline::{Log, Recover, Restore};
 use super::service::Service;
 use super::settings::{Config, Sets, Setting};
 use super::tls::Tls;
-use crate::infrastructure::runtime::Source;
+use crate::infrastructure::runtime::{Source, cluster_id};
 
 /// Keeps the state of a Python program alive on several machines: runs nodes, asks clusters and changes them.
 #[derive(Parser, Debug)]
@@ -42,7 +43,10 @@ pub(super) struct Global {
     /// Addresses of the cluster, `host:port` with commas: any live member does [env: `GRAFT_CLUSTER`]
     #[arg(short, long, global = true, value_delimiter = ',', value_name = "ADDR")]
     pub(super) cluster: Vec<String>,
-    /// Form of the answer
+    /// Speak with members of this cluster alone, as `graft status` names it [env: `GRAFT_CLUSTER_ID`]
+    #[arg(long, global = true, value_parser = cluster, value_name = "ID")]
+    pub(super) cluster_id: Option<ClusterId>,
+    /// Form of the answer, and with json and jsonl of an error, too
     #[arg(short, long, global = true, value_enum, default_value_t = Form::Table, value_name = "FORM")]
     pub(super) output: Form,
     /// How long it may take, in seconds [default: 10, for a change of members 300]
@@ -85,6 +89,10 @@ impl Secrets {
     }
 }
 
+pub(super) fn cluster(text: &str) -> Result<ClusterId, String> {
+    cluster_id(text).map_err(|bad| bad.0)
+}
+
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     // Those of settings, which a file has for nodes and for this command.
     let units = [("us", 1e-6), ("ms", 0.001), ("min", 60.0), ("s", 1.0), ("h", 3_600.0), ("d", 86_400.0)];
@@ -105,6 +113,12 @@ pub(super) enum Form {
     Jsonl,
     /// Values alone, tabs between them
     Plain,
+}
+
+impl Form {
+    pub(super) fn is_json(self) -> bool {
+        matches!(self, Self::Json | Self::Jsonl)
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -245,6 +259,9 @@ pub struct Start {
     /// As `graft.Config` takes them.
     #[arg(skip)]
     pub settings: BTreeMap<String, Setting>,
+    /// Whether errors are to be told as JSON.
+    #[arg(skip)]
+    pub json: bool,
 }
 
 /// A cluster on this machine.
@@ -259,6 +276,9 @@ pub struct Dev {
     /// Where to keep what they have, for the next time [default: nothing is kept]
     #[arg(long, value_name = "DIRECTORY")]
     pub data_dir: Option<PathBuf>,
+    /// Whether errors are to be told as JSON.
+    #[arg(skip)]
+    pub json: bool,
 }
 
 impl Start {

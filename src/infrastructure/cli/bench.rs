@@ -15,7 +15,6 @@ use serde_json::json;
 use super::args;
 use super::calls::body;
 use super::failure::{Failure, of_outcome};
-use super::note;
 use super::output::Out;
 use super::talk::Talk;
 use crate::infrastructure::runtime::Client;
@@ -148,7 +147,7 @@ pub(super) fn bench(talk: &Talk, out: &Out, bench: Bench) -> Result<(), Failure>
     let first = if let Some(read) = read { talk.query(body.clone(), read)? } else { talk.execute(body.clone())? };
     super::calls::check(&first)?;
     let lanes = inflight as usize;
-    note(&format!("{inflight} in flight for {seconds} s"));
+    out.note(&format!("{inflight} in flight for {seconds} s"));
     let begun = Instant::now();
     let found = Found { begun: vec![begun; lanes], inflight: lanes, ..Found::default() };
     let run = Arc::new(Run {

@@ -11,7 +11,6 @@ use serde_json::json;
 
 use super::args::{self, Call};
 use super::failure::{Failure, of_outcome};
-use super::note;
 use super::output::Out;
 use super::talk::Talk;
 use super::values::{self, answer};
@@ -102,8 +101,8 @@ fn told(out: &Out, schema: &str, outcome: Outcome) -> Result<(), Failure> {
             out.value(schema, &answer(&reply), more)
         }
         Outcome::Done { reply: Reply::Raised(raised), .. } => {
-            note(raised.traceback.trim_end());
-            Err(Failure::new("APPLY", format!("{}: {}", raised.type_name, raised.message)))
+            let failure = Failure::new("APPLY", format!("{}: {}", raised.type_name, raised.message));
+            Err(failure.traced(&raised.traceback))
         }
         other => Err(of_outcome(other)),
     }

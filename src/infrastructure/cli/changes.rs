@@ -12,7 +12,6 @@ use serde_json::json;
 
 use super::args::{Add, id_of};
 use super::failure::{Failure, of_outcome};
-use super::note;
 use super::output::Out;
 use super::talk::{PAUSE, Talk};
 use super::terminal::Progress;
@@ -28,7 +27,7 @@ pub(super) fn add(talk: &Talk, out: &Out, add: &Add) -> Result<(), Failure> {
     };
     // Nobody waits minutes for a change that there is nobody to make.
     talk.view_of_cluster()?;
-    note(&format!("{id} at {address} gets the log first"));
+    out.note(&format!("{id} at {address} gets the log first"));
     let change = Change::Add { id: named(&id)?, address, voter: !add.learner, incarnation: Incarnation::UNKNOWN };
     made(talk, out, change, &format!("{id} is a {}", if add.learner { "learner" } else { "voter" }))
 }
@@ -50,7 +49,7 @@ pub(super) fn demote(talk: &Talk, out: &Out, member: &str) -> Result<(), Failure
 
 pub(super) fn replace(talk: &Talk, out: &Out, old: &str, new: &str, address: String) -> Result<(), Failure> {
     let old = talk.member(old)?;
-    note(&format!("{new} at {address} gets the log first"));
+    out.note(&format!("{new} at {address} gets the log first"));
     let change = Change::Replace { old, new: named(new)?, address };
     made(talk, out, change, &format!("{new} has taken the place of {old}"))
 }

@@ -5,7 +5,9 @@ use std::io;
 use graft_services::error::{Outcome, Refusal};
 use graft_services::identity::is_for_want_of_a_role;
 use graft_services::ports::StoreError;
+use serde_json::json;
 
+use super::args::Form;
 use super::note;
 use super::terminal::{RED, harmless, has_colours, painted};
 use crate::infrastructure::runtime::offline::OfflineError;
@@ -167,6 +169,8 @@ pub(super) struct Failure {
     /// What it means and what to do about it, where its code says too little.
     why: Option<&'static str>,
     fix: Option<String>,
+    /// Where the machine's code raised it, if it did.
+    traceback: Option<String>,
     pub(super) is_closed_pipe: bool,
 }
 
@@ -177,7 +181,15 @@ pub fn exit_status(code: &str) -> u8 {
 
 impl Failure {
     pub(super) fn new(code: &'static str, what: impl Into<String>) -> Self {
-        Self { code, exit: exit_status(code), what: what.into(), why: None, fix: None, is_closed_pipe: false }
+        Self {
+            code,
+            exit: exit_status(code),
+            what: what.into(),
+            why: None,
+            fix: None,
+            traceback: None,
+            is_closed_pipe: false,
+        }
     }
 
     pub(super) fn usage(what: impl Into<String>) -> Self {
@@ -194,14 +206,40 @@ impl Failure {
         Self { fix: Some(fix.into()), ..self }
     }
 
-    pub(super) fn tell(&self) {
+    /// With the traceback of what the machine's code raised.
+    pub(super) fn traced(self, traceback: &str) -> Self {
+        Self { traceback: Some(traceback.trim_end().to_owned()), ..self }
+    }
+
+    /// Says it on stderr: in words for people, as one line of JSON for programs that read answers as JSON.
+    pub(super) fn tell(&self, form: Form) {
+        let (why, fix) = self.explanation();
+        if form.is_json() {
+            let mut document = json!({
+                "schema": "graft/error/v1", "code": self.code, "message": self.what, "why": why, "fix": fix,
+                "exit": self.exit,
+            });
+            if let Some(traceback) = &self.traceback {
+                document["traceback"] = json!(traceback);
+            }
+            return note(&document.to_string());
+        }
+        if let Some(traceback) = &self.traceback {
+            note(traceback);
+        }
         let head = format!("error[{}]", self.code);
         let head = if has_colours(&io::stderr()) { painted(RED, &head) } else { head };
         note(&format!("{head}: {}", harmless(&self.what)));
-        if let Some((_, _, why, fix)) = CODES.iter().find(|known| known.0 == self.code) {
-            let fix = self.fix.as_deref().map_or_else(|| (*fix).to_owned(), harmless);
-            note(&format!("  why: {}\n  fix: {fix}", self.why.unwrap_or(why)));
+        if let (Some(why), Some(fix)) = (why, fix) {
+            note(&format!("  why: {why}\n  fix: {}", harmless(fix)));
         }
+    }
+
+    /// What it means, and what to do about it.
+    fn explanation(&self) -> (Option<&str>, Option<&str>) {
+        let known = CODES.iter().find(|known| known.0 == self.code);
+        let fix = self.fix.as_deref().or(known.map(|known| known.3));
+        (self.why.or(known.map(|known| known.2)), fix)
     }
 }
 
@@ -257,6 +295,7 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let code = match &refusal {
             Refusal::Unreachable(_) => "UNREACHABLE",
+            Refusal::Strange(_) => "CLUSTER_MISMATCH",
             Refusal::NotLeader { .. } => "NOT_LEADER",
             Refusal::NoLeader => "NO_LEADER",
             Refusal::NoQuorum { .. } => "NO_QUORUM",
@@ -277,6 +316,9 @@ impl From<Refusal> for Failure {
             Refusal::Denied(why) if is_for_want_of_a_role(why) => failure
                 .meaning("the role of the certificate does not allow it; nothing was applied")
                 .advice("use a certificate of a role that does: `graft tls client NAME --role ROLE` makes one"),
+            Refusal::Strange(_) => failure
+                .meaning("the members at the addresses that were given belong to another cluster; nothing was applied")
+                .advice("correct --cluster or --cluster-id; `graft status` of a member shows the id of its cluster"),
             _ => failure,
         }
     }

@@ -1,11 +1,12 @@
 //! `graft --help`: the verbs in groups.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 
 use clap::builder::StyledStr;
-use clap::{Command, CommandFactory as _};
+use clap::{Command, CommandFactory as _, ValueEnum as _};
 
-use super::args::Arguments;
+use super::args::{Arguments, Form};
 
 /// Every verb, by what it is for.
 const GROUPS: [(&str, &[&str]); 7] = [
@@ -26,6 +27,21 @@ pub(super) fn command() -> Command {
         groups(&command)
     );
     command.help_template(template)
+}
+
+/// The form that these words ask for, though something is wrong with them.
+pub(super) fn form_of(words: &[OsString]) -> Form {
+    let words: Vec<&str> = words.iter().map_while(|word| word.to_str().filter(|word| *word != "--")).collect();
+    let mut form = Form::Table;
+    for (place, word) in words.iter().enumerate() {
+        let value = match *word {
+            "-o" | "--output" => words.get(place + 1).copied(),
+            word => word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o")),
+        };
+        let named = value.and_then(|value| Form::from_str(value.trim_start_matches('='), true).ok());
+        form = named.unwrap_or(form);
+    }
+    form
 }
 
 fn groups(command: &Command) -> String {

@@ -7,6 +7,7 @@ mod changes;
 mod check;
 mod failure;
 mod help;
+mod interrupt;
 mod manual;
 mod offline;
 mod output;
@@ -34,6 +35,7 @@ use talk::Talk;
 
 pub use args::{Dev, Start};
 pub use failure::exit_status;
+pub use interrupt::interrupt;
 pub use settings::Setting;
 #[cfg(feature = "fuzzing")]
 pub use settings::{setting_of_text, settings_of_file};
@@ -48,28 +50,44 @@ pub enum Next {
     /// Run a cluster in this process, which needs it too.
     Dev(Dev),
     /// Say whether a node could start with these settings.
-    Check(BTreeMap<String, Setting>),
+    Check {
+        settings: BTreeMap<String, Setting>,
+        /// Whether errors are to be told as JSON.
+        json: bool,
+    },
 }
 
 /// Does what the arguments say, the program's name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
-    let matches = help::command().try_get_matches_from(arguments);
+    let words: Vec<OsString> = arguments.into_iter().collect();
+    let matches = help::command().try_get_matches_from(&words);
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // A pipe that was closed wants no more of it.
-            let _ = error.print();
-            return Next::Exit(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
-        }
+        Err(error) => return misread(&error, &words),
     };
     let out = Out::new(arguments.global.output);
     match perform(arguments, &out) {
         Ok(next) => next,
         Err(failure) => {
-            failure.tell();
+            let failure = interrupt::told(failure);
+            failure.tell(out.form());
             Next::Exit(failure.exit)
         }
     }
+}
+
+/// Tells of words that are no command, or the help that they ask for.
+fn misread(error: &clap::Error, words: &[OsString]) -> Next {
+    let exit = u8::try_from(error.exit_code()).unwrap_or(failure::USAGE);
+    let form = help::form_of(words);
+    if exit != 0 && form.is_json() {
+        let told = error.render().to_string();
+        Failure::usage(told.strip_prefix("error: ").unwrap_or(&told).trim_end()).tell(form);
+    } else {
+        // A pipe that was closed wants no more of it.
+        let _ = error.print();
+    }
+    Next::Exit(exit)
 }
 
 fn perform(arguments: Arguments, out: &Out) -> Result<Next, Failure> {
@@ -79,9 +97,10 @@ fn perform(arguments: Arguments, out: &Out) -> Result<Next, Failure> {
     let done = match verb {
         Verb::Start(mut start) => {
             settings::fill_start(&mut start, global)?;
+            start.json = out.form().is_json();
             return Ok(Next::Start(Box::new(start)));
         }
-        Verb::Dev(dev) => return Ok(Next::Dev(dev)),
+        Verb::Dev(dev) => return Ok(Next::Dev(Dev { json: out.form().is_json(), ..dev })),
         Verb::Service(service) => service::print(&service),
         Verb::Check(wanted) => {
             settings::fill(&mut global)?;
@@ -108,7 +127,8 @@ fn perform(arguments: Arguments, out: &Out) -> Result<Next, Failure> {
             settings::show(&settings::of_config(&sets, &global)?, origin, all, out)
         }
         Verb::Config(Config::Check { sets }) => {
-            return Ok(Next::Check(settings::of_config(&sets, &global)?.tunables()));
+            let settings = settings::of_config(&sets, &global)?.tunables();
+            return Ok(Next::Check { settings, json: out.form().is_json() });
         }
         verb => {
             settings::fill(&mut global)?;

@@ -148,8 +148,10 @@ pub(super) fn recover(recover: &Recover, out: &Out) -> Result<(), Failure> {
         ));
     }
     let best = wreck.best();
-    note(&verdict(&wreck));
-    if !recover.yes {
+    if recover.yes {
+        out.note(&verdict(&wreck));
+    } else {
+        note(&verdict(&wreck));
         confirm(best)?;
     }
     let done = wreck.recover(into, recover.id.as_deref(), recover.address.as_deref()).map_err(|error| match error {
@@ -247,7 +249,7 @@ fn tell_wreck(wreck: &Wreck, out: &Out) -> Result<(), Failure> {
         "survivors": wreck.survivors.iter().map(item).collect::<Vec<_>>(),
     });
     out.table(&["id", "directory", "last", "term", "commit", "snapshot"], &rows, "wreck", document, "survivors")?;
-    note(&verdict(wreck));
+    out.note(&verdict(wreck));
     Ok(())
 }
 

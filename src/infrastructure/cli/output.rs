@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::args::Form;
 use super::failure::Failure;
+use super::note;
 use super::terminal::{self, BOLD, GREEN, RED, YELLOW, harmless, painted};
 
 type Told = Result<(), Failure>;
@@ -22,6 +23,18 @@ impl Out {
     /// Whether people are to read it.
     pub(super) fn is_for_people(&self) -> bool {
         self.form == Form::Table
+    }
+
+    /// The form that was asked for.
+    pub(super) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Says something on the way, where people read along.
+    pub(super) fn note(&self, words: &str) {
+        if !self.form.is_json() {
+            note(words);
+        }
     }
 
     /// As it is, in every form.

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use graft_domain::NodeId;
+use graft_domain::{ClusterId, NodeId};
 use serde_json::{Value as Json, json};
 
-use super::args::{Global, Start, seconds};
+use super::args::{Global, Start, cluster, seconds};
 use super::failure::Failure;
 use super::output::Out;
 use super::talk::CALL_SECONDS;
@@ -26,6 +26,7 @@ const KEYS: &[(&str, &str)] = &[
     ("cert", "the certificate to show, a file"),
     ("clients_max", "connections of clients to a node"),
     ("cluster", "addresses of members"),
+    ("cluster_id", "the cluster that calls go to, and no other"),
     ("command_bytes_max", "bytes of a command"),
     ("data_dir", "where the node keeps its log and snapshots"),
     ("election_timeout", "silence after which members elect another leader"),
@@ -44,8 +45,20 @@ const KEYS: &[(&str, &str)] = &[
     ("timeout", "how long a call waits"),
 ];
 /// Those that say who the node is and where things are; all others are settings of `graft.Config`.
-const PLACES: [&str; 11] =
-    ["address", "bind", "ca", "cert", "cluster", "data_dir", "id", "insecure", "key", "machine", "metrics"];
+const PLACES: [&str; 12] = [
+    "address",
+    "bind",
+    "ca",
+    "cert",
+    "cluster",
+    "cluster_id",
+    "data_dir",
+    "id",
+    "insecure",
+    "key",
+    "machine",
+    "metrics",
+];
 
 /// The value of a setting of a node: text with a unit, or a number.
 #[derive(Clone, PartialEq, Debug)]
@@ -160,6 +173,12 @@ impl Settings {
         self.text(key).map(PathBuf::from)
     }
 
+    fn cluster_id(&self) -> Result<Option<ClusterId>, Failure> {
+        let Some((value, place)) = self.0.get("cluster_id") else { return Ok(None) };
+        let bad = |why| Failure::usage(format!("{place}: cluster_id: {why}"));
+        cluster(&shown(value)).map(Some).map_err(bad)
+    }
+
     /// Seconds.
     fn timeout(&self) -> Result<Option<f64>, Failure> {
         let Some((value, place)) = self.0.get("timeout") else { return Ok(None) };
@@ -199,6 +218,9 @@ fn take_places(settings: &Settings, global: &mut Global) -> Result<(), Failure> 
     if global.cluster.is_empty() {
         global.cluster = settings.cluster();
     }
+    if global.cluster_id.is_none() {
+        global.cluster_id = settings.cluster_id()?;
+    }
     let secrets = &mut global.secrets;
     secrets.ca = secrets.ca.take().or_else(|| settings.path("ca"));
     secrets.cert = secrets.cert.take().or_else(|| settings.path("cert"));
@@ -221,6 +243,10 @@ fn take_places(settings: &Settings, global: &mut Global) -> Result<(), Failure> 
 /// Fills in what a node was not given on the command line.
 pub(super) fn fill_start(start: &mut Start, mut global: Global) -> Result<(), Failure> {
     let settings = Settings::read(global.config.as_deref(), &start.sets)?;
+    if global.cluster_id.is_some() {
+        let why = "--cluster-id is for calls: a node belongs to the cluster that its data directory names, or founds or joins one";
+        return Err(Failure::usage(why));
+    }
     let timeout = global.timeout;
     take_places(&settings, &mut global)?;
     start.address = start.address.take().or_else(|| settings.text("address"));
@@ -250,6 +276,9 @@ pub(super) fn of_config(sets: &Sets, global: &Global) -> Result<Settings, Failur
     let secrets = &global.secrets;
     if !global.cluster.is_empty() {
         settings.put("cluster", "--cluster", json!(global.cluster));
+    }
+    if let Some(id) = global.cluster_id {
+        settings.put("cluster_id", "--cluster-id", json!(id.to_string()));
     }
     for (key, flag, path) in
         [("ca", "--ca", &secrets.ca), ("cert", "--cert", &secrets.cert), ("key", "--key", &secrets.key)]

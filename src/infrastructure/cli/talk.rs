@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use graft_domain::NodeId;
+use graft_domain::{ClusterId, NodeId};
 use graft_services::api::{Api, Call, Caller, Sink, View};
 use graft_services::change::Ask;
 use graft_services::error::{Outcome, Refusal};
@@ -14,6 +14,7 @@ use graft_services::{MemberStatus, Read};
 
 use super::args::Global;
 use super::failure::{Failure, of_outcome};
+use super::interrupt;
 use crate::infrastructure::runtime::{Client, ClientConfig, backup};
 
 pub(super) const CALL_SECONDS: f64 = 10.0;
@@ -52,7 +53,8 @@ impl Talk {
         let seconds = global.timeout.unwrap_or(CALL_SECONDS);
         let look_timeout = Duration::from_secs_f64(seconds / 2.0).min(LOOK_TIMEOUT);
         let endpoints = global.cluster.iter().map(String::as_str);
-        let config = ClientConfig { tls, insecure, look_timeout, ..ClientConfig::new(endpoints) };
+        let cluster = global.cluster_id.unwrap_or(ClusterId::UNKNOWN);
+        let config = ClientConfig { cluster, tls, insecure, look_timeout, ..ClientConfig::new(endpoints) };
         let client = Arc::new(Client::start(config)?);
         Ok(Self { client, seconds: global.timeout, endpoints: global.cluster.join(", ") })
     }
@@ -128,6 +130,7 @@ impl Talk {
 
     pub(super) fn execute(&self, body: Bytes) -> Result<Outcome, Failure> {
         let (caller, told) = caller();
+        let _waited = interrupt::waits(&self.client, &interrupt::COMMAND);
         self.client.execute(vec![Call { body, slot: None, caller }], self.call_timeout());
         Self::answer(&told, self.call_timeout())
     }
@@ -141,6 +144,7 @@ impl Talk {
     /// Asks, and calls `meanwhile` again and again until there is an answer.
     pub(super) fn ask(&self, ask: Ask, mut meanwhile: impl FnMut()) -> Result<Outcome, Failure> {
         let (caller, told) = caller();
+        let _waited = interrupt::waits(&self.client, &interrupt::CHANGE);
         let deadline = Instant::now() + self.change_timeout() + GRACE;
         self.client.ask(ask, caller, self.change_timeout());
         loop {

@@ -232,7 +232,7 @@ fn encode_refusal(refusal: Refusal) -> wire::Refusal {
             leader: leader.map(|leader| leader.as_str().to_owned()).unwrap_or_default(),
         }),
         // Only clients say this, and never to members.
-        Refusal::NoLeader | Refusal::Unreachable(_) => Why::NoLeader(refusal::NoLeader {}),
+        Refusal::NoLeader | Refusal::Unreachable(_) | Refusal::Strange(_) => Why::NoLeader(refusal::NoLeader {}),
         Refusal::NoQuorum { reachable, needed } => {
             Why::NoQuorum(refusal::NoQuorum { reachable: reachable as u64, needed: needed as u64 })
         }

@@ -81,7 +81,7 @@ fn refused(refusal: &Refusal) -> Kind {
             Some(SHORTLY),
             "call again, or call the leader that the error names: it is in the metadata `leader` and `leader_address`",
         ),
-        Refusal::NoLeader | Refusal::Unreachable(_) => kind(
+        Refusal::NoLeader | Refusal::Unreachable(_) | Refusal::Strange(_) => kind(
             reason,
             Code::Unavailable,
             Some(AN_ELECTION),

@@ -30,6 +30,26 @@ pub use seen::Seen;
 type Words = [(&'static str, &'static str); 1];
 type Counters = Family<Words, Counter>;
 
+/// Why calls are refused by a node.
+const REFUSALS: [&str; 14] = [
+    "BUSY",
+    "HALTED",
+    "INVALID_CALL",
+    "MEMBERSHIP_REFUSED",
+    "NOT_LEADER",
+    "NO_LEADER",
+    "NO_QUORUM",
+    "REMOVED",
+    "SESSION_EXPIRED",
+    "STOPPED",
+    "STORAGE",
+    "TIMEOUT",
+    "TLS",
+    "TOO_LARGE",
+];
+const SNAPSHOTS: [&str; 3] = ["written", "failed", "installed"];
+const RELOADS: [&str; 2] = ["renewed", "refused"];
+
 /// Everything that a node counts.
 pub struct Metrics {
     registry: Registry,
@@ -69,7 +89,13 @@ impl Default for Metrics {
         registry.register_with_unit("log_written", "Entries made durable", Unit::Bytes, written.clone());
         Self {
             calls: counter(registry, "calls", "Calls made on this node"),
-            refused_calls: counters(registry, "refused_calls", "Calls that were not done, by error code"),
+            refused_calls: counters(
+                registry,
+                "refused_calls",
+                "Calls that were not done, by error code",
+                "code",
+                &REFUSALS,
+            ),
             unknown_calls: counter(registry, "unknown_calls", "Calls of which it is not known whether they were done"),
             syncs,
             written,
@@ -78,17 +104,28 @@ impl Default for Metrics {
             queried: counter(registry, "queries", "Queries that the machine was asked"),
             leaders: counter(registry, "leader_changes", "Leaders that this node has followed, or been"),
             elections: counter(registry, "elections", "Elections in which this node was a candidate"),
-            snapshots: counters(registry, "snapshots", "Snapshots of this node, by what became of them"),
+            snapshots: counters(
+                registry,
+                "snapshots",
+                "Snapshots of this node, by what became of them",
+                "result",
+                &SNAPSHOTS,
+            ),
             lost_links: counter(registry, "lost_links", "Links to members that broke"),
             reloads: counters(
                 registry,
                 "certificate_reloads",
                 "New certificates that were found, by what became of them",
+                "result",
+                &RELOADS,
             ),
             strangers: counters(
                 registry,
                 "refused",
                 "Connections and calls refused for who makes them, by what they were",
+                "what",
+                // Told with their zeros by whoever counts them.
+                &[],
             ),
             gauges: Mutex::new(Gauges::register(registry)),
             registry: all,
@@ -102,8 +139,12 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
     counter
 }
 
-fn counters(registry: &mut Registry, name: &str, help: &str) -> Counters {
+/// One for each of these words, from 0: of a series that begins with its first count, a rate never sees that one.
+fn counters(registry: &mut Registry, name: &str, help: &str, label: &'static str, words: &[&'static str]) -> Counters {
     let counters = Counters::default();
+    for word in words {
+        drop(counters.get_or_create(&[(label, *word)]));
+    }
     registry.register(name, help, counters.clone());
     counters
 }

@@ -94,3 +94,43 @@ fn each_metric_is_in_the_documentation_and_named_as_the_others() {
         assert!(documentation.contains(&format!("`{name}")), "docs/metrics.md does not say what {name} means");
     }
 }
+
+#[test]
+fn what_has_not_happened_yet_is_told_as_none() {
+    let text = text(&Metrics::default());
+    for code in REFUSALS {
+        has(&text, &format!("graft_refused_calls_total{{code=\"{code}\"}} 0"));
+    }
+    for result in SNAPSHOTS {
+        has(&text, &format!("graft_snapshots_total{{result=\"{result}\"}} 0"));
+    }
+    for result in RELOADS {
+        has(&text, &format!("graft_certificate_reloads_total{{result=\"{result}\"}} 0"));
+    }
+    for line in ["graft_calls_total 0", "graft_refused_total{what=\"link\"} 0", "graft_log_sync_seconds_count 0"] {
+        has(&text, line);
+    }
+}
+
+#[test]
+fn every_refusal_of_a_node_has_its_series_from_the_beginning() {
+    let why = || "why".to_owned();
+    for refusal in [
+        Refusal::NotLeader { leader: None },
+        Refusal::NoLeader,
+        Refusal::NoQuorum { reachable: 1, needed: 2 },
+        Refusal::Busy(why()),
+        Refusal::TooLarge { bytes: 2, limit: 1 },
+        Refusal::Timeout,
+        Refusal::Membership(why()),
+        Refusal::Snapshot(why()),
+        Refusal::Removed,
+        Refusal::Stopped,
+        Refusal::Halted(why()),
+        Refusal::SessionExpired,
+        Refusal::Denied(why()),
+        Refusal::Invalid(why()),
+    ] {
+        assert!(REFUSALS.contains(&refusal.code()), "{}", refusal.code());
+    }
+}

@@ -9,7 +9,7 @@ use pyo3::types::PyDict;
 use super::calls::NativeCalls;
 use super::convert::seconds;
 use super::{certificates, errors, fork, logs};
-use crate::infrastructure::runtime::{Client, ClientConfig};
+use crate::infrastructure::runtime::{Client, ClientConfig, cluster_id};
 
 /// A client of a cluster, open from the beginning until it is closed.
 #[pyclass(frozen, extends = NativeCalls, module = "graft._graft")]
@@ -19,7 +19,8 @@ pub(super) struct NativeClient {
 
 #[pymethods]
 impl NativeClient {
-    /// `config` has `endpoints`, a list of addresses, and `session_ttl`, in seconds or None. Connects in the background.
+    /// `config` has `endpoints`, a list of addresses, `cluster`, the id of theirs or None, and `session_ttl`, in seconds or
+    /// None. Connects in the background.
     #[new]
     fn new(py: Python<'_>, config: &Bound<'_, PyDict>) -> PyResult<PyClassInitializer<Self>> {
         fork::refuse_in_child(py)?;
@@ -53,6 +54,11 @@ fn client_config(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<ClientCon
         let key: String = key.extract()?;
         match key.as_str() {
             "endpoints" => config.endpoints = value.extract()?,
+            "cluster" => {
+                if let Some(text) = value.extract::<Option<String>>()? {
+                    config.cluster = cluster_id(&text).map_err(|bad| errors::raise(py, "CONFIG", &bad.0, &[]))?;
+                }
+            }
             "tls" => config.tls = certificates::source(&value)?,
             "insecure" => config.insecure = value.extract()?,
             "session_ttl" => config.session_ttl = value.extract::<Option<f64>>()?.map(seconds),

@@ -48,6 +48,11 @@ pub(super) fn refusal<'py>(py: Python<'py>, refusal: &Refusal) -> PyResult<Bound
         Refusal::TooLarge { bytes, limit } => {
             vec![("bytes", Detail::Number(*bytes)), ("limit", Detail::Number(*limit))]
         }
+        Refusal::Strange(_) => {
+            let fix =
+                "correct the addresses, or `cluster=` if it was given; after a restore or a recovery make a new client";
+            vec![("fix", Detail::Text(fix.to_owned()))]
+        }
         Refusal::Denied(why) if is_for_want_of_a_role(why) => {
             let fix = "use a certificate of the role that the message names, or of one above it (reader, writer, operator): \
                        `graft tls client NAME --role ROLE` makes one";

@@ -49,7 +49,8 @@ mod module {
     use super::readers::{NativeEvents, NativeWatch};
     #[pymodule_export]
     use super::{
-        after_fork_in_child, build_info, command_line, exit_status, log_level, logs_wake, msgpack_trouble, take_logs,
+        after_fork_in_child, build_info, command_line, exit_status, interrupt, log_level, logs_wake, msgpack_trouble,
+        take_logs,
     };
 }
 
@@ -73,11 +74,13 @@ fn command_line(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> PyResult<
             node.set_item("machine", dev.machine)?;
             node.set_item("nodes", dev.nodes)?;
             node.set_item("data_dir", dev.data_dir)?;
+            node.set_item("json", dev.json)?;
             return Ok(node.into_any());
         }
-        Next::Check(settings) => {
+        Next::Check { settings, json } => {
             node.set_item("verb", "check")?;
             node.set_item("settings", given(py, &settings)?)?;
+            node.set_item("json", json)?;
             return Ok(node.into_any());
         }
         Next::Start(start) => start,
@@ -92,6 +95,7 @@ fn command_line(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> PyResult<
     node.set_item("cluster", start.cluster)?;
     node.set_item("tls", start.tls)?;
     node.set_item("insecure", start.insecure)?;
+    node.set_item("json", start.json)?;
     node.set_item("settings", given(py, &start.settings)?)?;
     Ok(node.into_any())
 }
@@ -107,6 +111,13 @@ fn given<'py>(py: Python<'py>, settings: &BTreeMap<String, Setting>) -> PyResult
         }
     }
     Ok(dict)
+}
+
+/// Ends the wait of `command_line`, on another thread, for something that may have been done already, if it waits for such a
+/// thing: what is known of it is told then.
+#[pyfunction]
+fn interrupt(py: Python<'_>) -> bool {
+    py.detach(crate::infrastructure::interrupt)
 }
 
 /// What `graft` exits with on an error of this code.

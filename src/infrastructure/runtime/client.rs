@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use graft_domain::EntryId;
+use graft_domain::{ClusterId, EntryId};
 use graft_services::Read;
 use graft_services::WhatIf;
 use graft_services::api::{Api, Call, Caller, Happening, News, Reader, SnapshotPart, Then, View, Wake, Watch};
@@ -42,6 +42,8 @@ const LINES_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct ClientConfig {
     /// `host:port` of one member at least; the others are learned.
     pub endpoints: Vec<String>,
+    /// The cluster whose members are spoken with; if it is unknown, that of the first member that answers, from then on.
+    pub cluster: ClusterId,
     /// How long the session lasts without a command, by the stamps of the log; that of the cluster if none is given.
     pub session_ttl: Option<Duration>,
     /// What connections are secured with; nothing, for members that talk plainly.
@@ -60,6 +62,7 @@ impl ClientConfig {
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
+            cluster: ClusterId::UNKNOWN,
             session_ttl: None,
             tls: None,
             insecure: false,
@@ -147,6 +150,7 @@ impl Client {
         let inflight = Arc::new(AtomicUsize::new(0));
         let inbox_max = config.inflight_max.saturating_mul(2);
         let clerk = ClerkConfig {
+            cluster: config.cluster,
             session_ttl: config.session_ttl,
             inflight_max: config.inflight_max,
             inflight_bytes_max: config.inflight_bytes_max,

@@ -80,8 +80,13 @@ impl Hub {
             told: watch.since.map(|since| since.index),
             waits_at: at.index,
         };
+        let upto = state.ring.upto();
         if let Some(number) = number {
             state.wait(number, &watcher.topics, at.index);
+        }
+        drop(state);
+        if at.index > upto {
+            tracing::info!(since = %at.index, applied = %upto, "a watcher waits for a place that the log has not reached here");
         }
         Box::new(watcher)
     }

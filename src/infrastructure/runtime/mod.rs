@@ -52,7 +52,7 @@ pub use faults::{Faults, LinkFault};
 #[cfg(feature = "python")]
 pub(crate) use machine_worker::panic_words;
 
-pub use crate::infrastructure::config::{BadConfig, NodeConfig};
+pub use crate::infrastructure::config::{BadConfig, NodeConfig, cluster_id};
 pub use crate::infrastructure::grpc::BindError;
 pub use crate::infrastructure::tls::{Authority, Pem, Source, TlsError};
 

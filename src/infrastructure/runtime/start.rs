@@ -37,7 +37,7 @@ use super::{Node, Source, StartError};
 use crate::infrastructure::config::NodeConfig;
 use crate::infrastructure::grpc::{self, LocalHello, Offers, PeerConfig, PeerEvent, PeerSink, Transport};
 use crate::infrastructure::metrics::Metrics;
-use crate::infrastructure::store::{self, Founding, Snapshots, StoreConfig, Wal};
+use crate::infrastructure::store::{self, Founding, OsPlace, Snapshots, StoreConfig, Wal};
 
 /// Bytes of peers' messages that may wait for the event loop; beyond, messages are dropped as a network would.
 const INBOX_BYTES_MAX: usize = 256 << 20;
@@ -413,9 +413,11 @@ fn start_store(
     (killed, faults, metrics): (Arc<AtomicBool>, Arc<Faults>, Arc<Metrics>),
 ) -> Result<Thread, StartError> {
     let promise = config.election_timeout;
+    let place = OsPlace::of(&config.data_dir).map_err(io("looking for the data directory"))?;
     thread(config.id, "log", move || {
+        let store = (wal, place);
         let run =
-            catch_unwind(AssertUnwindSafe(|| run_store(wal, &jobs, &engine, &killed, &faults, &metrics, promise)));
+            catch_unwind(AssertUnwindSafe(|| run_store(store, &jobs, &engine, &killed, &faults, &metrics, promise)));
         if let Err(panic) = run {
             let failed = graft_services::Event::StorageFailed(panic_words(&*panic));
             let _ = engine.send(Message::Event(failed));

@@ -13,7 +13,7 @@ use super::engine::Message;
 use super::faults::Faults;
 use super::inbox::Inbox;
 use crate::infrastructure::metrics::Metrics;
-use crate::infrastructure::store::Wal;
+use crate::infrastructure::store::{OsPlace, Wal};
 
 /// For the disk.
 #[derive(Debug)]
@@ -32,11 +32,15 @@ const GATHER_BYTES_MAX: u64 = 64 << 20;
 /// How long to wait before a write is tried again on a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether the data directory is there: what is written into one that was removed is lost with the
+/// process, and no write says so.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Does the jobs in their order; writes that queued during the last sync go with the next one.
 ///
 /// Once `killed`, what still waits is dropped as a killed process would. `promise` is for how long this run promises its vote.
 pub(crate) fn run_store(
-    wal: Wal,
+    (wal, place): (Wal, OsPlace),
     jobs: &Receiver<StoreJob>,
     engine: &Inbox,
     killed: &AtomicBool,
@@ -44,7 +48,8 @@ pub(crate) fn run_store(
     metrics: &Metrics,
     promise: Duration,
 ) {
-    let mut work = Work { old_promise: OldPromise::of(&wal, promise), wal, engine, killed, faults, metrics };
+    let old_promise = OldPromise::of(&wal, promise);
+    let mut work = Work { old_promise, wal, place, looked: Instant::now(), engine, killed, faults, metrics };
     let mut writes = Vec::new();
     let mut held: Option<StoreJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
@@ -102,6 +107,9 @@ fn bytes_of(write: &Write) -> u64 {
 
 struct Work<'a> {
     wal: Wal,
+    place: OsPlace,
+    /// When the directory was there last.
+    looked: Instant,
     engine: &'a Inbox,
     killed: &'a AtomicBool,
     faults: &'a Faults,
@@ -126,8 +134,23 @@ impl OldPromise {
 impl Work<'_> {
     fn persist(&mut self, writes: &[Write]) -> Result<(), StoreError> {
         let begun = Instant::now();
+        self.look(begun)?;
         self.insist(|wal| wal.persist(writes))?;
         self.metrics.synced(begun.elapsed(), writes.iter().map(bytes_of).sum());
+        Ok(())
+    }
+
+    /// Refuses to write where nobody will find it.
+    fn look(&mut self, now: Instant) -> Result<(), StoreError> {
+        if now.duration_since(self.looked) < LOOK_EVERY {
+            return Ok(());
+        }
+        if !self.place.is_there() {
+            let what = "the data directory was removed or moved while the node ran, and what is written into it would be lost. \
+                        Bring it back and start the node again, or replace the member by one with a new id";
+            return Err(StoreError::Io { path: self.place.to_string(), what: what.to_owned() });
+        }
+        self.looked = now;
         Ok(())
     }
 

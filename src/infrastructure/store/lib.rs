@@ -20,6 +20,7 @@ mod backup;
 mod batch;
 mod errors;
 mod files;
+mod foreign;
 mod identity;
 mod inspection;
 mod open;
@@ -48,7 +49,7 @@ mod tests;
 pub use backup::{Backup, verify as verify_backup, verify_in as verify_backup_in};
 pub use files::{Files, Locking, StoreFile};
 pub use inspection::{Inspection, inspect, inspect_in};
-pub use os::{OsFile, OsFiles, OsLock};
+pub use os::{OsFile, OsFiles, OsLock, OsPlace};
 pub use recovering::{Successor, recover, recover_in};
 pub use restoring::{is_restored, restore, restore_in};
 pub use snapshots::Snapshots;
@@ -96,7 +97,8 @@ pub type Store<F = OsFiles> = (Wal<F>, Arc<Snapshots<F>>, Opened);
 /// # Errors
 /// [`StoreError::Locked`] while another [`Wal`] or [`Snapshots`] has it open, [`StoreError::WrongNode`] if it was made by another node,
 /// [`StoreError::Corrupt`] or [`StoreError::NewerFormat`] if it cannot be vouched for (nothing is changed then),
-/// [`StoreError::Full`] and [`StoreError::Io`] as the operating system has it.
+/// [`StoreError::Full`] and [`StoreError::Io`] as the operating system has it; the latter, too, if no node has used it and there
+/// is something in it that is not of Graft.
 pub fn open(directory: &Path, founding: &Founding, config: StoreConfig) -> Result<Store, StoreError> {
     open_in(OsFiles, directory, founding, config)
 }
@@ -108,5 +110,6 @@ pub fn open_in<F: Files>(
     founding: &Founding,
     config: StoreConfig,
 ) -> Result<Store<F>, StoreError> {
+    foreign::refuse(&files, directory)?;
     open::open(files, directory, founding, config)
 }

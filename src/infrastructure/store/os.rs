@@ -1,5 +1,6 @@
 //! The operating system's files.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,53 @@ impl Drop for OsLock {
         // Closing it is what is left otherwise.
         let _ = self.0.unlock();
     }
+}
+
+/// A directory that is open, under the name that it had then: whoever removes or renames it does not ask who has it open.
+#[derive(Debug)]
+pub struct OsPlace {
+    lock: PathBuf,
+    file: Option<(u64, u64)>,
+}
+
+impl OsPlace {
+    /// That of a directory with a store, which has a file that is never replaced.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn of(directory: &Path) -> io::Result<Self> {
+        // The process may go elsewhere.
+        let lock = fs::canonicalize(directory)?.join(super::open::LOCK_NAME);
+        let file = inode(&fs::metadata(&lock)?);
+        Ok(Self { lock, file })
+    }
+
+    /// False once it certainly is not there any more.
+    pub fn is_there(&self) -> bool {
+        match fs::metadata(&self.lock) {
+            Ok(found) => inode(&found) == self.file,
+            Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        }
+    }
+}
+
+impl fmt::Display for OsPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lock.parent().unwrap_or(&self.lock).display().fmt(f)
+    }
+}
+
+/// Which file it is, where files have numbers.
+#[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
+fn inode(found: &fs::Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some((found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn inode(_found: &fs::Metadata) -> Option<(u64, u64)> {
+    None
 }
 
 impl OsFiles {

@@ -133,6 +133,7 @@ impl Again {
             Refusal::NotLeader { .. }
             | Refusal::NoLeader
             | Refusal::Unreachable(_)
+            | Refusal::Strange(_)
             | Refusal::NoQuorum { .. }
             | Refusal::Removed
             | Refusal::Stopped

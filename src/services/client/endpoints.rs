@@ -131,16 +131,26 @@ impl Endpoints {
         self.all.iter().any(|endpoint| endpoint.is_strange)
     }
 
+    /// Whether there is nobody left who might be of this client's cluster.
+    pub(super) fn all_are_strange(&self) -> bool {
+        self.all.iter().all(|endpoint| endpoint.is_strange)
+    }
+
     /// Whether there is nobody left who might believe and be believed.
     pub(super) fn all_distrust(&self) -> bool {
         self.all.iter().all(|endpoint| endpoint.is_distrust)
     }
 
-    /// Why nobody can be reached: if that is so for most, because nobody believes the other.
+    /// Why nobody can be reached: if that is so for all, because they are of another cluster; if for most, because nobody
+    /// believes the other.
     pub(super) fn refusal(&self) -> Refusal {
         let words = self.words();
         let distrusting = self.all.iter().filter(|endpoint| endpoint.is_distrust).count();
-        if 2 * distrusting > self.all.len() { Refusal::Denied(words) } else { Refusal::Unreachable(words) }
+        match () {
+            () if self.all_are_strange() => Refusal::Strange(words),
+            () if 2 * distrusting > self.all.len() => Refusal::Denied(words),
+            () => Refusal::Unreachable(words),
+        }
     }
 
     /// It does what it is for.

@@ -45,6 +45,8 @@ pub struct ClerkConfig {
     pub seed: u64,
     /// `host:port` of some members; the others are learned.
     pub endpoints: Vec<String>,
+    /// The cluster whose members are spoken with; if it is unknown, that of the first member that names one.
+    pub cluster: ClusterId,
     /// How long the session lasts without a command, by the stamps of the log; that of the cluster if none is given.
     pub session_ttl: Option<Duration>,
     /// Calls that wait for an answer; at the cap further ones are refused as busy.
@@ -70,6 +72,7 @@ impl ClerkConfig {
         Self {
             seed,
             endpoints,
+            cluster: ClusterId::UNKNOWN,
             session_ttl: None,
             inflight_max: 65_536,
             inflight_bytes_max: 256 << 20,
@@ -161,7 +164,7 @@ pub struct Clerk {
     calls: Calls,
     session: Session,
     endpoints: Endpoints,
-    /// The one that this client belongs to, once a member has named it.
+    /// The one that this client belongs to, once it is told or a member has named it.
     cluster: ClusterId,
     /// The connection that calls go to.
     current: Option<Link>,
@@ -188,13 +191,13 @@ impl Clerk {
         let backoff = (config.backoff_first, config.backoff_max);
         let endpoints = Endpoints::new(&config.endpoints, backoff, &mut random);
         Self {
+            cluster: config.cluster,
             config,
             now,
             random,
             calls: Calls::default(),
             session: Session::new(),
             endpoints,
-            cluster: ClusterId::UNKNOWN,
             current: None,
             next: None,
             old: Vec::new(),

@@ -1,4 +1,4 @@
-//! Which cluster this client belongs to: the first that a member names, for the client's whole life.
+//! Which cluster this client belongs to: the one that it is told, or the first that a member names, for its whole life.
 //!
 //! Sessions and slots are copied by a backup, so two clusters may know the same ones: a command whose fate in the one is unclear
 //! must never be said to the other. So a connection is of use once its member has named this cluster.
@@ -56,14 +56,24 @@ impl Clerk {
             ClusterId::UNKNOWN => "no cluster".to_owned(),
             other => format!("cluster {other}"),
         };
-        let why = format!(
-            "a member of {theirs} is at this address, and this client belongs to cluster {}: stop that member or correct \
-             the endpoints; after a restore or a recovery make a new client",
-            self.cluster
-        );
+        let ours = self.cluster;
+        let belongs = if self.config.cluster == ClusterId::UNKNOWN {
+            format!(
+                "belongs to cluster {ours}: stop that member or correct the endpoints; after a restore or a recovery make a \
+                 new client"
+            )
+        } else {
+            format!(
+                "is to speak with cluster {ours} alone: stop that member, correct the endpoints, or name its cluster"
+            )
+        };
+        let why = format!("a member of {theirs} is at this address, and this client {belongs}");
         self.effects.push(Effect::Close(id));
         self.lost(id, &why.into());
         self.endpoints.estrange(&address);
+        if self.current.is_none() && self.endpoints.all_are_strange() {
+            self.end_all_unsent();
+        }
     }
 
     /// Nothing of worth is said to it; it is asked again, and others are looked for. It is better than nobody, since it can be

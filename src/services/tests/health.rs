@@ -95,6 +95,17 @@ fn a_member_that_is_connected_may_be_of_no_use() {
 }
 
 #[test]
+fn who_differs_is_no_less_ill_for_being_asked_itself() {
+    let why = "its state differs from that of most as of entry 7, as the last verify() here found";
+    for place in [0, 2] {
+        let found = told(|view| view.status.members[place].trouble = Some(why.to_owned()));
+        assert_eq!(found.len(), 1, "{found:?}");
+        let n = place + 1;
+        assert!(found[0].starts_with(&format!("n{n} at n{n}.example:7000: {why}. Look for what is not")), "{found:?}");
+    }
+}
+
+#[test]
 fn one_that_does_not_work_itself_says_that_first_and_not_that_nobody_leads() {
     let found = told(|view| {
         (view.status.leader, view.status.role) = (None, "removed");

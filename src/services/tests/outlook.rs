@@ -52,6 +52,28 @@ fn the_leader_knows_whose_machine_has_halted() {
 }
 
 #[test]
+fn the_leader_knows_whose_disk_has_failed_though_it_led_before() {
+    let mut world = World::new(3);
+    let former = world.leader().expect("there is one");
+    world.node(id(former)).disk.failed = true;
+    world.tell(former, Event::StorageFailed("the disk fails".to_owned()));
+    world.until(10_000, |world| world.leader().is_some_and(|leader| leader != former));
+    let leader = world.leader().expect("another one");
+    world.run(2_000);
+    let own = world.replica(former).status();
+    assert_eq!((own.role, own.leader), ("failed", None), "it cannot take part in another term");
+    let why = world.replica(leader).why();
+    assert_eq!(why, [format!("n{former} at host{former}:7001 does not work: {}", own.error.unwrap_or_default())]);
+    // Nor does it depend on who leads next.
+    let third = 6 - former - leader;
+    world.tell(leader, Event::Halted(Halt { index: Index(7), why: "put() raised".to_owned() }));
+    world.until(10_000, |world| world.leader() == Some(third));
+    world.run(2_000);
+    let why = world.replica(third).why();
+    assert!(why.iter().any(|why| why.starts_with(&format!("n{former} at "))), "{why:?}");
+}
+
+#[test]
 fn a_member_that_does_not_get_on_says_so_and_the_leader_knows() {
     let mut world = World::new(3);
     let leader = world.leader().expect("there is one");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
-use super::super::{OsFiles, open};
+use super::super::{OsFiles, OsPlace, open};
 use super::*;
 
 /// A directory of its own for a test, gone when the test ends.
@@ -51,6 +51,23 @@ fn a_second_opener_learns_who_has_it() {
     assert_eq!(error, StoreError::Locked { path, pid: Some(process::id()) });
     drop(first);
     open(&directory.0, &founding(), StoreConfig::default()).expect("it is free again");
+}
+
+#[test]
+fn a_directory_that_is_removed_or_renamed_is_not_there() {
+    let directory = Directory::new();
+    let [data, other] = ["data", "other"].map(|name| directory.0.join(name));
+    let (_wal, ..) = open(&data, &founding(), SMALL).expect("it opens");
+    let place = OsPlace::of(&data).expect("it is there");
+    assert!(place.is_there());
+    fs::rename(&data, &other).expect("it is renamed");
+    assert!(!place.is_there());
+    let (_another, ..) = open(&data, &founding(), SMALL).expect("it opens");
+    assert!(!place.is_there(), "it is another one");
+    fs::remove_dir_all(&data).expect("it is removed");
+    fs::rename(&other, &data).expect("it is renamed");
+    assert!(place.is_there());
+    assert!(OsPlace::of(&other).is_err());
 }
 
 #[test]

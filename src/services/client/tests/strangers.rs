@@ -139,6 +139,47 @@ fn a_risked_command_that_only_strangers_could_hear_ends_unknown() {
 }
 
 #[test]
+fn a_client_that_is_told_which_cluster_takes_no_other_even_as_the_first() {
+    let mut story = Story::begins(|config| config.cluster = ClusterId(2));
+    story.asks(1, 8_000);
+    story.connects(1, leads(0));
+    story.hears_of(1, 1, 0, &Cluster::new(3), "");
+    let why = format!(
+        "no member can be reached: m0:1: a member of cluster {} is at this address, and this client is to speak with cluster \
+         {} alone",
+        ClusterId(1),
+        ClusterId(2)
+    );
+    // Nobody else is known, and nobody is learned from a stranger: to wait does not help.
+    assert!(story.told.contains(&format!("answer 1 refused: {why}")), "{}", story.told);
+    assert!(!story.told.contains("session") && !story.told.contains("dial 2 m1"), "{}", story.told);
+    let mut story = Story::begins(|config| config.cluster = ClusterId(2));
+    story.asks(1, 8_000);
+    story.connects(1, leads(0));
+    story.hears_of(1, 1, 0, &other(), "");
+    assert!(story.told.contains("say 1 #2 session"), "{}", story.told);
+}
+
+#[test]
+fn strangers_are_left_out_and_named_where_others_of_the_right_cluster_are_down() {
+    let mut story = Story::begins(|config| {
+        config.cluster = ClusterId(2);
+        config.endpoints = vec!["m0:1".to_owned(), "m1:1".to_owned()];
+    });
+    story.asks(1, 1_000);
+    let (first, second) = if story.told.contains("dial 1 m0:1") { (0, 1) } else { (1, 0) };
+    story.connects(1, leads(first));
+    story.hears_of(1, 1, first, &Cluster::new(3), "");
+    assert!(!story.told.contains("answer 1"), "the other may be of the right one: {}", story.told);
+    assert!(story.told.contains(&format!("dial 2 m{second}:1")), "{}", story.told);
+    story.loses(2);
+    story.waits(1_000);
+    let said = story.told.lines().last().unwrap();
+    assert!(said.contains("answer 1 refused: no member can be reached"), "{said}");
+    assert!(said.contains("is at this address") && said.contains("connection refused"), "{said}");
+}
+
+#[test]
 fn a_member_that_names_no_cluster_hears_nothing_of_worth() {
     let mut story = Story::begins(|_| {});
     let unnamed = Cluster { unnamed: [0].into(), leader: None, ..Cluster::new(1) };
