@@ -84,8 +84,7 @@ class Node(Access[S]):
         - `id`: this member's name for ever, 1 to 63 letters, digits and `-_.:`.
         - `address`: "host:port" at which the other members reach this one; it may change from one start to the next.
           Alone in its cluster, or with `join`, a node may say port 0 and gets an unused one: `node.address` tells.
-        - `data_dir`: where the log lives; it belongs to this id for ever. A directory that no node has used must be
-          empty, or not there. None: a temporary directory, removed at stop.
+        - `data_dir`: where the log lives; it belongs to this id for ever. None: a temporary directory, removed at stop.
         - `members`: all the founding members `{id: address}`, this one included, the same on each of them. Without
           it, and without `join`, the node founds a cluster of one. It founds, and no more: a directory that has members
           keeps them, and `start()` warns if it has never had one that is listed here.

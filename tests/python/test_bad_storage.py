@@ -67,19 +67,6 @@ def segment(directory: Path, number: int = 0) -> Path:
     return sorted(directory.glob("log-*"))[number]
 
 
-def test_a_directory_with_the_files_of_others_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    for _ in range(2):
-        with pytest.raises(graft.StorageError, match=r"not of Graft: notes\.txt\. Give the node a directory of"):
-            alone(tmp_path).start()
-        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    (tmp_path / "notes.txt").rename(tmp_path / "lost+found")
-    with alone(tmp_path) as node:
-        node.wait_ready(READY_SECONDS).execute(Tokens.append, "one")
-    (tmp_path / "notes.txt").write_text("mine")
-    assert tokens(tmp_path) == ["one"], "it is the node's own since"
-
-
 @pytest.mark.parametrize("how", ["removed", "moved"])
 def test_a_directory_that_goes_away_under_a_node_is_noticed(directory: Path, how: str) -> None:
     """What is written into it is lost with the process, so it must not be acknowledged for long."""

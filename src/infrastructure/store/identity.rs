@@ -12,7 +12,7 @@ use super::files::{Files, StoreFile, read_full};
 use super::preamble;
 
 pub(super) const NAME: &str = "identity";
-pub(super) const NEW_NAME: &str = "identity.new";
+const NEW_NAME: &str = "identity.new";
 const MAGIC: [u8; 8] = *b"GRAFT-ID";
 const ID_BYTES: usize = 64;
 const FILE_BYTES: usize = preamble::PREAMBLE_BYTES + ID_BYTES + 8 + 16 + 8 + 4;

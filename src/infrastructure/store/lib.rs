@@ -20,7 +20,6 @@ mod backup;
 mod batch;
 mod errors;
 mod files;
-mod foreign;
 mod identity;
 mod inspection;
 mod open;
@@ -97,8 +96,7 @@ pub type Store<F = OsFiles> = (Wal<F>, Arc<Snapshots<F>>, Opened);
 /// # Errors
 /// [`StoreError::Locked`] while another [`Wal`] or [`Snapshots`] has it open, [`StoreError::WrongNode`] if it was made by another node,
 /// [`StoreError::Corrupt`] or [`StoreError::NewerFormat`] if it cannot be vouched for (nothing is changed then),
-/// [`StoreError::Full`] and [`StoreError::Io`] as the operating system has it; the latter, too, if no node has used it and there
-/// is something in it that is not of Graft.
+/// [`StoreError::Full`] and [`StoreError::Io`] as the operating system has it.
 pub fn open(directory: &Path, founding: &Founding, config: StoreConfig) -> Result<Store, StoreError> {
     open_in(OsFiles, directory, founding, config)
 }
@@ -110,6 +108,5 @@ pub fn open_in<F: Files>(
     founding: &Founding,
     config: StoreConfig,
 ) -> Result<Store<F>, StoreError> {
-    foreign::refuse(&files, directory)?;
     open::open(files, directory, founding, config)
 }

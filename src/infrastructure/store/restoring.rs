@@ -18,7 +18,7 @@ use super::os::OsFiles;
 use super::snapshot_reader::{AT_REST, SnapshotReader};
 use super::snapshot_writer::SnapshotWriter;
 use super::survey::{Survey, survey};
-use super::{Founding, foreign, identity, snapshot_file, snapshots};
+use super::{Founding, identity, snapshot_file, snapshots};
 
 const UNOWNED: &str = "it is missing, though the directory holds a snapshot";
 const UNFIT: &str = "Restore from another backup";
@@ -79,9 +79,7 @@ pub(super) fn empty<F: Files>(files: &F, directory: &Path) -> Result<F::Lock, St
 fn refuse_filled<F: Files>(files: &F, directory: &Path) -> Result<Survey, StoreError> {
     let names = files.list(directory).map_err(|e| io_error(directory, &e))?;
     let left = survey(files, &directory.join(snapshots::DIRECTORY))?;
-    let is_free = |name: &String| {
-        name == super::open::LOCK_NAME || name == snapshots::DIRECTORY || foreign::is_of_the_file_system(name)
-    };
+    let is_free = |name: &String| name == super::open::LOCK_NAME || name == snapshots::DIRECTORY;
     if left.newest.is_some() || !names.iter().all(is_free) {
         return Err(refused(
             directory,

@@ -41,37 +41,6 @@ fn another_nodes_directory() {
 }
 
 #[test]
-fn a_directory_that_holds_what_is_not_of_graft() {
-    for (names, told) in [
-        (&["bank.py"][..], "not of Graft: bank.py. "),
-        (&["LOCK", "b", "e", "a", "d", "c"], "not of Graft: a, b, c and 2 more. "),
-        (&["log-1"], "log-1"),
-        (&["identity.old", "lost+found"], "not of Graft: identity.old. "),
-        (&[".bashrc"], ".bashrc"),
-    ] {
-        let disk = Disk::new();
-        disk.make_directory(Path::new("data")).expect("it is made");
-        for name in names {
-            disk.create(&Path::new("data").join(name)).expect("it is made");
-        }
-        let before = disk.changes();
-        let error = open(&disk).map(|_| ()).expect_err("it is somebody else's");
-        assert!(matches!(&error, StoreError::Io { path, what } if path == "data" && what.contains(told)), "{error}");
-        assert_eq!(disk.changes(), before, "nothing was changed");
-    }
-    // What starts leave that were not finished, and what file systems are mounted with.
-    let disk = Disk::new();
-    disk.make_directory(Path::new("data")).expect("it is made");
-    for name in ["LOCK", "identity.new", "spare-0000000001", "doubt", "doubt.new", "machine", "lost+found"] {
-        disk.create(&Path::new("data").join(name)).expect("it is made");
-    }
-    drop(open_well(&disk));
-    // A directory that a node has used is its own, whatever is put there.
-    disk.create(Path::new("data/notes.txt")).expect("it is made");
-    open_well(&disk);
-}
-
-#[test]
 fn a_directory_in_use() {
     let disk = four_segments();
     let (wal, _) = open_well(&disk);
