@@ -58,14 +58,13 @@ impl PyMachine {
         })
     }
 
-    /// One attachment for the whole batch: `(index, term, time, body)` each.
+    /// One attachment for the whole batch: a list of indices, one of terms, one of times, one of bodies.
     fn call_apply(&self, py: Python<'_>, commands: &[Command], made: &mut Made) -> PyResult<Option<String>> {
-        let batch = PyList::empty(py);
-        for command in commands {
-            let body = PyBytes::new(py, &command.body);
-            batch.append((command.index.0, command.term.0, command.time, body))?;
-        }
-        let answer = self.apply.bind(py).call1((batch,))?;
+        let indices = PyList::new(py, commands.iter().map(|command| command.index.0))?;
+        let terms = PyList::new(py, commands.iter().map(|command| command.term.0))?;
+        let times = PyList::new(py, commands.iter().map(|command| command.time))?;
+        let bodies = PyList::new(py, commands.iter().map(|command| PyBytes::new(py, &command.body)))?;
+        let answer = self.apply.bind(py).call1((indices, terms, times, bodies))?;
         let (answers, halt, told): (Bound<'_, PyList>, Option<String>, Bound<'_, PyList>) = answer.extract()?;
         for answer in answers {
             made.replies.push(reply_from_python(&answer)?);
