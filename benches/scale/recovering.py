@@ -1,4 +1,8 @@
-"""How long a node takes to come back with a large log, over the time to read the log's files."""
+"""How long a node takes to come back with a large log, over the time to read the log's files.
+
+The target is held against the opening of the log: "log opened over read, cold" and "log opened over read, cached". What
+comes after it, the election and the machine's commands, is told beside it, with no target of its own.
+"""
 
 from __future__ import annotations
 
@@ -112,11 +116,19 @@ def _findings(
         f"{middle['ready'] - middle['started']:.2f}"
     )
     of_typed = " of typed commands" if machine == "words" else ""
-    title = f"recovery of {mib:.0f} MiB, {entries} entries of {size} B{of_typed}, {'cold' if cold else 'cached'}"
+    title = f"recovery of {mib:.0f} MiB, {entries} entries of {size} B{of_typed}"
+    opened = [(one["started"] - one["imported"]) / one["read"] for one in rounds]
     whole = [one["ready"] / one["read"] for one in rounds]
-    alone = [(one["started"] - one["imported"]) / one["read"] for one in rounds]
     figures = {"rounds": rounds, "mib": mib, "entries": entries}
-    for what, ratios, words in (("all of it", whole, f": {parts}"), ("the log alone", alone, "")):
-        met = statistics.median(ratios) <= TARGET
-        found = f"{spread(ratios, '.1f')}{words}"
-        yield Finding("recovering", f"{title}: {what}, over read", f"<= {TARGET:g}", found, met, figures)
+    against = "cold" if cold else "cached"
+    yield Finding(
+        "recovering",
+        f"{title}: log opened over read, {against}",
+        f"<= {TARGET:g}",
+        f"{spread(opened, '.1f')}: {parts}",
+        statistics.median(opened) <= TARGET,
+        figures,
+    )
+    yield Finding(
+        "recovering", f"{title}: all of it over read, {against}", "(none)", spread(whole, ".1f"), None, figures
+    )

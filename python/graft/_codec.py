@@ -171,9 +171,8 @@ class Shape:
         return self._result.decode(encoded)
 
 
-def split_call(body: bytes) -> tuple[str, msgspec.Raw]:
-    """The name of a typed call, and its arguments still encoded. Raises `msgspec.DecodeError` if it is none."""
-    return _header.decode(body)
+split_call = _header.decode
+"""The name of a typed call, and its arguments still encoded. Raises `msgspec.DecodeError` if it is none."""
 
 
 def call_trouble(body: bytes) -> str | None:

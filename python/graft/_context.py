@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
 _ENTRY = struct.Struct(">QQQ")
 
@@ -46,7 +46,7 @@ class Context:
         self._random: _random.Random | None = None
         self._uuids = 0
         # None once the command has ended.
-        self._emitted: list[tuple[str, bytes]] | None = []
+        self._emitted: list[tuple[str, bytes]] | tuple[()] | None = ()
         self._bytes = 0
 
     @property
@@ -106,12 +106,14 @@ class Context:
                 "is to be found, and let watchers ask for it"
             )
         self._bytes = total
+        if isinstance(self._emitted, tuple):
+            self._emitted = []
         self._emitted.append((topic, encoded))
 
-    def close(self) -> list[tuple[str, bytes]]:
+    def close(self) -> Sequence[tuple[str, bytes]]:
         """What the command has emitted, which has ended."""
         emitted, self._emitted = self._emitted, None
-        return emitted or []
+        return emitted or ()
 
     def _hash(self, purpose: bytes, size: int, more: bytes = b"") -> bytes:
         entry = _ENTRY.pack(self.index, self.term, self.time_ns)
@@ -127,11 +129,23 @@ def _encoded(value: object) -> bytes:
     return encode_result(value)
 
 
+class Running:
+    """What a thread applies. To change it costs less than to change what is local to a thread, and that is done for
+    every command."""
+
+    __slots__ = ("context",)
+
+    def __init__(self) -> None:
+        self.context: Context | None = None
+
+
 class _Here(threading.local):
     # Of each thread its own: several nodes in one process have a machine thread each.
-    context: Context | None = None
     in_machine: bool = False
     writing: bool = False
+
+    def __init__(self) -> None:
+        self.running = Running()
 
 
 here = _Here()
@@ -139,7 +153,7 @@ here = _Here()
 
 def current() -> Context:
     """The context of the command that this thread is applying."""
-    context = here.context
+    context = here.running.context
     if context is None:
         raise RuntimeError(
             "self.context exists only while a command is applied; a query, __init__ or a snapshot has none"

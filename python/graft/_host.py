@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from graft._engine import Reply
     from graft._files import Sink, Source
 
-Entry = tuple[int, int, int, bytes]
-"""Index, term, time in nanoseconds, and body of one command."""
 Told = tuple[int, str, bytes]
 """The place in its batch of a command that emitted something, the topic, and the encoded value."""
 
+_NONE = _codec.encode_result(None)
 _MESSAGE_CHARS_MAX = 4_096
 _TRACEBACK_CHARS_MAX = 16_384
 _NAME_CHARS_MAX = 100
@@ -81,25 +80,31 @@ class Host:
             raise TypeError(f"{self._name}.open() returned {index!r}; it must be the index it has applied, 0 or more")
         return index
 
-    def apply(self, batch: list[Entry]) -> tuple[list[Reply], str | None, list[Told]]:
-        """Applies commands in order. The answers; why this replica halts, if it does: the answers are then those of the
-        commands before; and what these have emitted, in order."""
+    def apply(
+        self, indices: list[int], terms: list[int], times_ns: list[int], bodies: list[bytes]
+    ) -> tuple[list[Reply], str | None, list[Told]]:
+        """Applies commands in order, of which each list has one thing. The answers; why this replica halts, if it does:
+        the answers are then those of the commands before; and what these have emitted, in order."""
+        # A tuple for each command would have the interpreter look for garbage amid every large batch.
         replies: list[Reply] = []
         told: list[Told] = []
         run = self._run_raw if self.raw else self._run_typed
+        running = here.running
         with machine_thread():
             try:
-                for place, (index, term, time_ns, body) in enumerate(batch):
-                    here.context = context = Context(index, term, time_ns)
-                    replies.append(run(body, index))
+                for index, term, time_ns, body in zip(indices, terms, times_ns, bodies, strict=True):
+                    running.context = context = Context(index, term, time_ns)
+                    reply = run(body, index)
                     if emitted := context.close():
+                        place = len(replies)
                         told += [(place, topic, value) for topic, value in emitted]
+                    replies.append(reply)
             except _Halting as halting:
-                if here.context is not None:
-                    here.context.close()
+                if running.context is not None:
+                    running.context.close()
                 return replies, str(halting), told
             finally:
-                here.context = None
+                running.context = None
         return replies, None, told
 
     def query(self, batch: list[bytes]) -> list[Reply]:
@@ -255,23 +260,24 @@ class Host:
                 f"the log holds the command {name!r} at index {index} with arguments that could not be read here: "
                 f"{kind}: {message}\n{trace}"
             ) from None
-        return self._run(command.attribute, index, command.function, (self.machine, *args), kwargs)
+        try:
+            value = command.function(self.machine, *args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - not even SystemExit may end the machine thread unseen
+            return self._ended(command.attribute, index, error)
+        return self._encoded(command.attribute, value)
 
     def _run_raw(self, body: bytes, index: int) -> Reply:
-        return self._run("apply", index, self.machine.apply, (body,), {})
-
-    def _run(
-        self, title: str, index: int, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Reply:
         try:
-            value = function(*args, **kwargs)
-        except _HALTING as error:
+            value = self.machine.apply(body)
+        except BaseException as error:  # noqa: BLE001 - as above
+            return self._ended("apply", index, error)
+        return self._encoded("apply", value)
+
+    def _ended(self, title: str, index: int, error: BaseException) -> Reply:
+        # What a command raises is its answer, or halts this replica.
+        if isinstance(error, _HALTING) or not isinstance(error, Exception):
             raise self._halt(title, index, error) from None
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the command's answer
-            return _raised(error)
-        except BaseException as error:  # noqa: BLE001 - not even SystemExit may end the machine thread unseen
-            raise self._halt(title, index, error) from None
-        return self._encoded(title, value)
+        return _raised(error)
 
     def _halt(self, title: str, index: int, error: BaseException) -> _Halting:
         kind, message, trace = _raised(error)
@@ -281,6 +287,8 @@ class Host:
         return _Halting(f"{self._name}.{title}() at index {index} raised {kind}: {message}{advice}\n{trace}")
 
     def _encoded(self, title: str, value: object) -> Reply:
+        if value is None:
+            return _NONE
         try:
             return _codec.encode_result(value)
         except TypeError as error:
@@ -370,4 +378,4 @@ def _not_a_machine(machine: object) -> str:
     return f"the machine must be an instance of a subclass of graft.StateMachine, not {machine!r:.80}"
 
 
-__all__ = ["Entry", "Host", "Operation"]
+__all__ = ["Host", "Operation"]

@@ -13,6 +13,11 @@ import graft
 import msgspec
 
 
+def columns(entries: list[tuple[int, int, int, bytes]]) -> list[list[Any]]:
+    """What `Host.apply` takes, of commands: each its index, term, time in nanoseconds, and body."""
+    return [list(column) for column in zip(*entries, strict=True)]
+
+
 class Bank(graft.StateMachine):
     def __init__(self) -> None:
         self.accounts: dict[str, int] = {}

@@ -87,12 +87,12 @@ def test_another_thread_sees_none():
         except RuntimeError as error:
             seen.append(error)
 
-    _context.here.context = Context(1, 1, 1)
+    _context.here.running.context = Context(1, 1, 1)
     try:
         thread = threading.Thread(target=look)
         thread.start()
         thread.join()
         assert _context.current().index == 1
     finally:
-        _context.here.context = None
+        _context.here.running.context = None
     assert isinstance(seen[0], RuntimeError)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from graft._host import Host
 from graft._plan import COMMAND, QUERY, Catalog
-from machines import Bank, Everything, Lines
+from machines import Bank, Everything, Lines, columns
 
 encode = msgspec.msgpack.encode
 
@@ -61,7 +61,7 @@ def test_whatever_passes_is_no_halt():
     bodies += [encode([name, {}]) for name in ("deposit", "balance", "", "__init__")]
     host = Host(Bank())
     for body, trouble in zip(bodies, host.check(COMMAND, bodies), strict=True):
-        _, halt, _ = host.apply([(1, 1, 1, body)])
+        _, halt, _ = host.apply(*columns([(1, 1, 1, body)]))
         assert (halt is None) == (trouble is None), body
 
 

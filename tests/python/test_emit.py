@@ -11,6 +11,7 @@ import pytest
 from graft import _context
 from graft._host import Host
 from graft._plan import COMMAND, Catalog
+from machines import columns
 
 TIME = 1_700_000_000_000_000_000
 
@@ -61,7 +62,7 @@ class Teller(graft.StateMachine):
 def apply(*calls):
     plan = Catalog(Teller).plan
     batch = [(index, 1, TIME, plan(COMMAND, what, args, {}).body) for index, (what, *args) in enumerate(calls, 1)]
-    return Host(Teller()).apply(batch)
+    return Host(Teller()).apply(*columns(batch))
 
 
 def told(*calls):
@@ -141,7 +142,7 @@ def test_values_are_told_as_they_were_when_they_were_emitted():
             self.items.append(1)
 
     body = Catalog(Changing).plan(COMMAND, Changing.push, (), {}).body
-    *_, emitted = Host(Changing()).apply([(1, 1, TIME, body), (2, 1, TIME, body)])
+    *_, emitted = Host(Changing()).apply(*columns([(1, 1, TIME, body), (2, 1, TIME, body)]))
     assert [msgspec.msgpack.decode(value) for *_, value in emitted] == [[], [1]]
 
 

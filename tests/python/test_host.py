@@ -10,7 +10,7 @@ import pytest
 from graft import _context
 from graft._host import Host
 from graft._plan import COMMAND, QUERY, Catalog
-from machines import Bank, Everything, Lines
+from machines import Bank, Everything, Lines, columns
 
 TIME = 1_700_000_000_000_000_000
 
@@ -21,7 +21,7 @@ def entry(machine, index, what, *args):
 
 def apply(machine, *calls):
     host = Host(machine)
-    return host.apply([entry(machine, n, *call) for n, call in enumerate(calls, 1)])
+    return host.apply(*columns([entry(machine, n, *call) for n, call in enumerate(calls, 1)]))
 
 
 def ask(machine, what, *args):
@@ -119,7 +119,7 @@ def test_an_option_among_the_arguments_is_told_apart():
 
 def test_a_command_that_this_code_does_not_know_halts():
     bank = Bank()
-    replies, halt, _ = Host(bank).apply([(9, 1, TIME, msgspec.msgpack.encode(["withdraw", {}]))])
+    replies, halt, _ = Host(bank).apply(*columns([(9, 1, TIME, msgspec.msgpack.encode(["withdraw", {}]))]))
     assert replies == []
     assert "the command 'withdraw' at index 9, which this code of Bank does not know" in halt
 
@@ -129,7 +129,7 @@ def test_a_command_that_this_code_does_not_know_halts():
 )
 def test_arguments_that_this_code_does_not_take_halt(arguments):
     bank = Bank()
-    _, halt, _ = Host(bank).apply([(9, 1, TIME, msgspec.msgpack.encode(["deposit", arguments]))])
+    _, halt, _ = Host(bank).apply(*columns([(9, 1, TIME, msgspec.msgpack.encode(["deposit", arguments]))]))
     assert "does not take" in halt
     assert bank.accounts == {}
 
@@ -138,7 +138,7 @@ def test_arguments_that_this_code_does_not_take_halt(arguments):
     "body", [b"", b"\xc1", b"hello", msgspec.msgpack.encode(["deposit"]), msgspec.msgpack.encode([1, {}])]
 )
 def test_a_body_that_is_no_call_halts(body):
-    _, halt, _ = Host(Bank()).apply([(9, 1, TIME, body)])
+    _, halt, _ = Host(Bank()).apply(*columns([(9, 1, TIME, body)]))
     assert "at index 9 that is no command of a typed machine" in halt
 
 
@@ -216,7 +216,7 @@ def test_the_context_is_the_entrys_and_ends_with_it():
 @pytest.mark.parametrize("what", ["ValueError", "OSError"])
 def test_the_context_ends_when_a_command_raises(what):
     apply(Everything(), ("raise_this", what))
-    assert _context.here.context is None
+    assert _context.here.running.context is None
     assert not _context.here.in_machine
 
 
@@ -244,7 +244,7 @@ def test_queries_answer_one_by_one():
 def test_a_raw_machine():
     machine = Lines()
     host = Host(machine)
-    replies, halt, _ = host.apply([(1, 1, TIME, b"a"), (2, 1, TIME, b"boom"), (3, 1, TIME, b"b")])
+    replies, halt, _ = host.apply(*columns([(1, 1, TIME, b"a"), (2, 1, TIME, b"boom"), (3, 1, TIME, b"b")]))
     assert halt is None
     assert (replies[0], replies[1][:2], replies[2]) == (b"\x01", ("ValueError", "boom it is"), b"\x02")
     assert host.query([b"0", b"9"])[0] == msgspec.msgpack.encode(b"a")
@@ -263,12 +263,12 @@ def test_a_raw_machine_without_queries():
 
 def test_own_snapshot_and_restore():
     machine, other = Lines(), Lines()
-    Host(machine).apply([(1, 1, TIME, b"a"), (2, 1, TIME, b"b")])
+    Host(machine).apply(*columns([(1, 1, TIME, b"a"), (2, 1, TIME, b"b")]))
     snapshot = Host(machine).snapshot()
     Host(other).restore(io.BytesIO(snapshot))
     assert other.lines == [b"a", b"b"]
     assert Host(other).digest() == Host(machine).digest()
-    Host(other).apply([(3, 1, TIME, b"c")])
+    Host(other).apply(*columns([(3, 1, TIME, b"c")]))
     assert Host(other).digest() != Host(machine).digest()
 
 
@@ -284,9 +284,9 @@ class Streaming(Lines):
 def test_a_snapshot_that_writes_itself_later():
     machine = Streaming()
     host = Host(machine)
-    host.apply([(1, 1, TIME, b"a")])
+    host.apply(*columns([(1, 1, TIME, b"a")]))
     write = host.snapshot()
-    host.apply([(2, 1, TIME, b"b")])
+    host.apply(*columns([(2, 1, TIME, b"b")]))
     file = io.BytesIO()
     write(file)
     assert msgspec.msgpack.decode(file.getvalue()) == [b"a"]

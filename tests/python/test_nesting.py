@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from graft._host import Host
 from graft._plan import COMMAND, QUERY, Catalog
+from machines import columns
 
 encode = msgspec.msgpack.encode
 EXTENSION = msgspec.msgpack.Ext(5, b"x")
@@ -69,7 +70,7 @@ def test_what_passes_the_door_is_kept_by_every_snapshot(head):
     host, again = Host(Keeper()), Host(Keeper())
     body = call(DEPTH_MAX, head)
     assert host.check(COMMAND, [body]) == [None]
-    assert host.apply([(1, 1, 1, body)]) == ([b"\xc0"], None, [])
+    assert host.apply(*columns([(1, 1, 1, body)])) == ([b"\xc0"], None, [])
     file = io.BytesIO()
     host.write_snapshot(host.snapshot(), file)
     again.restore(io.BytesIO(file.getvalue()))
@@ -101,7 +102,7 @@ def test_extensions_that_no_snapshot_could_keep_are_refused():
     assert passed is None
     with pytest.raises(ValueError, match="argument 'value' cannot be replicated: it holds the msgpack extension 5"):
         KEEPER.plan(COMMAND, "keep", (EXTENSION,), {})
-    replies, halt, _ = Host(Keeper()).apply([(1, 1, 1, encode(["extended", {}]))])
+    replies, halt, _ = Host(Keeper()).apply(*columns([(1, 1, 1, encode(["extended", {}]))]))
     assert (replies, halt) == ([encode(EXTENSION)], None), "nobody keeps an answer as a state"
 
 
@@ -116,7 +117,7 @@ def test_callers_of_this_process_are_held_to_the_same(depth):
 def test_an_answer_that_nests_deeper_is_the_same_error_everywhere(depth):
     host = Host(Keeper())
     bodies = [encode(["pile", {"depth": depth}]) for depth in (100, depth)]
-    (good, bad), halt, _ = host.apply([(at, 1, 1, body) for at, body in enumerate(bodies, 1)])
+    (good, bad), halt, _ = host.apply(*columns([(at, 1, 1, body) for at, body in enumerate(bodies, 1)]))
     assert (good, halt) == (encode(piled(100)), None)
     words = f"Keeper.pile() ran, but its result, a list, cannot be returned: it is {TOO_DEEP}"
     assert bad == ("EncodeError", words, "")
@@ -126,7 +127,7 @@ def test_an_answer_that_nests_deeper_is_the_same_error_everywhere(depth):
 @pytest.mark.parametrize("depth", [101, 900, 5_000])
 def test_what_is_told_to_watchers_nests_no_deeper(depth):
     body = encode(["pile", {"depth": depth, "tell": True}])
-    ((kind, message, _),), halt, told = Host(Keeper()).apply([(1, 1, 1, body)])
+    ((kind, message, _),), halt, told = Host(Keeper()).apply(*columns([(1, 1, 1, body)]))
     assert (kind, halt, told) == ("TypeError", None, [])
     assert message == f"emit('piles', ...): the value cannot be told to others: it is {TOO_DEEP}"
 
@@ -134,7 +135,7 @@ def test_what_is_told_to_watchers_nests_no_deeper(depth):
 @pytest.mark.parametrize("body", [call(200_000), b"\x92" + b"\x91" * 200_000 + b"\xc0\x80", b"\x92\xa2\xff\xfe\x80"])
 def test_what_is_in_the_log_all_the_same_halts_with_clear_words(body):
     good = call(1)
-    replies, halt, _ = Host(Keeper()).apply([(7, 1, 1, good), (8, 1, 1, body), (9, 1, 1, good)])
+    replies, halt, _ = Host(Keeper()).apply(*columns([(7, 1, 1, good), (8, 1, 1, body), (9, 1, 1, good)]))
     assert replies == [b"\xc0"]
     assert "the log holds" in halt
     assert "at index 8" in halt

@@ -14,6 +14,7 @@ import pytest
 import sqlite_machine
 from graft._host import Host
 from graft._plan import COMMAND, QUERY, Catalog
+from machines import columns
 from sqlite_machine import SQLite, statements
 
 
@@ -30,7 +31,7 @@ class Replica:
     def run(self, script: str):
         self.index += 1
         body = self.catalog.plan(COMMAND, SQLite.execute, (script,), {}).body
-        replies, halt, _ = self.host.apply([(self.index, 1, self.index, body)])
+        replies, halt, _ = self.host.apply(*columns([(self.index, 1, self.index, body)]))
         return halt or (msgspec.msgpack.decode(replies[0]) if isinstance(replies[0], bytes) else replies[0][:2])
 
     def ask(self, sql: str, parameters=None):
@@ -325,7 +326,7 @@ def test_trouble_with_the_disk_halts(users):
 def test_a_machine_that_is_not_open_halts():
     host = Host(SQLite())
     body = Catalog(type(host.machine)).plan(COMMAND, SQLite.execute, ("SELECT 1",), {}).body
-    assert "the database is not open" in host.apply([(1, 1, 1, body)])[1]
+    assert "the database is not open" in host.apply(*columns([(1, 1, 1, body)]))[1]
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,16 @@ pub(super) fn slot(slot: Option<SlotTuple>) -> Option<Slot> {
     slot.map(|(session, sequence, unanswered)| Slot { session, sequence, unanswered })
 }
 
+/// What is returned where nothing is.
+const NONE: &[u8] = &[0xc0];
+
 /// Bytes are a value, a triple of texts is what was raised.
 pub(super) fn reply_from_python(reply: &Bound<'_, PyAny>) -> PyResult<Reply> {
     if let Ok(bytes) = reply.cast::<PyBytes>() {
-        return Ok(Reply::Value(Bytes::copy_from_slice(bytes.as_bytes())));
+        // Most commands return None, and an allocation costs more than to look.
+        let value =
+            if bytes.as_bytes() == NONE { Bytes::from_static(NONE) } else { Bytes::copy_from_slice(bytes.as_bytes()) };
+        return Ok(Reply::Value(value));
     }
     let (type_name, message, traceback) = reply.extract()?;
     Ok(Reply::Raised(Box::new(Raised { type_name, message, traceback })))

@@ -15,6 +15,10 @@ use super::door::PyDoor;
 use super::errors;
 use super::files::{SnapshotReader, write_snapshot};
 
+/// Commands of a batch that become Python's at once: of a log that is replayed there are tens of thousands in a batch, and
+/// what is made of so many is out of the processor's caches when the machine comes to it.
+const AT_ONCE: usize = 1024;
+
 thread_local! {
     static IS_MACHINE: Cell<bool> = const { Cell::new(false) };
 }
@@ -58,14 +62,13 @@ impl PyMachine {
         })
     }
 
-    /// One attachment for the whole batch: `(index, term, time, body)` each.
+    /// A list of indices, one of terms, one of times, one of bodies.
     fn call_apply(&self, py: Python<'_>, commands: &[Command], made: &mut Made) -> PyResult<Option<String>> {
-        let batch = PyList::empty(py);
-        for command in commands {
-            let body = PyBytes::new(py, &command.body);
-            batch.append((command.index.0, command.term.0, command.time, body))?;
-        }
-        let answer = self.apply.bind(py).call1((batch,))?;
+        let indices = PyList::new(py, commands.iter().map(|command| command.index.0))?;
+        let terms = PyList::new(py, commands.iter().map(|command| command.term.0))?;
+        let times = PyList::new(py, commands.iter().map(|command| command.time))?;
+        let bodies = PyList::new(py, commands.iter().map(|command| PyBytes::new(py, &command.body)))?;
+        let answer = self.apply.bind(py).call1((indices, terms, times, bodies))?;
         let (answers, halt, told): (Bound<'_, PyList>, Option<String>, Bound<'_, PyList>) = answer.extract()?;
         for answer in answers {
             made.replies.push(reply_from_python(&answer)?);
@@ -114,13 +117,22 @@ impl Machine for PyMachine {
             return Ok(());
         }
         Python::attach(|py| {
-            let halt = match self.call_apply(py, commands, made) {
-                Ok(halt) => halt,
-                Err(error) => Some(errors::told(py, &error)),
-            };
-            let Some(why) = halt else { return Ok(()) };
-            let index = commands.get(made.replies.len()).map_or(Index::ZERO, |command| command.index);
-            Err(Halt { index, why })
+            for some in commands.chunks(AT_ONCE) {
+                let expected = made.replies.len() + some.len();
+                let halt = match self.call_apply(py, some, made) {
+                    Ok(halt) => halt,
+                    Err(error) => Some(errors::told(py, &error)),
+                };
+                if let Some(why) = halt {
+                    let index = commands.get(made.replies.len()).map_or(Index::ZERO, |command| command.index);
+                    return Err(Halt { index, why });
+                }
+                // Whoever called halts then.
+                if made.replies.len() < expected {
+                    break;
+                }
+            }
+            Ok(())
         })
     }
 

@@ -92,9 +92,10 @@ fn guarded<T>(body: impl FnOnce() -> Result<T, Halt>) -> Result<T, Halt> {
 
 /// The commands behind `covered` up to and with `applied`.
 fn commands_between(recovered: &Recovered, covered: Index, applied: Index) -> Result<Vec<Committed>, Halt> {
-    let entries = recovered.entries.iter().filter(|entry| entry.index > covered && entry.index <= applied);
+    let behind = |index| recovered.entries.partition_point(|entry| entry.index <= index);
+    let (begin, end) = (behind(covered), behind(covered.max(applied)));
     let mut found = Vec::new();
-    for entry in entries {
+    for entry in &recovered.entries[begin..end] {
         let Payload::Command(command) = &entry.payload else { continue };
         let Logged { time, act, .. } = commands::decode(command)
             .map_err(|why| Halt { index: entry.index, why: format!("entry {} is not a command: {why}", entry.id()) })?;

@@ -22,6 +22,7 @@ mod errors;
 mod files;
 mod identity;
 mod inspection;
+mod memory;
 mod open;
 mod os;
 mod preamble;

@@ -76,23 +76,23 @@ fn put_head(out: &mut Vec<u8>, kind: u8, detail: u8, length: u32, id: EntryId) {
     out.extend_from_slice(&head);
 }
 
-/// Takes the next record off `body`; none at its end.
-pub(super) fn take(body: &mut Bytes) -> Result<Option<Record>, BadRecord> {
-    if body.is_empty() {
+/// The record of `body` that begins at `at`, which moves on behind it; none at the end.
+pub(super) fn take(body: &Bytes, at: &mut usize) -> Result<Option<Record>, BadRecord> {
+    let rest = &body[*at..];
+    if rest.is_empty() {
         return Ok(None);
     }
-    let Some(mut head) = body.get(..HEAD_BYTES) else { return Err(BadRecord::Truncated) };
+    let Some((mut head, data)) = rest.split_at_checked(HEAD_BYTES) else { return Err(BadRecord::Truncated) };
     let (kind, detail, reserved) = (head.get_u8(), head.get_u8(), head.get_u16_le());
     let length = head.get_u32_le() as usize;
     let id = EntryId::new(head.get_u64_le(), head.get_u64_le());
-    if body.len() - HEAD_BYTES < length {
-        return Err(BadRecord::Truncated);
-    }
-    let mut data = body.split_to(HEAD_BYTES + length);
-    data.advance(HEAD_BYTES);
+    let Some(data) = data.get(..length) else { return Err(BadRecord::Truncated) };
+    let begin = *at + HEAD_BYTES;
+    *at = begin + length;
     match (kind, detail, reserved) {
-        (HARD_STATE, 0, 0) => hard_state(id.term, id.index, &data).map(Some),
+        (HARD_STATE, 0, 0) => hard_state(id.term, id.index, data).map(Some),
         (ENTRY, kind, 0) => {
+            let data = body.slice(begin..*at);
             let payload = Payload::decode(kind, data).map_err(|bad| BadRecord::Payload(id.index, bad))?;
             Ok(Some(Record::Entry(Entry { index: id.index, term: id.term, payload })))
         }

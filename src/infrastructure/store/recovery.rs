@@ -220,11 +220,11 @@ impl Replay {
         path: &Path,
         greatest: &mut Index,
     ) -> Result<(), StoreError> {
-        let mut body = whole.slice(header.body());
+        let (body, mut at) = (whole.slice(header.body()), 0);
         let wrong = |what: &dyn std::fmt::Display| {
             corrupt(path, offset, format!("batch {} holds what was never written: {what}", header.number))
         };
-        while let Some(record) = record::take(&mut body).map_err(|bad| wrong(&bad))? {
+        while let Some(record) = record::take(&body, &mut at).map_err(|bad| wrong(&bad))? {
             if let Record::Entry(entry) = &record {
                 *greatest = (*greatest).max(entry.index);
             }
