@@ -195,9 +195,7 @@ def _read(directory: Path, *suffixes: str) -> dict[str, str]:
 
 def _dependencies(manifest: Path) -> set[str]:
     tables = tomllib.loads(manifest.read_text(encoding="utf-8"))
-    # Some are of one system only.
-    all_of_them = [tables, *tables.get("target", {}).values()]
-    return {name.replace("-", "_") for table in all_of_them for name in table.get("dependencies", {})}
+    return {name.replace("-", "_") for name in tables.get("dependencies", {})}
 
 
 def _house(root: Path) -> str:

@@ -22,7 +22,6 @@ mod errors;
 mod files;
 mod identity;
 mod inspection;
-mod memory;
 mod open;
 mod os;
 mod preamble;

@@ -6,10 +6,9 @@ use std::io;
 use bytes::Bytes;
 
 use super::files::{StoreFile, read_full};
-use super::memory;
 
-/// Bytes read at a time. As many stay in memory for as long as one entry among them does.
-pub(super) const WINDOW_BYTES: u64 = 4 << 20;
+/// Bytes read at a time.
+const WINDOW_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Reader<'a, F> {
@@ -40,16 +39,16 @@ impl<'a, F: StoreFile> Reader<'a, F> {
         if (self.window.len() as u64) < count {
             let target = count.max(WINDOW_BYTES).min(self.remaining());
             let target = usize::try_from(target).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            let (file, position, kept) = (self.file, self.position, &self.window);
-            self.window = memory::filled(target, |next| {
-                let (before, rest) = next.split_at_mut(kept.len());
-                before.copy_from_slice(kept);
-                if read_full(file, position + kept.len() as u64, rest)? < rest.len() {
-                    // Nobody else writes to a locked directory.
-                    return Err(io::Error::other("the file became shorter while it was read"));
-                }
-                Ok(())
-            })?;
+            let kept = self.window.len();
+            let mut next = vec![0; target];
+            next[..kept].copy_from_slice(&self.window);
+            let read = read_full(self.file, self.position + kept as u64, &mut next[kept..])?;
+            next.truncate(kept + read);
+            if next.len() < target {
+                // Nobody else writes to a locked directory.
+                return Err(io::Error::other("the file became shorter while it was read"));
+            }
+            self.window = Bytes::from(next);
         }
         Ok(&self.window)
     }

@@ -7,7 +7,7 @@ use super::source::{Named, Source};
 
 pub(super) const DOMAIN_MAY_USE: &[&str] = &["bytes"];
 pub(super) const SERVICES_MAY_USE: &[&str] = &["bytes", "graft-domain", "tracing"];
-pub(super) const STORE_MAY_USE: &[&str] = &["bytes", "crc32c", "graft-domain", "graft-services", "memmap2"];
+pub(super) const STORE_MAY_USE: &[&str] = &["bytes", "crc32c", "graft-domain", "graft-services"];
 pub(super) const EXHAUSTIVE_MAY_USE: &[&str] = &["bytes", "graft-domain", "stateright"];
 pub(super) const SIMULATION_MAY_USE: &[&str] = &["bytes", "graft-domain", "graft-services", "graft-store"];
 
@@ -50,7 +50,6 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("x509_parser", &["src/infrastructure/tls/"]),
     // Who tries the store makes good checksums over bad bytes.
     ("crc32c", &["src/infrastructure/store/", "src/fuzzing/"]),
-    ("memmap2", &["src/infrastructure/store/"]),
     ("stateright", &["src/exhaustive/"]),
 ];
 
