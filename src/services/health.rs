@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::api::View;
-use crate::status::{MemberStatus, Status};
+use crate::status::{MemberStatus, Status, named};
 use crate::verifying::is_difference;
 
 /// A member that is in touch is heard with every heartbeat; whoever starts or is busy may be late by this much.
@@ -75,10 +75,11 @@ fn differing(member: &MemberStatus) -> Option<Trouble> {
     let MemberStatus { id, address, trouble, .. } = member;
     let why = trouble.as_deref().filter(|why| is_difference(why))?;
     Some(Trouble {
-        what: format!("{id} at {address}: {why}"),
+        what: format!("{}: {why}", named(*id, address)),
         fix: format!(
-            "Look for what is not deterministic in the machine's commands, then put a node with a new id and an empty directory \
-             into its place: graft member replace {id} NEW-ID ADDR"
+            "Look for what is not deterministic in the machine's commands. Have a member lead whose state is that of most (graft \
+             leader ADDR), for newcomers and backups have theirs from whoever leads; then put a node with a new id and an empty \
+             directory into its place: graft member replace {id} NEW-ID ADDR"
         ),
     })
 }
@@ -104,7 +105,7 @@ fn ailing(member: &MemberStatus) -> Option<Trouble> {
         "Start it again"
     };
     Some(Trouble {
-        what: format!("{id} at {address} {what}"),
+        what: format!("{} {what}", named(*id, address)),
         fix: format!(
             "{again} with the same line as ever, or, if its disk is lost, start another one with a new id and --cluster, \
              and then: graft member replace {id} NEW-ID ADDR"

@@ -5,6 +5,7 @@ use graft_domain::{Index, Membership, NodeId, Target};
 use crate::change::Change;
 use crate::error::Refusal;
 use crate::replica::Replica;
+use crate::status::named;
 
 /// What a change would lead to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -122,17 +123,18 @@ impl Replica {
 
     fn why_members_trouble(&self, why: &mut Vec<String>) {
         for (id, member) in &self.core.membership().members {
+            let name = named(*id, &member.address);
             if let Some(failure) = self.failure_of(*id) {
-                why.push(format!("{id} at {} does not work: {failure}", member.address));
+                why.push(format!("{name} does not work: {failure}"));
             }
             if let Some(difference) = self.difference_of(*id) {
-                why.push(format!("{id} at {}: {difference}", member.address));
+                why.push(format!("{name}: {difference}"));
             }
             if *id == self.core.id() || self.reachable.contains(id) {
                 continue;
             }
             let trouble = self.troubles.get(id).map_or_else(|| "no connection yet".to_owned(), Clone::clone);
-            why.push(format!("{id} at {} cannot be reached: {trouble}", member.address));
+            why.push(format!("{name} cannot be reached: {trouble}"));
         }
     }
 

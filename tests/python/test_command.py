@@ -264,7 +264,8 @@ def test_an_interrupt_says_what_is_known_of_a_command(shell):
     told = interrupted(shell, *linger)
     assert "error[UNKNOWN_OUTCOME]: interrupted before the answer came: the command may have been applied" in told
     assert "graft query" in told
-    assert json.loads(interrupted(shell, *linger, "-o", "json"))["code"] == "UNKNOWN_OUTCOME"
+    told = json.loads(interrupted(shell, *linger, "-o", "json"))
+    assert (told["code"], told["exit"]) == ("UNKNOWN_OUTCOME", 130)
     assert not interrupted(shell, "query", "last", "--timeout", "60"), "a query has changed nothing"
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
         told = interrupted(shell, "add", f"127.0.0.1:{silent.getsockname()[1]}")

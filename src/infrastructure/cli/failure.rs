@@ -114,8 +114,8 @@ const CODES: &[(&str, u8, &str, &str)] = &[
     (
         "DIVERGED",
         ERROR,
-        "the state of this replica differs from that of the majority: it does not serve any more",
-        "look for what is not deterministic in the machine, then replace the member by one with an empty directory",
+        "the states of replicas differ",
+        "look for what is not deterministic in the machine, have a member lead whose state is that of most, and replace the others",
     ),
     (
         "INTERNAL",

@@ -12,6 +12,8 @@ use crate::infrastructure::runtime::Client;
 /// An answer that is on its way comes by then.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+const INTERRUPTED_STATUS: u8 = 130;
+
 static UNDER_WAY: Mutex<Option<(Arc<Client>, &'static Kind)>> = Mutex::new(None);
 static INTERRUPTED: Mutex<Option<&'static Kind>> = Mutex::new(None);
 
@@ -56,7 +58,7 @@ pub fn interrupt() -> bool {
 /// The same failure, in the words of whoever did not want to wait any longer.
 pub(super) fn told(failure: Failure) -> Failure {
     let Some(kind) = *INTERRUPTED.lock().unwrap_or_else(PoisonError::into_inner) else { return failure };
-    match failure.code {
+    let mut told = match failure.code {
         "UNKNOWN_OUTCOME" => {
             Failure::new("UNKNOWN_OUTCOME", format!("interrupted before the answer came: {}", kind.may_be))
                 .advice(kind.fix)
@@ -64,6 +66,9 @@ pub(super) fn told(failure: Failure) -> Failure {
         "STOPPED" => Failure::new("STOPPED", "interrupted before anything was sent: nothing was applied")
             .meaning("the command was interrupted")
             .advice("call again"),
-        _ => failure,
-    }
+        _ => return failure,
+    };
+    // As a shell has it of a program that a signal ended.
+    told.exit = INTERRUPTED_STATUS;
+    told
 }

@@ -106,9 +106,9 @@ impl Dial {
     async fn establish(&mut self, tasks: &Tasks) -> Result<Link, End> {
         let limit = self.shared.config.handshake_timeout;
         let stream = self.connector.connect(self.shared.config.connect_timeout).await;
-        let stream = stream.map_err(|error| End::Unreachable(self.failed("cannot be connected to", &error)))?;
+        let stream = stream.map_err(|error| End::Unreachable(failed("cannot be connected to", &error)))?;
         let (hello, answers) = timeout(limit, self.call(stream, tasks)).await.map_err(|_| {
-            End::Unreachable(self.failed("does not answer as a node does", &format!("nothing within {limit:?}")))
+            End::Unreachable(failed("does not answer as a node does", &format!("nothing within {limit:?}")))
         })??;
         let mut view = self.shared.view.subscribe();
         let mut judged = |peer: Introduction| {
@@ -135,16 +135,16 @@ impl Dial {
     /// Makes the call, up to the answer.
     async fn call(&self, stream: TcpStream, tasks: &Tasks) -> Result<(wire::Hello, Streaming<wire::Hello>), End> {
         let client = http2::client(stream, &self.shared.config, tasks, ANSWER_BYTES_MAX, Some(self.peer)).await;
-        let mut client = client.map_err(|error| End::Unreachable(self.failed("cannot be linked to", &error)))?;
+        let mut client = client.map_err(|error| End::Unreachable(failed("cannot be linked to", &error)))?;
         // In this order: a cluster that becomes known after the introduction was written is announced on the call.
         let mut request = Request::new(self.outbox.call());
         let hello = self.shared.view.borrow().hello(&self.peer);
         handshake::into_metadata(&hello, request.metadata_mut());
-        let mut answers = client.link(request).await.map_err(|status| self.status(&status))?.into_inner();
+        let mut answers = client.link(request).await.map_err(|status| end_of(&status))?.into_inner();
         match answers.message().await {
             Ok(Some(hello)) => Ok((hello, answers)),
-            Ok(None) => Err(End::Unreachable(self.failed("closed the link", "without a word"))),
-            Err(status) => Err(self.status(&status)),
+            Ok(None) => Err(End::Unreachable(failed("closed the link", "without a word"))),
+            Err(status) => Err(end_of(&status)),
         }
     }
 
@@ -181,8 +181,8 @@ impl Dial {
                 answer = link.answers.message() => return match answer {
                     // Nothing that is defined; a newer version may have something to add.
                     Ok(Some(_)) => continue,
-                    Ok(None) => End::Unreachable(self.failed("closed the link", "without a word")),
-                    Err(status) => self.status(&status),
+                    Ok(None) => End::Unreachable(failed("closed the link", "without a word")),
+                    Err(status) => end_of(&status),
                 },
             }
         }
@@ -218,17 +218,6 @@ impl Dial {
         let _ = timeout(self.shared.config.handshake_timeout, drained).await;
     }
 
-    fn status(&self, status: &Status) -> End {
-        match Refusal::from_status(status) {
-            Some(refusal) => End::Refused(refusal, Side::There),
-            None => End::Unreachable(self.failed("broke the link", &http2::words(status))),
-        }
-    }
-
-    fn failed(&self, what: &str, why: &(impl std::fmt::Display + ?Sized)) -> String {
-        format!("{} at {} {what}: {why}", self.peer, self.connector.address())
-    }
-
     fn tell_unreachable(&self, told: &mut Option<Told>, why: &str) {
         debug!(peer = %self.peer, why, "unreachable");
         if *told != Some(Told::Unreachable) {
@@ -243,4 +232,16 @@ impl Dial {
             self.shared.refused(Some(self.peer), self.connector.address(), refusal, side);
         }
     }
+}
+
+fn end_of(status: &Status) -> End {
+    match Refusal::from_status(status) {
+        Some(refusal) => End::Refused(refusal, Side::There),
+        None => End::Unreachable(failed("broke the link", &http2::words(status))),
+    }
+}
+
+/// Words on a peer that whoever tells of it names.
+fn failed(what: &str, why: &(impl std::fmt::Display + ?Sized)) -> String {
+    format!("it {what}: {why}")
 }

@@ -95,6 +95,16 @@ fn a_member_that_is_connected_may_be_of_no_use() {
 }
 
 #[test]
+fn whose_id_is_its_address_is_not_named_twice() {
+    let found = told(|view| {
+        let member = &mut view.status.members[2];
+        member.id = NodeId::new(&member.address).expect("a good id");
+        member.reachable = Some(false);
+    });
+    assert!(found[0].starts_with("n3.example:7000 is not reachable: "), "{found:?}");
+}
+
+#[test]
 fn who_differs_is_no_less_ill_for_being_asked_itself() {
     let why = "its state differs from that of most as of entry 7, as the last verify() here found";
     for place in [0, 2] {
