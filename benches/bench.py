@@ -57,7 +57,7 @@ class Bench:
         self.program = program
         self.quick: bool = options.quick
         self.rounds: int = options.rounds or (1 if options.quick else 5)
-        self.seconds: float = options.seconds or (0.3 if options.quick else 1.0)
+        self.seconds: float = options.seconds or (0.3 if options.quick else 0.5)
         self.home = home
 
     def cluster(self, *arguments: str, rounds: int | None = None) -> list[Row]:
