@@ -260,7 +260,7 @@ fn a_timekeeper_lets_what_came_meanwhile_be_read_first() {
     with_toy(false, |inbox, hear, _| {
         runtime.block_on(async {
             let keeper = tokio::spawn(Arc::clone(inbox).keep_time());
-            tokio::task::yield_now().await;
+            yield_now().await;
             inbox.bring(Said::WakeIn(soon)).unwrap();
             assert_eq!(hear().1, Said::WakeIn(soon));
             let reader = Arc::clone(inbox);
@@ -268,7 +268,7 @@ fn a_timekeeper_lets_what_came_meanwhile_be_read_first() {
                 tokio::time::sleep(soon * 2).await;
                 reader.bring(Said::WakeIn(later)).unwrap();
             });
-            tokio::task::yield_now().await;
+            yield_now().await;
             // As a process that stood still: it is due, and there is something to read.
             std::thread::sleep(soon * 4);
             reads.await.unwrap();
@@ -359,7 +359,7 @@ fn a_timekeeper_goes_when_the_inbox_is_closed() {
     let inbox = Inbox::<Toy>::new(Monotonic::start());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let keeps = runtime.spawn(Arc::clone(&inbox).keep_time());
-    runtime.block_on(tokio::task::yield_now());
+    runtime.block_on(yield_now());
     assert_eq!(inbox.lock().kept, Some(Instant::NEVER), "he waits to be told when it is due");
     inbox.close();
     runtime.block_on(async { timeout(PATIENCE, keeps).await }).unwrap().unwrap();
