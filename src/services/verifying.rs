@@ -58,9 +58,13 @@ impl Verifies {
         self.open.values().map(|open| open.deadline).min().unwrap_or(Instant::NEVER)
     }
 
-    /// Remembers who differs, and who does not any more. Without a state that more than half of them have it is everybody.
-    fn judge(&mut self, index: Index, digests: &Digests) {
+    /// Remembers who differs, and who does not any more. Without a state that more than half of them have it is everybody. Of
+    /// one of several members that told alone nothing is found.
+    fn judge(&mut self, index: Index, digests: &Digests, members: usize) {
         let told = || digests.iter().filter_map(|(id, digest)| digest.as_ref().ok().map(|digest| (id, digest)));
+        if told().count() < members.min(2) {
+            return;
+        }
         let mut counts: BTreeMap<&Bytes, usize> = BTreeMap::new();
         told().for_each(|(_, digest)| *counts.entry(digest).or_default() += 1);
         let most = counts.iter().find(|(_, count)| **count * 2 > told().count()).map(|(digest, _)| *digest);
@@ -153,8 +157,8 @@ impl Replica {
         let ended: Vec<(Index, Open)> = open.extract_if(.., ends).collect();
         for (index, Open { request, .. }) in ended {
             let digests = self.verifies.told.remove(&index).unwrap_or_default();
-            self.verifies.judge(index, &digests);
             let membership = self.core.membership();
+            self.verifies.judge(index, &digests, membership.members.len());
             self.verifies.differing.retain(|id, _| membership.contains(id));
             let outcome = if digests.contains_key(&own) {
                 Outcome::Compared { index, digests }
@@ -187,7 +191,7 @@ mod tests {
                 "?" => Some((id(n + 1), Err("it cannot tell".to_owned()))),
                 digest => Some((id(n + 1), Ok(Bytes::copy_from_slice(digest.as_bytes())))),
             };
-            verifies.judge(Index(index), &digests.iter().enumerate().filter_map(digest).collect());
+            verifies.judge(Index(index), &digests.iter().enumerate().filter_map(digest).collect(), 3);
             verifies.differing.iter().map(|(id, words)| format!("{id} {words}")).collect::<Vec<_>>()
         };
         assert_eq!(judged(5, &["a", "a", "a"]), [""; 0]);
@@ -195,6 +199,7 @@ mod tests {
         assert_eq!(judged(6, &["a", "a", "b"]), [third]);
         assert_eq!(judged(7, &["a", "a", ""]), [third], "it did not tell");
         assert_eq!(judged(8, &["a", "a", "?"]), [third]);
+        assert_eq!(judged(8, &["", "", "b"]), [third], "there is nobody to compare it with");
         assert_eq!(judged(9, &["a", "a", "a"]), [""; 0]);
         let all = judged(10, &["a", "b", "?"]);
         assert_eq!(all.len(), 2, "nobody can say who is right: {all:?}");

@@ -137,8 +137,9 @@ impl<E: Turn> Inbox<E> {
             let Next::At(due) = next else { break };
             self.rest(due);
             drop(slot);
-            // What came while the engine was held, its bringer left to who held it.
-            if self.lock().messages.is_empty() {
+            // What came while the engine was held, its bringer left to who held it, and so did a timekeeper what was due.
+            let waiting = self.lock();
+            if waiting.messages.is_empty() && waiting.due.is_some() {
                 return;
             }
         }
@@ -223,12 +224,13 @@ impl<E: Turn> Inbox<E> {
         if is_kept { self.sooner.notify_one() } else { self.bell.notify_one() }
     }
 
-    /// Until there is a message, or time has come that nobody else keeps, or somebody rings.
+    /// Until there is a message, or time has come that nobody else keeps, or somebody rings. Whoever keeps the time may have come
+    /// for what is due while the engine was held, or gone before he turned it.
     fn sleep(&self) {
         let mut waiting = self.lock();
         while waiting.messages.is_empty() && !waiting.is_rung {
-            let due = if waiting.kept.is_some() { None } else { waiting.due };
-            waiting.asleep = due.unwrap_or(Instant::NEVER);
+            let Some(due) = waiting.due else { break };
+            waiting.asleep = if waiting.kept.is_some() { Instant::NEVER } else { due };
             let patience = waiting.asleep.since(self.clock.now()).min(PATIENCE_MAX);
             if patience.is_zero() {
                 break;

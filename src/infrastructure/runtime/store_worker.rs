@@ -49,7 +49,8 @@ pub(crate) fn run_store(
     promise: Duration,
 ) {
     let old_promise = OldPromise::of(&wal, promise);
-    let mut work = Work { old_promise, wal, place, looked: Instant::now(), engine, killed, faults, metrics };
+    let mut work =
+        Work { old_promise, wal, place, looked: Instant::now(), is_lost: false, engine, killed, faults, metrics };
     let mut writes = Vec::new();
     let mut held: Option<StoreJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
@@ -110,6 +111,8 @@ struct Work<'a> {
     place: OsPlace,
     /// When the directory was there last.
     looked: Instant,
+    /// It was not there, and a write is missing from the log: should it come back, what came later would leave a gap.
+    is_lost: bool,
     engine: &'a Inbox,
     killed: &'a AtomicBool,
     faults: &'a Faults,
@@ -142,10 +145,11 @@ impl Work<'_> {
 
     /// Refuses to write where nobody will find it.
     fn look(&mut self, now: Instant) -> Result<(), StoreError> {
-        if now.duration_since(self.looked) < LOOK_EVERY {
+        if !self.is_lost && now.duration_since(self.looked) < LOOK_EVERY {
             return Ok(());
         }
-        if !self.place.is_there() {
+        self.is_lost |= !self.place.is_there();
+        if self.is_lost {
             let what = "the data directory was removed or moved while the node ran, and what is written into it would be lost. \
                         Bring it back and start the node again, or replace the member by one with a new id";
             return Err(StoreError::Io { path: self.place.to_string(), what: what.to_owned() });
@@ -208,3 +212,7 @@ impl Work<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests/store_worker.rs"]
+mod tests;

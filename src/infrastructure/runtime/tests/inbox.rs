@@ -1,5 +1,9 @@
+use std::future::Future as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::task::{Context, Wake, Waker};
 use std::thread::{ThreadId, current, scope};
 use std::time::{Duration, Instant as Watch};
 
@@ -271,6 +275,82 @@ fn a_timekeeper_lets_what_came_meanwhile_be_read_first() {
             assert_eq!(hear().1, Said::WakeIn(later), "it was turned for nothing");
             keeper.abort();
         });
+    });
+}
+
+/// Has whoever wakes the timekeeper wait until he has come, as one whom the system takes the processor from.
+struct Overtaken {
+    keeper: ThreadId,
+    /// Polls him, and tells.
+    poll: Sender<Sender<()>>,
+}
+
+impl Wake for Overtaken {
+    fn wake(self: Arc<Self>) {
+        if current().id() != self.keeper {
+            let (done, is_done) = channel();
+            self.poll.send(done).unwrap();
+            // Nobody does once he is gone.
+            let _ = is_done.recv_timeout(PATIENCE);
+        }
+    }
+}
+
+#[test]
+fn a_timekeeper_who_comes_after_the_turn_of_who_holds_it_may_rely_on_him() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    with_toy(false, |inbox, hear, _| {
+        let (poll, polls) = channel::<Sender<()>>();
+        let stop = AtomicBool::new(false);
+        scope(|threads| {
+            let (overtaking, stop) = (poll.clone(), &stop);
+            threads.spawn(move || {
+                let waker = Waker::from(Arc::new(Overtaken { keeper: current().id(), poll: overtaking }));
+                let _entered = runtime.enter();
+                let mut keeps = pin!(Arc::clone(inbox).keep_time());
+                while let Ok(done) = polls.recv_timeout(PATIENCE * 2) {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    // Once to see that it is due, and once to turn it.
+                    for _ in 0..2 {
+                        assert!(keeps.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                    }
+                    done.send(()).unwrap();
+                }
+            });
+            let (done, is_done) = channel();
+            poll.send(done.clone()).unwrap();
+            is_done.recv_timeout(PATIENCE).unwrap();
+            inbox.bring(Said::WakeIn(Duration::ZERO)).unwrap();
+            assert!(matches!(hear(), (_, Said::WakeIn(_))));
+            let heard = catch_unwind(AssertUnwindSafe(hear));
+            stop.store(true, Ordering::SeqCst);
+            poll.send(done).unwrap();
+            assert_eq!(heard.unwrap().1, Said::Woken);
+        });
+    });
+}
+
+#[test]
+fn a_timekeeper_who_goes_before_he_turns_it_leaves_that_to_its_own_thread() {
+    with_toy(false, |inbox, hear, own| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut keeps = Box::pin(Arc::clone(inbox).keep_time());
+        let mut poll = || {
+            let _entered = runtime.enter();
+            assert!(keeps.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        };
+        poll();
+        inbox.bring(Said::WakeIn(Duration::ZERO)).unwrap();
+        assert!(matches!(hear(), (_, Said::WakeIn(_))));
+        while inbox.lock().due.is_none_or(|due| due == Instant::NEVER) {
+            std::thread::yield_now();
+        }
+        poll();
+        assert_eq!(inbox.lock().kept, Some(AWAKE), "he is about to turn it");
+        drop(keeps);
+        assert_eq!(hear(), (own, Said::Woken));
     });
 }
 
