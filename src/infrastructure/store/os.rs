@@ -31,7 +31,7 @@ impl Drop for OsLock {
 #[derive(Debug)]
 pub struct OsPlace {
     lock: PathBuf,
-    file: Option<(u64, u64)>,
+    file: File,
 }
 
 impl OsPlace {
@@ -42,15 +42,17 @@ impl OsPlace {
     pub fn of(directory: &Path) -> io::Result<Self> {
         // The process may go elsewhere.
         let lock = fs::canonicalize(directory)?.join(super::open::LOCK_NAME);
-        let file = inode(&fs::metadata(&lock)?);
+        let file = File::open(&lock)?;
         Ok(Self { lock, file })
     }
 
     /// False once it certainly is not there any more.
     pub fn is_there(&self) -> bool {
-        match fs::metadata(&self.lock) {
-            Ok(found) => inode(&found) == self.file,
-            Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        match (fs::metadata(&self.lock), self.file.metadata()) {
+            // Numbers of the same moment: there are file systems that change them, of files that are open as well.
+            (Ok(found), Ok(own)) => inode(&found) == inode(&own),
+            (Ok(_), Err(_)) => true,
+            (Err(error), _) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
         }
     }
 }
