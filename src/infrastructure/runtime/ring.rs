@@ -57,11 +57,6 @@ impl Ring {
         self.upto
     }
 
-    /// Where the first of the newest so many things was emitted; none if there are fewer.
-    pub(crate) fn first_of_newest(&self, count: usize) -> Option<Index> {
-        self.kept.get(self.kept.len().checked_sub(count)?).map(|thing| thing.index)
-    }
-
     /// Forgets all: what was emitted up to and with this index is not known here.
     pub(crate) fn begin(&mut self, upto: Index) {
         let unknown = (upto > Index::ZERO).then_some(Cursor { index: upto, number: u32::MAX });
