@@ -10,16 +10,18 @@ use graft_services::api::{Cursor, News, Reader, Taken, Wake, Watch};
 use graft_services::error::Refusal;
 use graft_services::ports::Emitted;
 
-use super::ring::Ring;
+use super::ring::{KEPT_MAX, Ring};
 use super::wakes::{Wakes, wake};
 
 /// Watchers at a time. Each costs some hundred bytes and, when woken, one look.
 const WATCHERS_MAX: usize = 16_384;
 /// Things that are copied for a watcher in one go: the machine, which feeds the hub, waits no longer than for these.
 const COPY_MAX: usize = 512;
-/// Entries after which one that heard nothing is told so: a quarter of what is kept if each emits one thing, so that it can go
-/// on without a gap, and seldom enough that thousands who hear nothing cost nothing.
-const QUIET_ENTRIES: u64 = 16_384;
+/// Entries after which one that heard nothing is told so, so that it can go on elsewhere, where the log behind a snapshot may be
+/// all that is known; seldom enough that a thousand who hear nothing cost nothing.
+const QUIET_ENTRIES: u64 = 131_072;
+/// Things after which it is told as well, where the ring may soon not know that its topics were quiet: a quarter of what is kept.
+const QUIET_THINGS: usize = KEPT_MAX / 4;
 
 /// The ring, and who watches.
 #[derive(Debug, Default)]
@@ -142,18 +144,19 @@ impl State {
         for topic in topics {
             roused.extend(self.by_topic.remove(topic).unwrap_or_default());
         }
-        let upto = self.ring.upto();
-        while let Some(first) = self.told.first().copied().filter(|(told, _)| is_long_ago(*told, upto)) {
+        while let Some(first) = self.told.first().copied().filter(|(told, _)| self.is_long_ago(*told)) {
             self.told.remove(&first);
             roused.push(first.1);
         }
         roused.into_iter().filter_map(|number| self.wakes.rouse(number)).collect()
     }
-}
 
-/// Whether one that knows how it was at `told` is to be told how it is.
-fn is_long_ago(told: Index, upto: Index) -> bool {
-    upto.0.saturating_sub(told.0) >= QUIET_ENTRIES
+    /// Whether one that knows how it was at `told` is to be told how it is.
+    fn is_long_ago(&self, told: Index) -> bool {
+        let entries = self.ring.upto().0.saturating_sub(told.0);
+        let is_behind = || self.ring.first_of_newest(QUIET_THINGS).is_some_and(|index| told < index);
+        entries >= QUIET_ENTRIES || self.ring.may_forget_topics() && is_behind()
+    }
 }
 
 /// One who watches.
@@ -192,7 +195,7 @@ impl Watcher {
         }
         items.extend(emitted.into_iter().map(News::Emitted));
         let upto = state.ring.upto();
-        if all && upto >= self.at.index && self.told.is_none_or(|told| is_long_ago(told, upto)) {
+        if all && upto >= self.at.index && self.told.is_none_or(|told| state.is_long_ago(told)) {
             items.push(News::Upto(upto));
             self.pass(Cursor { index: upto, number: u32::MAX });
         }
@@ -241,7 +244,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::infrastructure::runtime::ring::{KEPT_BYTES_MAX, KEPT_MAX};
+    use crate::infrastructure::runtime::ring::KEPT_BYTES_MAX;
 
     fn thing(index: u64, number: u32, topic: &str) -> Emitted {
         Emitted { index: Index(index), number, topic: topic.to_owned(), value: Bytes::from(index.to_string()) }
@@ -342,10 +345,10 @@ mod tests {
         let mut quiet = watch(&hub, &["quiet"], Some((1, 0)));
         emit(&hub, max + 2..=max + 10, "loud");
         assert_eq!(told(&mut watch(&hub, &["quiet"], Some((1, 0))), 1), ["<2"]);
-        assert_eq!(told(&mut watch(&hub, &["quiet"], Some((2, 0))), 1), [format!("={}", max + 10)]);
-        assert_eq!(told(&mut watch(&hub, &["new"], Some((1, 0))), 1), [format!("={}", max + 10)]);
+        assert_eq!(told(&mut watch(&hub, &["quiet"], Some((2, 0))), 1), [""; 0]);
+        assert_eq!(told(&mut watch(&hub, &["new"], Some((1, 0))), 1), [""; 0]);
         assert_eq!(told(&mut watch(&hub, &["loud", "quiet"], Some((1, 0))), 1), ["<10"]);
-        assert_eq!(told(&mut quiet, 9), ["<2".to_owned(), format!("={}", max + 10)]);
+        assert_eq!(told(&mut quiet, 9), ["<2"]);
     }
 
     #[test]
@@ -393,8 +396,30 @@ mod tests {
         emit(&hub, QUIET_ENTRIES..=QUIET_ENTRIES, "loud");
         assert_eq!(woken.load(Ordering::Relaxed), 1);
         assert_eq!(told(&mut quiet, 9), [format!("={QUIET_ENTRIES}")]);
-        emit(&hub, QUIET_ENTRIES + 1..=2 * QUIET_ENTRIES - 1, "loud");
+        hub.publish(Vec::new(), Index(2 * QUIET_ENTRIES - 1));
         assert_eq!((woken.load(Ordering::Relaxed), told(&mut quiet, 9)), (1, vec![]));
+    }
+
+    #[test]
+    fn who_hears_nothing_misses_nothing_though_topics_are_forgotten() {
+        let (hub, woken) = (hub(), Arc::new(AtomicUsize::new(0)));
+        let mut quiet = counted(&hub, &["quiet"], Some((0, u32::MAX)), &woken);
+        let mut idle = watch(&hub, &["quiet"], Some((0, u32::MAX)));
+        assert_eq!(told(&mut quiet, 9), [""; 0]);
+        let (mut seen, mut words) = (0, Vec::new());
+        let batch = QUIET_THINGS as u64 / 8;
+        for first in (1..=4 * KEPT_MAX as u64).step_by(QUIET_THINGS / 8) {
+            let things = (first..first + batch).map(|index| thing(index, 0, &format!("topic {index}"))).collect();
+            hub.publish(things, Index(first + batch - 1));
+            // It looks when it is woken, as whoever reads for it does.
+            if std::mem::replace(&mut seen, woken.load(Ordering::Relaxed)) != seen {
+                words.extend(told(&mut quiet, 9));
+            }
+        }
+        assert!(words.iter().all(|word| word.starts_with('=')), "{words:?}");
+        let often = 3 * KEPT_MAX / QUIET_THINGS - 1;
+        assert!((often..=2 * often).contains(&words.len()), "{words:?}");
+        assert!(told(&mut idle, 1)[0].starts_with('<'), "topics were forgotten, and it did not look");
     }
 
     #[test]

@@ -57,6 +57,16 @@ impl Ring {
         self.upto
     }
 
+    /// Where the first of the newest so many things was emitted; none if there are fewer.
+    pub(crate) fn first_of_newest(&self, count: usize) -> Option<Index> {
+        self.kept.get(self.kept.len().checked_sub(count)?).map(|thing| thing.index)
+    }
+
+    /// Whether so many topics are gone that soon something may be missing of one that never emitted anything.
+    pub(crate) fn may_forget_topics(&self) -> bool {
+        2 * self.dropped.len() > DROPPED_MAX || 2 * self.dropped_bytes > DROPPED_BYTES_MAX
+    }
+
     /// Forgets all: what was emitted up to and with this index is not known here.
     pub(crate) fn begin(&mut self, upto: Index) {
         let unknown = (upto > Index::ZERO).then_some(Cursor { index: upto, number: u32::MAX });
