@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 
 use graft_services::ports::StoreError;
 
@@ -41,6 +42,12 @@ pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// Makes the names in a directory durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+
+    /// Memory to read into, so many bytes at a time and whatever is in them, made ready beside whoever takes it; none if
+    /// nobody is there to do so.
+    fn memory(&self, _bytes: usize) -> Option<Receiver<Vec<u8>>> {
+        None
+    }
 }
 
 /// An open file. It can be read after its name is gone.

@@ -2,17 +2,39 @@
 //! memory, so entries come into memory without a copy each.
 
 use std::io;
+use std::sync::mpsc::Receiver;
 
 use bytes::Bytes;
 
-use super::files::{StoreFile, read_full};
+use super::files::{Files, StoreFile, read_full};
 
 /// Bytes read at a time.
-const WINDOW_BYTES: u64 = 1 << 20;
+const WINDOW_BYTES: usize = 1 << 20;
+/// Of fewer segments nobody is asked to make memory ready.
+const SEGMENTS_MIN: usize = 3;
+
+/// What segments are read into. All of it stays in memory, and most of what that costs is not to read.
+#[derive(Debug)]
+pub(super) struct Windows(Option<Receiver<Vec<u8>>>);
+
+impl Windows {
+    /// To read so many segments.
+    pub(super) fn of(files: &impl Files, segments: usize) -> Self {
+        Self(if segments < SEGMENTS_MIN { None } else { files.memory(WINDOW_BYTES) })
+    }
+
+    /// So many bytes to write over.
+    fn take(&self, bytes: usize) -> Vec<u8> {
+        let ready = self.0.as_ref().filter(|_| bytes == WINDOW_BYTES).and_then(|ready| ready.try_recv().ok());
+        // Rather than to wait for it.
+        ready.unwrap_or_else(|| vec![0; bytes])
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Reader<'a, F> {
     file: &'a F,
+    windows: &'a Windows,
     length: u64,
     /// Where the window begins.
     position: u64,
@@ -20,8 +42,8 @@ pub(super) struct Reader<'a, F> {
 }
 
 impl<'a, F: StoreFile> Reader<'a, F> {
-    pub(super) fn new(file: &'a F, position: u64) -> io::Result<Self> {
-        Ok(Self { file, length: file.length()?, position, window: Bytes::new() })
+    pub(super) fn new(file: &'a F, position: u64, windows: &'a Windows) -> io::Result<Self> {
+        Ok(Self { file, windows, length: file.length()?, position, window: Bytes::new() })
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -37,10 +59,10 @@ impl<'a, F: StoreFile> Reader<'a, F> {
     pub(super) fn ahead(&mut self, count: u64) -> io::Result<&[u8]> {
         let count = count.min(self.remaining());
         if (self.window.len() as u64) < count {
-            let target = count.max(WINDOW_BYTES).min(self.remaining());
+            let target = count.max(WINDOW_BYTES as u64).min(self.remaining());
             let target = usize::try_from(target).map_err(|_| io::ErrorKind::OutOfMemory)?;
             let kept = self.window.len();
-            let mut next = vec![0; target];
+            let mut next = self.windows.take(target);
             next[..kept].copy_from_slice(&self.window);
             let read = read_full(self.file, self.position + kept as u64, &mut next[kept..])?;
             next.truncate(kept + read);
@@ -61,7 +83,7 @@ impl<'a, F: StoreFile> Reader<'a, F> {
 
     /// What lies ahead, in a size that suits going through the whole file.
     pub(super) fn window(&mut self) -> io::Result<Bytes> {
-        self.ahead(WINDOW_BYTES)?;
+        self.ahead(WINDOW_BYTES as u64)?;
         Ok(self.window.clone())
     }
 }

@@ -15,7 +15,7 @@ use graft_services::ports::StoreError;
 use super::batch::{self, ALIGNMENT, BatchHeader, Place};
 use super::errors::{corrupt, io_error};
 use super::files::{Files, StoreFile};
-use super::reader::Reader;
+use super::reader::{Reader, Windows};
 use super::record::{self, Record};
 use super::segment::{self, SegmentHeader};
 use super::segments::Sealed;
@@ -84,15 +84,15 @@ pub(super) fn replay<F: Files>(
     };
     let first_path = current.path.clone();
     let mut replay = Replay::at(&current.header);
-    let mut sealed = VecDeque::new();
+    let (mut sealed, windows) = (VecDeque::new(), Windows::of(files, numbers.len()));
     for next in opened {
         let next = next?;
-        let (bytes, greatest) = replay.full_segment(&current, &next)?;
+        let (bytes, greatest) = replay.full_segment(&current, &next, &windows)?;
         let length = current.file.length().map_err(|e| io_error(&current.path, &e))?;
         sealed.push_back(Sealed { number: current.header.number, bytes, length, greatest });
         current = next;
     }
-    let last = replay.last_segment(current)?;
+    let last = replay.last_segment(current, &windows)?;
     if replay.state.base.index < replay.state.start.index {
         let what = format!(
             "the log begins after entry {} but is needed from entry {}: a segment is missing",
@@ -150,9 +150,11 @@ impl Replay {
         &mut self,
         segment: &Opened<F>,
         next: &Opened<F>,
+        windows: &Windows,
     ) -> Result<(u64, Index), StoreError> {
         let (path, last_batch) = (&segment.path, next.header.first_batch - 1);
-        let mut reader = Reader::new(&segment.file, segment::HEADER_BYTES as u64).map_err(|e| io_error(path, &e))?;
+        let mut reader =
+            Reader::new(&segment.file, segment::HEADER_BYTES as u64, windows).map_err(|e| io_error(path, &e))?;
         let mut greatest = Index::ZERO;
         while self.batch < last_batch {
             let offset = reader.position();
@@ -173,9 +175,13 @@ impl Replay {
     }
 
     /// Replays the segment that the log ends in.
-    fn last_segment<F: StoreFile>(&mut self, segment: Opened<F>) -> Result<LastSegment<F>, StoreError> {
+    fn last_segment<F: StoreFile>(
+        &mut self,
+        segment: Opened<F>,
+        windows: &Windows,
+    ) -> Result<LastSegment<F>, StoreError> {
         let Opened { header, seed, file, path } = segment;
-        let mut reader = Reader::new(&file, segment::HEADER_BYTES as u64).map_err(|e| io_error(&path, &e))?;
+        let mut reader = Reader::new(&file, segment::HEADER_BYTES as u64, windows).map_err(|e| io_error(&path, &e))?;
         let (mut greatest, mut last_batch) = (Index::ZERO, None);
         while let Step::Batch(header, whole) = self.step(&mut reader, seed, &path)? {
             let offset = reader.position() - whole.len() as u64;

@@ -42,6 +42,19 @@ fn a_life_on_real_files() {
     assert_eq!(Model::of(&opened), model.shown());
 }
 
+/// Long enough that memory is made ready for it, with things in it.
+#[test]
+fn a_long_log_is_read_back_as_it_was() {
+    let directory = Directory::new();
+    let all: Vec<Entry> = (1..=60).map(|index| command(1, index, 700_001)).collect();
+    let (mut wal, ..) = open(&directory.0, &founding(), StoreConfig::default()).expect("it opens");
+    all.chunks(3).for_each(|some| wal.persist(&[write(1, None, some.to_vec(), 0)]).expect("it is written"));
+    drop(wal);
+    assert!(fs::read_dir(&directory.0).unwrap().count() > 3, "several segments");
+    let (.., opened) = open(&directory.0, &founding(), StoreConfig::default()).expect("it opens");
+    assert!(opened.recovered.entries == all);
+}
+
 #[test]
 fn a_second_opener_learns_who_has_it() {
     let directory = Directory::new();
