@@ -41,12 +41,12 @@ class Config:
 
     election_timeout: float = 0.3
     """Seconds; default 300 ms. A member that hears nothing of a leader for this long, and up to twice as long, drawn
-    anew each time, asks to be elected. Ten heartbeats fit in, so that one lost packet or one slow fsync costs nothing;
+    anew each time, asks to be elected. Ten heartbeats fit in, or five at rest, so that one lost packet costs nothing;
     between continents take "1s" or more. The same on every member."""
 
     heartbeat: float = 0.03
-    """Seconds; default 30 ms. How often an idle leader is heard. A tenth of `election_timeout`; it must be at most
-    half of it."""
+    """Seconds; default 30 ms. How often a leader is heard; while nothing is written and every member has everything, half
+    as often, as long as that is five times in `election_timeout`. A tenth of that; it must be at most half of it."""
 
     timeout: float = 10.0
     """Seconds; default 10 s. How long a call waits unless `options(timeout=...)` says otherwise: long enough for a

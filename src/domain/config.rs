@@ -4,12 +4,16 @@ use core::time::Duration;
 
 use crate::ids::{ClusterId, Incarnation, NodeId};
 
+/// How often, at the least, a leader that has nothing to say is heard in an election timeout, if heartbeats are no rarer.
+const RESTS: u32 = 5;
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     pub id: NodeId,
     /// Followers campaign after hearing nothing for this long, up to twice it (drawn anew each time, thesis §3.4).
     pub election_timeout: Duration,
-    /// An idle leader is heard this often.
+    /// A leader is heard this often; half as often while nothing is written and everybody has everything, if it is heard five times
+    /// in an election timeout even so.
     pub heartbeat: Duration,
     /// How long a leader waits for entries to tell with them that its commit index has moved, before it does so alone; not at all
     /// where others wait for it: of a membership, of the first entry of a term, of what is [`crate::Input::Awaited`]. By default zero.
@@ -64,6 +68,25 @@ impl Config {
             storage_timeout: Duration::from_millis(1500),
             uncommitted_bytes_max: 64 << 20,
             reads_max: 65_536,
+        }
+    }
+
+    /// How often a leader is heard that has nothing to say.
+    pub(crate) fn rest(&self) -> Duration {
+        (self.election_timeout / RESTS).min(self.heartbeat * 2).max(self.heartbeat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_rest_heartbeats_are_half_as_many_where_five_fit_into_an_election_timeout() {
+        let (millis, id) = (Duration::from_millis, NodeId::new("n1").unwrap());
+        for (heartbeat, rest) in [(10, 20), (30, 60), (50, 60), (60, 60), (150, 150)] {
+            let config = Config { heartbeat: millis(heartbeat), ..Config::new(id, ClusterId(1), 1) };
+            assert_eq!(config.rest(), millis(rest), "{heartbeat}");
         }
     }
 }

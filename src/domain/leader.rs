@@ -22,6 +22,8 @@ pub(crate) struct Leader {
     pub(crate) round: u64,
     pub(crate) rounds: Rounds,
     pub(crate) heartbeat_due: Instant,
+    /// Where the log ended at the last heartbeat.
+    pub(crate) seen: Index,
     /// That everything up to here is committed is told at once.
     pub(crate) awaited: Index,
     /// When those whom entries have not told of it are told how far is committed.
@@ -65,6 +67,7 @@ impl Leader {
             round: 0,
             rounds: Rounds::default(),
             heartbeat_due,
+            seen: Index::ZERO,
             awaited: first,
             notice_due: Instant::NEVER,
             beat: true,
@@ -74,6 +77,12 @@ impl Leader {
             yielded: false,
             uncommitted_bytes,
         }
+    }
+
+    /// Whether nothing came since the last heartbeat, nobody waits, and everybody has everything up to here.
+    fn is_at_rest(&self, last: Index) -> bool {
+        let is_asked = !self.reads.is_empty() || self.transfer.is_some();
+        self.seen == last && !is_asked && self.progress.values().all(|one| one.matched == last)
     }
 
     pub(crate) fn deadline(&self) -> Instant {
@@ -132,10 +141,13 @@ impl RaftCore {
             }
             self.abdicate();
         }
-        let (now, heartbeat) = (self.now, self.config.heartbeat);
+        let (now, last, config) = (self.now, self.log.last().index, &self.config);
+        let is_written = self.durability.index() >= last;
         let Role::Leader(leader) = &mut self.role else { return };
         if now >= leader.heartbeat_due {
-            leader.heartbeat_due = now + heartbeat;
+            let is_at_rest = is_written && leader.is_at_rest(last);
+            leader.heartbeat_due = now + if is_at_rest { config.rest() } else { config.heartbeat };
+            leader.seen = last;
             leader.beat = true;
             self.shorten();
         }
