@@ -122,7 +122,7 @@ fn a_current_one_has_what_was_committed_anywhere_or_is_not_taken() {
     let committed = (1..=3).map(|n| world.core(n).commit()).max().expect("some");
     assert!(world.core(behind).commit() < committed, "it has heard of nothing");
     let stale = world.take_snapshot(behind, 5_000);
-    let late = world.take_current_snapshot(behind, 500);
+    let late = world.take_current_snapshot(behind, 100);
     let current = world.take_current_snapshot(behind, 60_000);
     world.run(1_000);
     world.assert_done(stale);
