@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::api::View;
 use crate::status::{MemberStatus, Status, named};
-use crate::verifying::is_difference;
 
 /// A member that is in touch is heard with every heartbeat; whoever starts or is busy may be late by this much.
 const SILENT: Duration = Duration::from_secs(3);
@@ -72,8 +71,8 @@ fn own_fix(status: &Status) -> &'static str {
 
 /// That the state of a member is not what it should be, if it was found so.
 fn differing(member: &MemberStatus) -> Option<Trouble> {
-    let MemberStatus { id, address, trouble, .. } = member;
-    let why = trouble.as_deref().filter(|why| is_difference(why))?;
+    let MemberStatus { id, address, difference, .. } = member;
+    let why = difference.as_ref()?;
     Some(Trouble {
         what: format!("{}: {why}", named(*id, address)),
         fix: format!(
@@ -86,10 +85,9 @@ fn differing(member: &MemberStatus) -> Option<Trouble> {
 
 /// What is wrong with another member, if anything is.
 fn ailing(member: &MemberStatus) -> Option<Trouble> {
-    let MemberStatus { id, address, reachable, last_contact, .. } = member;
-    let trouble = member.trouble.as_deref().filter(|why| !is_difference(why));
+    let MemberStatus { id, address, reachable, last_contact, trouble, .. } = member;
     let what = match (reachable, trouble, last_contact) {
-        (Some(false), why, _) => format!("is not reachable: {}", why.unwrap_or("it does not answer")),
+        (Some(false), why, _) => format!("is not reachable: {}", why.as_deref().unwrap_or("it does not answer")),
         (_, Some(why), _) => format!("does not work: {why}"),
         (Some(true), None, Some(ago)) if *ago > SILENT => {
             format!(

@@ -82,9 +82,17 @@ pub struct MemberStatus {
     pub last_contact: Option<Duration>,
     /// Whether there is a connection to it; none for the node itself.
     pub reachable: Option<bool>,
-    /// Why there is no connection to it, in words, if so; or, though there is one, why it does not work: that the leader tells;
-    /// or that its state differs, which whoever compared them tells.
+    /// Why there is no connection to it, in words, if so; or, though there is one, why it does not work: that the leader tells.
     pub trouble: Option<String>,
+    /// How its state was found to differ from those of the others: whoever compared them tells.
+    pub difference: Option<String>,
+}
+
+impl MemberStatus {
+    /// What is wrong with it, in words; the first thing, if there is more.
+    pub fn ill(&self) -> Option<&str> {
+        self.trouble.as_deref().or(self.difference.as_deref())
+    }
 }
 
 impl Replica {
@@ -108,10 +116,8 @@ impl Replica {
             },
             last_contact: progress(*id).map(|follower| follower.contact).or_else(|| heard(*id)).map(since),
             reachable: (*id != core.id()).then(|| self.reachable.contains(id)),
-            trouble: {
-                let other = || self.failure_of(*id).or_else(|| self.difference_of(*id));
-                self.troubles.get(id).cloned().or_else(|| other().map(str::to_owned))
-            },
+            trouble: self.troubles.get(id).cloned().or_else(|| self.failure_of(*id).map(str::to_owned)),
+            difference: self.difference_of(*id).map(str::to_owned),
         };
         Status {
             id: core.id(),

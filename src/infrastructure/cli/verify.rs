@@ -46,8 +46,8 @@ pub(super) fn verify(talk: &Talk, out: &Out) -> Result<(), Failure> {
 
 /// Why a member has told nothing.
 fn silent(member: &MemberStatus) -> String {
-    let seen = match (&member.trouble, member.reachable) {
-        (Some(trouble), _) => trouble.as_str(),
+    let seen = match (member.trouble.as_deref(), member.reachable) {
+        (Some(trouble), _) => trouble,
         (None, Some(false)) => "it is not reachable",
         (None, _) => "it takes longer than the others, or is not reachable",
     };

@@ -41,7 +41,7 @@ fn row(name: &str, value: &str) -> Vec<String> {
 }
 
 fn described(status: &Status, member: &MemberStatus) -> String {
-    let trouble = member.trouble.iter().map(|trouble| format!(", {trouble}"));
+    let trouble = member.ill().into_iter().map(|trouble| format!(", {trouble}"));
     let all: String = trouble.collect();
     format!("{} {}, {}{all}", member.address, role(status, member), reachable(status, member))
 }
@@ -79,7 +79,7 @@ pub(super) fn document(view: &View) -> Json {
             "match_index": member.matched.map(|index| index.0.to_string()),
             "lag": lag(status, member),
             "last_contact_seconds": member.last_contact.map(|time| time.as_secs_f64()),
-            "trouble": member.trouble,
+            "trouble": member.ill(),
         })
     };
     json!({

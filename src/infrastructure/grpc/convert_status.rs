@@ -111,6 +111,7 @@ fn encode_member(member: MemberStatus) -> wire::MemberStatus {
         last_contact: member.last_contact.map(nanos),
         reachable: member.reachable,
         trouble: member.trouble,
+        difference: member.difference,
     }
 }
 
@@ -133,6 +134,7 @@ fn decode_member(member: wire::MemberStatus) -> Result<MemberStatus, BadFrame> {
         last_contact: member.last_contact.map(Duration::from_nanos),
         reachable: member.reachable,
         trouble: member.trouble,
+        difference: member.difference,
     })
 }
 

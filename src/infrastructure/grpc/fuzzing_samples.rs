@@ -144,6 +144,7 @@ fn view(id: NodeId, other: NodeId) -> View {
         last_contact: Some(Duration::from_millis(5)),
         reachable: Some(true),
         trouble: None,
+        difference: Some("its state differs".into()),
     };
     let status = Status {
         id,

@@ -201,6 +201,6 @@ fn member<'py>(py: Python<'py>, member: &MemberStatus) -> PyResult<Bound<'py, Py
     dict.set_item("match_index", member.matched.map(|index| index.0))?;
     dict.set_item("last_contact", member.last_contact.map(|contact| contact.as_secs_f64()))?;
     dict.set_item("reachable", member.reachable)?;
-    dict.set_item("trouble", member.trouble.as_deref())?;
+    dict.set_item("trouble", member.ill())?;
     Ok(dict)
 }

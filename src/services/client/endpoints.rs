@@ -221,6 +221,7 @@ mod tests {
             last_contact: None,
             reachable: None,
             trouble: None,
+            difference: None,
         }
     }
 

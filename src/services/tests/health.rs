@@ -20,6 +20,7 @@ fn well() -> View {
         last_contact: None,
         reachable: (name != "n1").then_some(true),
         trouble: None,
+        difference: None,
     };
     let status = Status {
         id: id("n1"),
@@ -108,11 +109,20 @@ fn whose_id_is_its_address_is_not_named_twice() {
 fn who_differs_is_no_less_ill_for_being_asked_itself() {
     let why = "its state differs from that of most as of entry 7, as the last verify() here found";
     for place in [0, 2] {
-        let found = told(|view| view.status.members[place].trouble = Some(why.to_owned()));
+        let found = told(|view| view.status.members[place].difference = Some(why.to_owned()));
         assert_eq!(found.len(), 1, "{found:?}");
         let n = place + 1;
         assert!(found[0].starts_with(&format!("n{n} at n{n}.example:7000: {why}. Look for what is not")), "{found:?}");
     }
+}
+
+#[test]
+fn of_one_that_differs_and_is_not_there_both_are_told() {
+    let found = told(|view| {
+        let member = &mut view.status.members[2];
+        (member.reachable, member.difference) = (Some(false), Some("its state differs".to_owned()));
+    });
+    assert_eq!(found.len(), 2, "{found:?}");
 }
 
 #[test]

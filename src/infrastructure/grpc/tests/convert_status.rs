@@ -16,6 +16,7 @@ fn member(name: &str) -> MemberStatus {
         last_contact: None,
         reachable: None,
         trouble: None,
+        difference: None,
     }
 }
 
@@ -32,7 +33,12 @@ fn full() -> View {
         trouble: Some("connection refused".to_owned()),
         ..member("n2")
     };
-    let leaving = MemberStatus { target: Target::Gone, reachable: Some(true), ..member("n3") };
+    let leaving = MemberStatus {
+        target: Target::Gone,
+        reachable: Some(true),
+        difference: Some("it differs".to_owned()),
+        ..member("n3")
+    };
     let status = Status {
         id: id("n1"),
         role: "leader",

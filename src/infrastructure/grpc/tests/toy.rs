@@ -339,6 +339,7 @@ fn status(leader: Option<NodeId>) -> Status {
         last_contact: None,
         reachable: None,
         trouble: None,
+        difference: None,
     };
     Status {
         id: id("n1"),

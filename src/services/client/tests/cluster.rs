@@ -140,6 +140,7 @@ impl Cluster {
             last_contact: None,
             reachable: None,
             trouble: None,
+            difference: None,
         };
         // Of another cluster each has nobody but himself.
         let members = (0..self.moods.len()).filter(|m| self.name == ClusterId(1) || *m == n).map(member).collect();
