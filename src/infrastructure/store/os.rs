@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -46,8 +46,8 @@ impl OsPlace {
     /// # Errors
     /// What the operating system says.
     pub fn of(directory: &Path) -> io::Result<Self> {
-        // The process may go elsewhere.
-        let lock = fs::canonicalize(directory)?.join(super::open::LOCK_NAME);
+        // The process may go elsewhere. A link is a part of the name.
+        let lock = absolute(directory)?.join(super::open::LOCK_NAME);
         let file = File::open(&lock)?;
         Ok(Self { lock, file })
     }

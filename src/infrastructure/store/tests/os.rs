@@ -108,6 +108,27 @@ fn contents_of(directory: &Path) -> Vec<(String, Vec<u8>)> {
     names.filter_map(|name| Some((name.clone(), fs::read(directory.join(name)).ok()?))).collect()
 }
 
+/// Names lead through the link: to the new place, once it leads there.
+#[cfg(unix)]
+#[test]
+fn a_directory_behind_a_link_that_leads_elsewhere_is_not_there() {
+    let directory = Directory::new();
+    let [here, there, link] = ["here", "there", "link"].map(|name| directory.0.join(name));
+    for data in [&here, &there] {
+        drop(open(data, &founding(), SMALL).expect("it opens"));
+    }
+    std::os::unix::fs::symlink(&here, &link).expect("it is made");
+    let (_wal, snapshots, _) = open(&link, &founding(), SMALL).expect("it opens");
+    let place = OsPlace::of(&link).expect("it is there");
+    assert!(place.is_there());
+    fs::remove_file(&link).expect("it is removed");
+    std::os::unix::fs::symlink(&there, &link).expect("it is made");
+    assert!(!place.is_there());
+    let last = EntryId::new(1, 1);
+    assert!(snapshots.write(&meta(last), state_of(last, 10)).is_err());
+    assert_eq!(files_in(&there.join("snapshots")), [""; 0]);
+}
+
 #[test]
 fn a_torn_tail_on_a_real_file() {
     let directory = Directory::new();
