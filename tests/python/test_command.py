@@ -273,6 +273,19 @@ def test_an_interrupt_says_what_is_known_of_a_command(shell):
         assert "graft member list" in told
 
 
+def test_what_is_to_go_on_in_the_background_ignores_interrupts(shell):
+    (shell.cluster,) = free_addresses(1)
+    ignoring = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+    words = shell.command("execute", "linger", "--timeout", "3")
+    running = subprocess.Popen([*ignoring, *words], env=shell.environment(), cwd=shell.directory, text=True,
+                               stderr=subprocess.PIPE)  # fmt: skip
+    time.sleep(1.5)  # for it to be under way
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=DEADLINE_SECONDS)
+    assert running.returncode == 3, told
+    assert "error[UNREACHABLE]" in told
+
+
 def test_words_that_need_no_cluster(shell):
     assert "graft start" in shell.says("--help")
     assert shell.says("--version").startswith("graft ")
