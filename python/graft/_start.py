@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft import _engine
+from graft._address import named
 from graft._config import Config
 from graft._errors import ConfigError, GraftError, Removed, Timeout
 from graft._machine import StateMachine
@@ -73,7 +74,7 @@ def start(
             words = f"goes on with what is in {directory}"
         else:
             words = "founds a cluster" if join is None else f"joins {', '.join(cluster)}"
-        _say(f"node {id} at {node.address}, {words}")
+        _say(f"node {named(id, node.address)}, {words}")
         return _serve(node)
     except (UsageError, TypeError, GraftError) as error:  # a TypeError says that the machine cannot be replicated
         return failed(error, json)

@@ -286,6 +286,20 @@ def test_what_is_to_go_on_in_the_background_ignores_interrupts(shell):
     assert "error[UNREACHABLE]" in told
 
 
+def test_a_member_whose_id_is_its_address_is_named_once(shell):
+    shell.cluster, nobody = free_addresses(2)
+    shell.start(shell.cluster)
+    shell.run("health", "--wait", str(DEADLINE_SECONDS))
+    said = (shell.directory / f"{shell.cluster}.log").read_text()
+    said += shell.run("add", nobody, status=5).stderr
+    said += shell.run("member", "replace", shell.cluster, nobody, nobody, status=5).stderr
+    said += shell.run("remove", "n9", status=5).stderr
+    assert said.count(f"{nobody} gets the log first") == 2
+    assert f"node {shell.cluster}, founds a cluster" in said
+    assert f"there are {shell.cluster}\n" in said
+    assert not re.search(rf"({shell.cluster}|{nobody}) (at |\()\1", said), said
+
+
 def test_words_that_need_no_cluster(shell):
     assert "graft start" in shell.says("--help")
     assert shell.says("--version").startswith("graft ")
