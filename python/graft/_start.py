@@ -107,7 +107,11 @@ def failed(error: UsageError | TypeError | GraftError, json: bool) -> int:
     if json:
         from msgspec import json as encoded
 
-        document = {"schema": "graft/error/v1", "code": code, "message": str(error), "fix": fix, "exit": status}
+        # A lone surrogate, of a name that is not UTF-8 or of the machine's own words, has no place in JSON.
+        message = str(error).encode("utf-8", "backslashreplace").decode()
+        document = {
+            "schema": "graft/error/v1", "code": code, "message": message, "why": None, "fix": fix, "exit": status,
+        }  # fmt: skip
         _say(encoded.encode(document).decode())
     else:
         _say(f"error[{code}]: {error}" + ("" if fix is None else f"\n  fix: {fix}"))

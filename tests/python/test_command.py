@@ -206,6 +206,7 @@ def wrong(done):
     assert told["schema"] == "graft/error/v1"
     assert told["exit"] == done.returncode
     assert told["message"]
+    assert {"why", "fix"} <= told.keys()
     return told
 
 
@@ -229,11 +230,16 @@ def test_errors_are_json_where_answers_are(shell):
         ("status", "--outptu", "-ojson"),
         ("execute", "--output=jsonl"),
         ("status", "-o", "json", "-c", "nonsense"),
+        ("status", "-c", "\udcff", "-o", "json"),
         ("start", "127.0.0.1:0", "-c", "127.0.0.1:1", "--machine", "nowhere.py:Bank", "-o", "json"),
         ("dev", "--machine", "nowhere.py:Bank", "-o=json"),
         ("config", "check", "--set", "election_timeout=1us", "-o", "json"),
     ):
         assert wrong(shell.run(*words, status=2))["code"] in ("USAGE", "CONFIG")
+    odd = "import graft\nclass Odd(graft.StateMachine):\n  def __init__(self): raise ValueError('\\udc80')\n"
+    (shell.directory / "odd.py").write_text(odd)
+    words = ("start", "127.0.0.1:0", "-c", "127.0.0.1:0", "--machine", "odd.py:Odd", "-o", "json")
+    assert wrong(shell.run(*words, status=2))["message"].endswith("raised ValueError: \\udc80")
     # The help is no error, and what is no form is told in words.
     assert shell.run("status", "-o", "json", "--help").stdout.startswith("Show how")
     assert shell.run("status", "-o", "jsno", status=2).stderr.startswith("error:")
