@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graft_store::{Files, Locking, StoreFile};
@@ -88,6 +89,10 @@ impl Files for Memory {
 
     fn sync_directory(&self, _directory: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    fn memory(&self, _bytes: usize) -> Option<Receiver<Vec<u8>>> {
+        None
     }
 }
 

@@ -41,6 +41,10 @@ def _interruptible(words: list[str]) -> int | dict[str, Any]:
     Until a node runs, Ctrl-C ends the process as it ends any command. Where something is under way that may have been
     done, what is known of it is said first."""
     engine = _engine.load()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Of a script's background, or whoever started it does not want it interrupted.
+        status: int | dict[str, Any] = engine.command_line(words)
+        return status
     done: list[int | dict[str, Any]] = []
     worker = threading.Thread(target=lambda: done.append(engine.command_line(words)), name="graft", daemon=True)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

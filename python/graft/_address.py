@@ -13,6 +13,11 @@ _PORT_MAX = 65_535
 _ENDPOINTS_MAX = 64
 
 
+def named(member: str, address: str) -> str:
+    """What people call a member: its id, and where it is, which many take for its id."""
+    return member if member == address else f"{member} at {address}"
+
+
 def checked_id(name: str, value: object) -> str:
     """A node's id: 1 to 63 letters, digits, and `-_.:`."""
     if not isinstance(value, str):
@@ -143,4 +148,5 @@ __all__ = [
     "checked_members",
     "checked_peer",
     "checked_voters",
+    "named",
 ]

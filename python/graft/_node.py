@@ -350,7 +350,7 @@ class Node(Access[S]):
 
     def _words(self) -> str:
         status = self.status()
-        return f"<graft.Node {self.id} at {status.address}: {status.role}, term {status.term}>"
+        return f"<graft.Node {_address.named(self.id, status.address)}: {status.role}, term {status.term}>"
 
     def __del__(self) -> None:
         native = self._running

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from graft._address import named
 from graft._errors import Halted, Removed, Stopped, Timeout, of_code
 
 if TYPE_CHECKING:
@@ -101,5 +102,5 @@ def _why_not_in(status: Status, join: tuple[str, ...]) -> str:
 
 
 def _missing(member: Member) -> str:
-    where = f"{member.id} at {member.address}"
+    where = named(member.id, member.address)
     return where if member.trouble is None else f"{where} ({member.trouble})"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft import _engine
+from graft._address import named
 from graft._config import Config
 from graft._errors import ConfigError, GraftError, Removed, Timeout
 from graft._machine import StateMachine
@@ -73,7 +74,7 @@ def start(
             words = f"goes on with what is in {directory}"
         else:
             words = "founds a cluster" if join is None else f"joins {', '.join(cluster)}"
-        _say(f"node {id} at {node.address}, {words}")
+        _say(f"node {named(id, node.address)}, {words}")
         return _serve(node)
     except (UsageError, TypeError, GraftError) as error:  # a TypeError says that the machine cannot be replicated
         return failed(error, json)
@@ -106,7 +107,11 @@ def failed(error: UsageError | TypeError | GraftError, json: bool) -> int:
     if json:
         from msgspec import json as encoded
 
-        document = {"schema": "graft/error/v1", "code": code, "message": str(error), "fix": fix, "exit": status}
+        # A lone surrogate, of a name that is not UTF-8 or of the machine's own words, has no place in JSON.
+        message = str(error).encode("utf-8", "backslashreplace").decode()
+        document = {
+            "schema": "graft/error/v1", "code": code, "message": message, "why": None, "fix": fix, "exit": status,
+        }  # fmt: skip
         _say(encoded.encode(document).decode())
     else:
         _say(f"error[{code}]: {error}" + ("" if fix is None else f"\n  fix: {fix}"))

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graft_store::{Files, Locking, StoreFile};
@@ -105,6 +106,10 @@ impl Files for Memory {
 
     fn sync_directory(&self, _: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    fn memory(&self, _bytes: usize) -> Option<Receiver<Vec<u8>>> {
+        None
     }
 }
 

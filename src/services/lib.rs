@@ -39,6 +39,6 @@ mod tests;
 
 pub use notice::Notice;
 pub use replica::{Batch, Clock, Committed, Consistency, Effect, Event, Read, Replica, ReplicaConfig, Restored};
-pub use status::{CertificateLife, MemberStatus, Status};
+pub use status::{CertificateLife, MemberStatus, Status, named};
 pub use waiting::RequestId;
 pub use why::WhatIf;

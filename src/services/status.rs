@@ -11,7 +11,7 @@ use crate::replica::Replica;
 const MACHINE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What people call a member: its id, and where it is, which many take for its id.
-pub(crate) fn named(id: NodeId, address: &str) -> String {
+pub fn named(id: NodeId, address: &str) -> String {
     let id = id.to_string();
     if id == address { id } else { format!("{id} at {address}") }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graft_store::{Files, Locking, StoreFile};
@@ -364,6 +365,10 @@ impl Files for Disk {
             }
         }
         said
+    }
+
+    fn memory(&self, _bytes: usize) -> Option<Receiver<Vec<u8>>> {
+        None
     }
 }
 

@@ -206,6 +206,7 @@ def wrong(done):
     assert told["schema"] == "graft/error/v1"
     assert told["exit"] == done.returncode
     assert told["message"]
+    assert {"why", "fix"} <= told.keys()
     return told
 
 
@@ -229,11 +230,16 @@ def test_errors_are_json_where_answers_are(shell):
         ("status", "--outptu", "-ojson"),
         ("execute", "--output=jsonl"),
         ("status", "-o", "json", "-c", "nonsense"),
+        ("status", "-c", "\udcff", "-o", "json"),
         ("start", "127.0.0.1:0", "-c", "127.0.0.1:1", "--machine", "nowhere.py:Bank", "-o", "json"),
         ("dev", "--machine", "nowhere.py:Bank", "-o=json"),
         ("config", "check", "--set", "election_timeout=1us", "-o", "json"),
     ):
         assert wrong(shell.run(*words, status=2))["code"] in ("USAGE", "CONFIG")
+    odd = "import graft\nclass Odd(graft.StateMachine):\n  def __init__(self): raise ValueError('\\udc80')\n"
+    (shell.directory / "odd.py").write_text(odd)
+    words = ("start", "127.0.0.1:0", "-c", "127.0.0.1:0", "--machine", "odd.py:Odd", "-o", "json")
+    assert wrong(shell.run(*words, status=2))["message"].endswith("raised ValueError: \\udc80")
     # The help is no error, and what is no form is told in words.
     assert shell.run("status", "-o", "json", "--help").stdout.startswith("Show how")
     assert shell.run("status", "-o", "jsno", status=2).stderr.startswith("error:")
@@ -271,6 +277,33 @@ def test_an_interrupt_says_what_is_known_of_a_command(shell):
         told = interrupted(shell, "add", f"127.0.0.1:{silent.getsockname()[1]}")
         assert "error[UNKNOWN_OUTCOME]: interrupted before the answer came: what was asked for may have been" in told
         assert "graft member list" in told
+
+
+def test_what_is_to_go_on_in_the_background_ignores_interrupts(shell):
+    (shell.cluster,) = free_addresses(1)
+    ignoring = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+    words = shell.command("execute", "linger", "--timeout", "3")
+    running = subprocess.Popen([*ignoring, *words], env=shell.environment(), cwd=shell.directory, text=True,
+                               stderr=subprocess.PIPE)  # fmt: skip
+    time.sleep(1.5)  # for it to be under way
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=DEADLINE_SECONDS)
+    assert running.returncode == 3, told
+    assert "error[UNREACHABLE]" in told
+
+
+def test_a_member_whose_id_is_its_address_is_named_once(shell):
+    shell.cluster, nobody = free_addresses(2)
+    shell.start(shell.cluster)
+    shell.run("health", "--wait", str(DEADLINE_SECONDS))
+    said = (shell.directory / f"{shell.cluster}.log").read_text()
+    said += shell.run("add", nobody, status=5).stderr
+    said += shell.run("member", "replace", shell.cluster, nobody, nobody, status=5).stderr
+    said += shell.run("remove", "n9", status=5).stderr
+    assert said.count(f"{nobody} gets the log first") == 2
+    assert f"node {shell.cluster}, founds a cluster" in said
+    assert f"there are {shell.cluster}\n" in said
+    assert not re.search(rf"({shell.cluster}|{nobody}) (at |\()\1", said), said
 
 
 def test_words_that_need_no_cluster(shell):

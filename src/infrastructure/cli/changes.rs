@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use graft_domain::{Incarnation, NodeId};
-use graft_services::Status;
 use graft_services::api::View;
 use graft_services::change::{Ask, Change};
 use graft_services::error::Outcome;
+use graft_services::{Status, named};
 use serde_json::json;
 
 use super::args::{Add, id_of};
@@ -27,8 +27,9 @@ pub(super) fn add(talk: &Talk, out: &Out, add: &Add) -> Result<(), Failure> {
     };
     // Nobody waits minutes for a change that there is nobody to make.
     talk.view_of_cluster()?;
-    out.note(&format!("{id} at {address} gets the log first"));
-    let change = Change::Add { id: named(&id)?, address, voter: !add.learner, incarnation: Incarnation::UNKNOWN };
+    let id = node_id(&id)?;
+    out.note(&format!("{} gets the log first", named(id, &address)));
+    let change = Change::Add { id, address, voter: !add.learner, incarnation: Incarnation::UNKNOWN };
     made(talk, out, change, &format!("{id} is a {}", if add.learner { "learner" } else { "voter" }))
 }
 
@@ -49,8 +50,9 @@ pub(super) fn demote(talk: &Talk, out: &Out, member: &str) -> Result<(), Failure
 
 pub(super) fn replace(talk: &Talk, out: &Out, old: &str, new: &str, address: String) -> Result<(), Failure> {
     let old = talk.member(old)?;
-    out.note(&format!("{new} at {address} gets the log first"));
-    let change = Change::Replace { old, new: named(new)?, address };
+    let new = node_id(new)?;
+    out.note(&format!("{} gets the log first", named(new, &address)));
+    let change = Change::Replace { old, new, address };
     made(talk, out, change, &format!("{new} has taken the place of {old}"))
 }
 
@@ -58,7 +60,7 @@ pub(super) fn apply(talk: &Talk, out: &Out, members: &[String]) -> Result<(), Fa
     let member = |text: &String| {
         let split = text.split_once('=');
         let (id, address) = split.ok_or_else(|| Failure::usage(format!("{text:?} is no ID=ADDR")))?;
-        Ok((named(id)?, address.to_owned()))
+        Ok((node_id(id)?, address.to_owned()))
     };
     let members = members.iter().map(member).collect::<Result<BTreeMap<_, _>, Failure>>()?;
     let words = format!("the voters are {}", members.keys().map(NodeId::as_str).collect::<Vec<_>>().join(", "));
@@ -166,6 +168,6 @@ fn done(outcome: Outcome) -> Result<u64, Failure> {
     }
 }
 
-fn named(id: &str) -> Result<NodeId, Failure> {
+fn node_id(id: &str) -> Result<NodeId, Failure> {
     NodeId::new(id).map_err(|error| Failure::usage(format!("{id:?} is no id: {error}")))
 }

@@ -31,7 +31,8 @@ pub(super) fn command() -> Command {
 
 /// The form that these words ask for, though something is wrong with them.
 pub(super) fn form_of(words: &[OsString]) -> Form {
-    let words: Vec<&str> = words.iter().map_while(|word| word.to_str().filter(|word| *word != "--")).collect();
+    let words: Vec<&str> =
+        words.iter().take_while(|word| *word != "--").map(|word| word.to_str().unwrap_or_default()).collect();
     let mut form = Form::Table;
     for (place, word) in words.iter().enumerate() {
         let value = match *word {

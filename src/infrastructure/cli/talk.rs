@@ -10,7 +10,7 @@ use graft_domain::{ClusterId, NodeId};
 use graft_services::api::{Api, Call, Caller, Sink, View};
 use graft_services::change::Ask;
 use graft_services::error::{Outcome, Refusal};
-use graft_services::{MemberStatus, Read};
+use graft_services::{Read, named};
 
 use super::args::Global;
 use super::failure::{Failure, of_outcome};
@@ -196,8 +196,7 @@ impl Talk {
         let members = &view.status.members;
         let found = members.iter().find(|member| member.id.as_str() == name || member.address == name);
         found.map(|member| member.id).ok_or_else(|| {
-            let named = |member: &MemberStatus| format!("{} ({})", member.id, member.address);
-            let all: Vec<String> = members.iter().map(named).collect();
+            let all: Vec<String> = members.iter().map(|member| named(member.id, &member.address)).collect();
             Failure::new("MEMBERSHIP_REFUSED", format!("there is no member {name}; there are {}", all.join(", ")))
         })
     }

@@ -15,10 +15,6 @@ use super::door::PyDoor;
 use super::errors;
 use super::files::{SnapshotReader, write_snapshot};
 
-/// Commands of a batch that become Python's at once: of a log that is replayed there are tens of thousands in a batch, and
-/// what is made of so many is out of the processor's caches when the machine comes to it.
-const AT_ONCE: usize = 1024;
-
 thread_local! {
     static IS_MACHINE: Cell<bool> = const { Cell::new(false) };
 }
@@ -62,7 +58,7 @@ impl PyMachine {
         })
     }
 
-    /// A list of indices, one of terms, one of times, one of bodies.
+    /// One attachment for the whole batch: a list of indices, one of terms, one of times, one of bodies.
     fn call_apply(&self, py: Python<'_>, commands: &[Command], made: &mut Made) -> PyResult<Option<String>> {
         let indices = PyList::new(py, commands.iter().map(|command| command.index.0))?;
         let terms = PyList::new(py, commands.iter().map(|command| command.term.0))?;
@@ -117,22 +113,13 @@ impl Machine for PyMachine {
             return Ok(());
         }
         Python::attach(|py| {
-            for some in commands.chunks(AT_ONCE) {
-                let expected = made.replies.len() + some.len();
-                let halt = match self.call_apply(py, some, made) {
-                    Ok(halt) => halt,
-                    Err(error) => Some(errors::told(py, &error)),
-                };
-                if let Some(why) = halt {
-                    let index = commands.get(made.replies.len()).map_or(Index::ZERO, |command| command.index);
-                    return Err(Halt { index, why });
-                }
-                // Whoever called halts then.
-                if made.replies.len() < expected {
-                    break;
-                }
-            }
-            Ok(())
+            let halt = match self.call_apply(py, commands, made) {
+                Ok(halt) => halt,
+                Err(error) => Some(errors::told(py, &error)),
+            };
+            let Some(why) = halt else { return Ok(()) };
+            let index = commands.get(made.replies.len()).map_or(Index::ZERO, |command| command.index);
+            Err(Halt { index, why })
         })
     }
 

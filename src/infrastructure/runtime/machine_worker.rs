@@ -11,7 +11,7 @@ use graft_domain::{EntryId, Index, Term};
 use graft_services::applier::{Answer, Applied, Applier};
 use graft_services::commands::{Act, Slot};
 use graft_services::error::{Outcome, Refusal};
-use graft_services::ports::{Halt, SnapshotFiles};
+use graft_services::ports::{Halt, Reply, SnapshotFiles};
 use graft_services::snapshot_meta::SnapshotMeta;
 use graft_services::{Committed, Event, RequestId};
 
@@ -64,8 +64,13 @@ pub(crate) struct ApplyJob {
     pub(crate) upto: Index,
 }
 
-/// Commands that the machine gets in one call at the most.
+/// Commands that the machine gets in one call at the most. Of a log that is replayed tens of thousands come in one job, and what
+/// is made of so many is out of the processor's caches when the machine comes to it.
 const APPLY_BATCH_MAX: usize = 1024;
+/// Commands that it gets in the first call, when nothing is known of its answers.
+const APPLY_BATCH_FIRST: usize = 64;
+/// Bytes that the commands of one call should answer and emit at the most, for all of that is in memory at once.
+const ANSWERS_BYTES: usize = 16 << 20;
 
 /// Drives the machine. Callers are answered when the machine has let go of whatever it holds (the interpreter, say).
 ///
@@ -73,7 +78,19 @@ const APPLY_BATCH_MAX: usize = 1024;
 pub(crate) fn run_machine(applier: &mut Applier, work: &MachineWork, restored: Index) {
     let MachineWork { jobs, engine, dead, snapshots, hub, metrics, writer, .. } = work;
     let (engine, snapshots) = (&**engine, &**snapshots);
-    let mut work = Work { applier, engine, snapshots, hub, metrics, writer, restored, applied: restored, halted: None };
+    let mut work = Work {
+        applier,
+        engine,
+        dead,
+        snapshots,
+        hub,
+        metrics,
+        writer,
+        restored,
+        applied: restored,
+        at_once: APPLY_BATCH_FIRST,
+        halted: None,
+    };
     let mut held: Option<MachineJob> = None;
     while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
         if dead.load(Ordering::Relaxed) {
@@ -82,7 +99,7 @@ pub(crate) fn run_machine(applier: &mut Applier, work: &MachineWork, restored: I
         match job {
             MachineJob::Apply(mut job) => {
                 held = gather(&mut job, jobs);
-                work.apply(job);
+                work.apply_some_at_once(job);
             }
             MachineJob::Query { queries, callers, applied, term } => work.query(&queries, callers, applied, term),
             MachineJob::Snapshot(meta) => work.snapshot(meta),
@@ -109,6 +126,7 @@ fn gather(gathered: &mut ApplyJob, jobs: &Receiver<MachineJob>) -> Option<Machin
 struct Work<'a> {
     applier: &'a mut Applier,
     engine: &'a Inbox,
+    dead: &'a AtomicBool,
     snapshots: &'a dyn SnapshotFiles,
     hub: &'a Hub,
     metrics: &'a Metrics,
@@ -117,16 +135,47 @@ struct Work<'a> {
     restored: Index,
     /// Everything up to here is in the state.
     applied: Index,
+    /// Commands for the next call, by what those of the last one have answered.
+    at_once: usize,
     halted: Option<String>,
 }
 
 impl Work<'_> {
-    fn apply(&mut self, job: ApplyJob) {
+    /// All of a job. The answers to one call are given before the next is made.
+    fn apply_some_at_once(&mut self, job: ApplyJob) {
         let ApplyJob { commands, callers, upto } = job;
+        let mut callers = callers.into_iter().peekable();
+        let (mut begin, mut halted) = (0, None);
+        loop {
+            let end = commands.len().min(begin + self.at_once);
+            let theirs = std::iter::from_fn(|| callers.next_if(|(place, ..)| *place < end));
+            let theirs = theirs.map(|(place, request, caller)| (place - begin, request, caller)).collect();
+            let some = &commands[begin..end];
+            let is_last = end == commands.len();
+            let upto = some.last().filter(|_| !is_last).map_or(upto, |command| command.index);
+            halted = halted.or(self.apply(some, theirs, upto));
+            if is_last || self.dead.load(Ordering::Relaxed) {
+                break;
+            }
+            begin = end;
+        }
+        // The engine answers whoever still waits then, and knows less of what became of them.
+        if let Some(halt) = halted {
+            let _ = self.engine.send(Message::Event(Event::Halted(halt)));
+        }
+    }
+
+    /// Answers why the machine halts, if it does now.
+    fn apply(
+        &mut self,
+        commands: &[Committed],
+        callers: Vec<(usize, RequestId, Option<Caller>)>,
+        upto: Index,
+    ) -> Option<Halt> {
         let mut applied = Applied::default();
         let begun = Instant::now();
         let halt = self.halted.clone().map(|why| Halt { index: upto, why }).or_else(|| {
-            let call = catch_unwind(AssertUnwindSafe(|| self.applier.apply(&commands, &mut applied)));
+            let call = catch_unwind(AssertUnwindSafe(|| self.applier.apply(commands, &mut applied)));
             call.unwrap_or_else(|panic| Err(Halt { index: upto, why: panic_words(&*panic) })).err()
         });
         let index = if halt.is_none() {
@@ -138,6 +187,7 @@ impl Work<'_> {
         let is_command = |committed: &&Committed| matches!(committed.act, Act::Command { .. });
         let count = commands.iter().take(applied.answers.len()).filter(is_command).count();
         self.metrics.applied(begun.elapsed(), count);
+        self.at_once = at_once(self.at_once, &applied);
         // Watchers hear first, so that whoever was answered finds there what the command emitted.
         applied.emitted.retain(|thing| thing.index <= index);
         self.hub.publish(std::mem::take(&mut applied.emitted), index);
@@ -151,14 +201,11 @@ impl Work<'_> {
         let done = callers.iter().map(|(_, request, _)| *request).collect();
         // The engine hears before the callers, so that whoever was answered finds the node's status to know of it.
         let _ = self.engine.leave(Message::Applied { index, done, expired });
-        answer(&commands, answers, callers, halt.as_ref(), self.metrics);
+        answer(commands, answers, callers, halt.as_ref(), self.metrics);
         self.engine.help();
-        if let Some(halt) = halt
-            && self.halted.is_none()
-        {
-            self.halted = Some(halt.why.clone());
-            let _ = self.engine.send(Message::Event(Event::Halted(halt)));
-        }
+        let halted = halt.filter(|_| self.halted.is_none());
+        self.halted = self.halted.take().or_else(|| halted.as_ref().map(|halt| halt.why.clone()));
+        halted
     }
 
     fn snapshot(&mut self, meta: SnapshotMeta) {
@@ -235,6 +282,20 @@ impl Work<'_> {
     }
 }
 
+/// How many commands the machine gets next, after so many that came to this.
+fn at_once(before: usize, applied: &Applied) -> usize {
+    let answered = applied.answers.iter().map(|answer| match answer {
+        Answer::Done { reply: Reply::Value(value), .. } => value.len(),
+        Answer::Done { reply: Reply::Raised(raised), .. } => raised.message.len() + raised.traceback.len(),
+        Answer::Expired | Answer::Full | Answer::Forgotten { .. } => 0,
+    });
+    let emitted = applied.emitted.iter().map(|thing| thing.topic.len() + thing.value.len());
+    let bytes: usize = answered.chain(emitted).sum();
+    let fitting = ANSWERS_BYTES.saturating_mul(applied.answers.len()).checked_div(bytes).unwrap_or(APPLY_BATCH_MAX);
+    // What comes may be larger than what came.
+    fitting.min(before * 4).clamp(1, APPLY_BATCH_MAX)
+}
+
 /// What a caller is told.
 fn outcome(answer: Answer) -> Outcome {
     match answer {
@@ -309,135 +370,5 @@ pub(crate) fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::sync::atomic::AtomicU64;
-    use std::sync::mpsc::channel;
-    use std::time::Duration;
-
-    use graft_domain::{Incarnation, Membership, NodeId};
-    use graft_services::api::{Cursor, News, Sink, Watch};
-    use graft_services::ports::{Command, Machine, Made, Reply, WriteSnapshot};
-
-    use super::super::clock::Monotonic;
-    use super::*;
-
-    /// Keeps the index of the last command, and is never given an older state.
-    struct Last(Arc<AtomicU64>);
-
-    impl Machine for Last {
-        fn open(&mut self, _directory: &str) -> Result<Index, Halt> {
-            Ok(Index::ZERO)
-        }
-
-        fn apply(&mut self, commands: &[Command], made: &mut Made) -> Result<(), Halt> {
-            for command in commands {
-                let before = self.0.swap(command.index.0, Ordering::Relaxed);
-                assert!(command.index.0 > before, "a command twice");
-                made.replies.push(Reply::Value(Bytes::new()));
-            }
-            Ok(())
-        }
-
-        fn query(&mut self, _queries: &[Bytes], _replies: &mut Vec<Reply>) {}
-
-        fn snapshot(&mut self) -> Result<WriteSnapshot, String> {
-            let last = self.0.load(Ordering::Relaxed);
-            Ok(Box::new(move |file| file.write_all(&last.to_le_bytes()).map_err(|error| error.to_string())))
-        }
-
-        fn restore(&mut self, mut file: Box<dyn Read + Send>) -> Result<(), String> {
-            let mut last = [0; 8];
-            file.read_exact(&mut last).map_err(|error| error.to_string())?;
-            let last = u64::from_le_bytes(last);
-            let before = self.0.swap(last, Ordering::Relaxed);
-            assert!(last >= before, "back from {before} to {last}");
-            Ok(())
-        }
-
-        fn digest(&mut self) -> Result<Bytes, String> {
-            Ok(Bytes::copy_from_slice(&self.0.load(Ordering::Relaxed).to_le_bytes()))
-        }
-    }
-
-    /// Keeps the tokens of its answers, and with each whether another one was said to follow.
-    #[derive(Default)]
-    struct Noted(std::sync::Mutex<Vec<(u64, bool)>>);
-
-    impl Sink for Noted {
-        fn complete(&self, token: u64, _outcome: Outcome) {
-            self.0.lock().expect("nobody panics").push((token, false));
-        }
-
-        fn complete_amid(&self, token: u64, _outcome: Outcome) {
-            self.0.lock().expect("nobody panics").push((token, true));
-        }
-    }
-
-    #[test]
-    fn of_the_answers_to_one_caller_the_last_one_wakes_him() {
-        let (ann, bob) = (Arc::new(Noted::default()), Arc::new(Noted::default()));
-        let caller = |sink: &Arc<Noted>, token| Some(Caller { sink: Arc::<Noted>::clone(sink), token });
-        let callers = [caller(&ann, 1), caller(&ann, 2), None, caller(&ann, 3), caller(&bob, 4), caller(&ann, 5)];
-        let numbered = (0..).zip(callers).map(|(place, caller)| (place, RequestId(place as u64), caller));
-        answer(&[], Vec::new(), numbered.collect(), None, &Metrics::default());
-        assert_eq!(*ann.0.lock().expect("nobody panics"), [(1, true), (2, true), (3, false), (5, false)]);
-        assert_eq!(*bob.0.lock().expect("nobody panics"), [(4, false)]);
-    }
-
-    fn apply(from: u64, upto: u64) -> MachineJob {
-        let act = Act::Command { slot: None, body: Bytes::new() };
-        let command = |index| Committed { index: Index(index), term: Term(1), time: 0, act: act.clone() };
-        let commands = (from..=upto).map(command).collect();
-        MachineJob::Apply(ApplyJob { commands, callers: Vec::new(), upto: Index(upto) })
-    }
-
-    /// Runs the jobs on a machine, beside a snapshot of entry 5. Answers what the machine has in the end, and what was told to
-    /// those who watch since its command 1.
-    fn run(jobs: Vec<MachineJob>) -> (u64, Vec<News>) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let id = NodeId::new("n1").expect("a good id");
-        let membership = Arc::new(Membership::founding([(id, "127.0.0.1:1")]));
-        let founding =
-            store::Founding { id, membership: Arc::clone(&membership), mint: Incarnation(1), promise: Duration::ZERO };
-        let (wal, snapshots, _) =
-            store::open(directory.path(), &founding, store::StoreConfig::default()).expect("it is new");
-        let meta = SnapshotMeta { last: EntryId::new(1, 5), command: Index(5), time: 0, membership };
-        let mut five = Applier::new(Box::new(Last(Arc::default())));
-        let MachineJob::Apply(ApplyJob { commands, .. }) = apply(1, 5) else { unreachable!() };
-        five.apply(&commands, &mut Applied::default()).expect("it does not halt");
-        let written = snapshots.write(&meta, five.snapshot().expect("it can"));
-        written.expect("there is room");
-        let ((sender, inbox), (writer, _writer)) = (channel(), channel());
-        let engine = Inbox::new(Monotonic::start());
-        for job in jobs {
-            sender.send(job).expect("the inbox is here");
-        }
-        sender.send(MachineJob::Restore(meta)).expect("the inbox is here");
-        sender.send(apply(7, 8)).expect("the inbox is here");
-        drop(sender);
-        let dead = Arc::new(AtomicBool::new(false));
-        let hub = Arc::new(Hub::default());
-        let since = Some(Cursor { index: Index(1), number: u32::MAX });
-        let mut watcher = hub.watch(Watch { topics: Vec::new(), since }, Arc::new(|| {}));
-        let metrics = Arc::default();
-        let work = MachineWork { jobs: inbox, engine, dead, snapshots, hub, metrics, writer, _lock: wal.lock() };
-        let last = Arc::new(AtomicU64::new(0));
-        let mut applier = Applier::new(Box::new(Last(Arc::clone(&last))));
-        run_machine(&mut applier, &work, Index::ZERO);
-        (last.load(Ordering::Relaxed), watcher.take(9).items)
-    }
-
-    #[test]
-    fn a_machine_never_goes_back_to_a_snapshot() {
-        // At 6 when the snapshot of 5 comes: going back would bring 6 a second time, or lose it.
-        assert_eq!(run(vec![apply(1, 6)]), (8, vec![]));
-    }
-
-    #[test]
-    fn a_machine_that_is_behind_gets_the_snapshot_and_skips_what_it_covers() {
-        let behind = || vec![News::Behind { upto: Index(5) }];
-        assert_eq!(run(vec![apply(1, 3)]), (8, behind()));
-        assert_eq!(run(Vec::new()), (8, behind()));
-    }
-}
+#[path = "tests/machine_worker.rs"]
+mod tests;

@@ -150,9 +150,7 @@ impl Work<'_> {
         }
         self.is_lost |= !self.place.is_there();
         if self.is_lost {
-            let what = "the data directory was removed or moved while the node ran, and what is written into it would be lost. \
-                        Bring it back and start the node again, or replace the member by one with a new id";
-            return Err(StoreError::Io { path: self.place.to_string(), what: what.to_owned() });
+            return Err(self.place.gone());
         }
         self.looked = now;
         Ok(())

@@ -45,9 +45,7 @@ pub trait Files: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// Memory to read into, so many bytes at a time and whatever is in them, made ready beside whoever takes it; none if
     /// nobody is there to do so.
-    fn memory(&self, _bytes: usize) -> Option<Receiver<Vec<u8>>> {
-        None
-    }
+    fn memory(&self, bytes: usize) -> Option<Receiver<Vec<u8>>>;
 }
 
 /// An open file. It can be read after its name is gone.

@@ -48,7 +48,7 @@ mod tests;
 pub use backup::{Backup, verify as verify_backup, verify_in as verify_backup_in};
 pub use files::{Files, Locking, StoreFile};
 pub use inspection::{Inspection, inspect, inspect_in};
-pub use os::{OsFile, OsFiles, OsLock, OsPlace};
+pub use os::{OsFile, OsFiles, OsLock, OsPlace, PlacedFiles};
 pub use recovering::{Successor, recover, recover_in};
 pub use restoring::{is_restored, restore, restore_in};
 pub use snapshots::Snapshots;
@@ -88,7 +88,7 @@ impl Default for StoreConfig {
 }
 
 /// The log, the snapshots, and what was found.
-pub type Store<F = OsFiles> = (Wal<F>, Arc<Snapshots<F>>, Opened);
+pub type Store<F = PlacedFiles> = (Wal<F>, Arc<Snapshots<F>>, Opened);
 
 /// Opens log and snapshots in `directory`, making the directory if there is none, and recovers what they hold. The log
 /// begins after the newest snapshot from then on, in memory and on the disk.
@@ -98,7 +98,7 @@ pub type Store<F = OsFiles> = (Wal<F>, Arc<Snapshots<F>>, Opened);
 /// [`StoreError::Corrupt`] or [`StoreError::NewerFormat`] if it cannot be vouched for (nothing is changed then),
 /// [`StoreError::Full`] and [`StoreError::Io`] as the operating system has it.
 pub fn open(directory: &Path, founding: &Founding, config: StoreConfig) -> Result<Store, StoreError> {
-    open_in(OsFiles, directory, founding, config)
+    open_in(PlacedFiles::default(), directory, founding, config)
 }
 
 /// [`open`] on other files than the operating system's.

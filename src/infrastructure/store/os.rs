@@ -1,14 +1,19 @@
 //! The operating system's files.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
+use graft_services::ports::StoreError;
+
 use super::files::{Files, Locking, StoreFile};
+
+const GONE: &str = "the data directory was removed or moved while the node ran, and what is written into it would be lost. \
+                    Bring it back and start the node again, or replace the member by one with a new id";
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +34,8 @@ impl Drop for OsLock {
     }
 }
 
-/// A directory that is open, under the name that it had then: whoever removes or renames it does not ask who has it open.
+/// The directory that a store has open, under the name that it had then: whoever removes or renames it does not ask who has it
+/// open. Another one may stand there, and is none of this store's business.
 #[derive(Debug)]
 pub struct OsPlace {
     lock: PathBuf,
@@ -42,8 +48,8 @@ impl OsPlace {
     /// # Errors
     /// What the operating system says.
     pub fn of(directory: &Path) -> io::Result<Self> {
-        // The process may go elsewhere.
-        let lock = fs::canonicalize(directory)?.join(super::open::LOCK_NAME);
+        // The process may go elsewhere. A link is a part of the name.
+        let lock = absolute(directory)?.join(super::open::LOCK_NAME);
         let file = File::open(&lock)?;
         Ok(Self { lock, file })
     }
@@ -57,11 +63,11 @@ impl OsPlace {
             (Err(error), _) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
         }
     }
-}
 
-impl fmt::Display for OsPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.lock.parent().unwrap_or(&self.lock).display().fmt(f)
+    /// What is wrong if it is not there any more.
+    pub fn gone(&self) -> StoreError {
+        let path = self.lock.parent().unwrap_or(&self.lock).display().to_string();
+        StoreError::Io { path, what: GONE.to_owned() }
     }
 }
 
@@ -225,6 +231,72 @@ fn written(bytes: usize) -> Vec<u8> {
     let mut memory = vec![0; bytes];
     memory.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
     memory
+}
+
+/// The operating system's files as one store has them: once it has its lock, no name is made, changed or opened where its
+/// directory is not any more.
+#[derive(Clone, Debug, Default)]
+pub struct PlacedFiles {
+    place: Arc<OnceLock<OsPlace>>,
+}
+
+impl PlacedFiles {
+    fn here(&self) -> io::Result<OsFiles> {
+        match self.place.get() {
+            Some(place) if !place.is_there() => Err(io::Error::other(GONE)),
+            _ => Ok(OsFiles),
+        }
+    }
+}
+
+impl Files for PlacedFiles {
+    type File = OsFile;
+    type Lock = OsLock;
+
+    fn make_directory(&self, path: &Path) -> io::Result<bool> {
+        self.here()?.make_directory(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Locking<OsLock>> {
+        let locking = OsFiles.lock(path)?;
+        if let (Locking::Held(_), Some(directory)) = (&locking, path.parent()) {
+            // A store has one lock.
+            let _ = self.place.set(OsPlace::of(directory)?);
+        }
+        Ok(locking)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.here()?.list(directory)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<OsFile> {
+        self.here()?.open(path)
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<OsFile> {
+        self.here()?.open_to_read(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<OsFile> {
+        self.here()?.create(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.here()?.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.here()?.remove(path)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.here()?.sync_directory(directory)
+    }
+
+    fn memory(&self, bytes: usize) -> Option<Receiver<Vec<u8>>> {
+        OsFiles.memory(bytes)
+    }
 }
 
 impl StoreFile for OsFile {

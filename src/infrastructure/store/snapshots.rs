@@ -13,7 +13,7 @@ use graft_services::snapshot_meta::SnapshotMeta;
 
 use super::errors::{full_or_io, io_error, refused};
 use super::files::{Files, read_full};
-use super::os::OsFiles;
+use super::os::PlacedFiles;
 use super::sending::Sending;
 use super::snapshot_file::{self, Unreadable};
 use super::snapshot_part::{Part, PartError};
@@ -31,7 +31,7 @@ const TAKEN_IN: &str = "It was damaged where it came from, on its way, or by thi
 
 /// The snapshots of an open data directory. It holds the directory's lock as long as it lives.
 #[derive(Debug)]
-pub struct Snapshots<F: Files = OsFiles> {
+pub struct Snapshots<F: Files = PlacedFiles> {
     files: F,
     directory: PathBuf,
     /// The cluster that the data directory belongs to, once that is known.

@@ -10,7 +10,7 @@ use super::batch;
 use super::errors::io_error;
 use super::files::Files;
 use super::identity;
-use super::os::OsFiles;
+use super::os::PlacedFiles;
 use super::record;
 use super::segment::SegmentHeader;
 use super::segments::{Leave, Segments};
@@ -21,7 +21,7 @@ const BUFFER_BYTES_KEPT: usize = 8 << 20;
 
 /// An open log. It holds the directory's lock until it, and whoever shares the lock, is dropped.
 #[derive(Debug)]
-pub struct Wal<F: Files = OsFiles> {
+pub struct Wal<F: Files = PlacedFiles> {
     pub(super) segments: Segments<F>,
     identity: Identity,
     pub(super) durable: Progress,

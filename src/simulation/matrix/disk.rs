@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graft_store::{Files, Locking, StoreFile};
@@ -227,6 +228,10 @@ impl Files for Disk {
         }
         state.done();
         fault.map_or(Ok(()), |_| Err(failed()))
+    }
+
+    fn memory(&self, _bytes: usize) -> Option<Receiver<Vec<u8>>> {
+        None
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::files::{Files, Locking, StoreFile};
@@ -413,6 +414,10 @@ impl Files for Disk {
             state.persist_name(&change);
         }
         Ok(())
+    }
+
+    fn memory(&self, _bytes: usize) -> Option<Receiver<Vec<u8>>> {
+        None
     }
 }
 

@@ -83,6 +83,65 @@ fn a_directory_that_is_removed_or_renamed_is_not_there() {
     assert!(OsPlace::of(&other).is_err());
 }
 
+/// Whoever restores a backup may not have stopped the node that has the directory open.
+#[test]
+fn what_has_taken_the_place_of_an_open_directory_is_left_as_it_is() {
+    let directory = Directory::new();
+    let [data, gone, other] = ["data", "gone", "other"].map(|name| directory.0.join(name));
+    let filled = |data: &Path| {
+        let (mut store, _) = Store::new(open(data, &founding(), SMALL).expect("it opens"));
+        for n in 1..=20 {
+            store.persist(&[write(1, None, commands(1, n, n), 0)]).expect("it is written");
+        }
+        store
+    };
+    drop(filled(&other));
+    let mut store = filled(&data);
+    let length =
+        store.snapshots.write(&meta(EntryId::new(1, 5)), state_of(EntryId::new(1, 5), 10)).expect("it is there");
+    assert_eq!(store.snapshots.begin(EntryId::new(1, 15), length), Ok(0));
+    fs::rename(&data, &gone).expect("it is renamed");
+    fs::rename(&other, &data).expect("it is renamed");
+    let whole = || ["", "snapshots"].map(|name| contents_of(&data.join(name)));
+    let before = whole();
+    let last = EntryId::new(1, 12);
+    let written = store.snapshots.write(&meta(last), state_of(last, 10)).expect_err("it is not there");
+    assert!(format!("{written:?}").contains("removed or moved"), "{written:?}");
+    assert!(store.snapshots.begin(EntryId::new(1, 16), length).is_err());
+    let compacted = store.compact(last).expect_err("it is not there");
+    assert!(compacted.to_string().contains("removed or moved"), "{compacted}");
+    drop(store);
+    assert!(whole() == before, "nothing of it is changed");
+    let (_, opened) = Store::new(open(&data, &founding(), SMALL).expect("it opens"));
+    assert_eq!(opened.recovered.entries.len(), 20);
+}
+
+fn contents_of(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let names = files_in(directory).into_iter();
+    names.filter_map(|name| Some((name.clone(), fs::read(directory.join(name)).ok()?))).collect()
+}
+
+/// Names lead through the link: to the new place, once it leads there.
+#[cfg(unix)]
+#[test]
+fn a_directory_behind_a_link_that_leads_elsewhere_is_not_there() {
+    let directory = Directory::new();
+    let [here, there, link] = ["here", "there", "link"].map(|name| directory.0.join(name));
+    for data in [&here, &there] {
+        drop(open(data, &founding(), SMALL).expect("it opens"));
+    }
+    std::os::unix::fs::symlink(&here, &link).expect("it is made");
+    let (_wal, snapshots, _) = open(&link, &founding(), SMALL).expect("it opens");
+    let place = OsPlace::of(&link).expect("it is there");
+    assert!(place.is_there());
+    fs::remove_file(&link).expect("it is removed");
+    std::os::unix::fs::symlink(&there, &link).expect("it is made");
+    assert!(!place.is_there());
+    let last = EntryId::new(1, 1);
+    assert!(snapshots.write(&meta(last), state_of(last, 10)).is_err());
+    assert_eq!(files_in(&there.join("snapshots")), [""; 0]);
+}
+
 #[test]
 fn a_torn_tail_on_a_real_file() {
     let directory = Directory::new();
