@@ -10,7 +10,7 @@ use graft_services::api::{Cursor, News, Reader, Taken, Wake, Watch};
 use graft_services::error::Refusal;
 use graft_services::ports::Emitted;
 
-use super::ring::{KEPT_MAX, Ring};
+use super::ring::Ring;
 use super::wakes::{Wakes, wake};
 
 /// Watchers at a time. Each costs some hundred bytes and, when woken, one look.
@@ -18,10 +18,9 @@ const WATCHERS_MAX: usize = 16_384;
 /// Things that are copied for a watcher in one go: the machine, which feeds the hub, waits no longer than for these.
 const COPY_MAX: usize = 512;
 /// Entries after which one that heard nothing is told so, so that it can go on elsewhere, where the log behind a snapshot may be
-/// all that is known; seldom enough that a thousand who hear nothing cost nothing.
+/// all that is known; seldom enough that a thousand who hear nothing cost nothing. It is told as well when what is kept has
+/// passed it, long before its topic may be forgotten.
 const QUIET_ENTRIES: u64 = 131_072;
-/// Things after which it is told as well, where the ring may soon not know that its topics were quiet: a quarter of what is kept.
-const QUIET_THINGS: usize = KEPT_MAX / 4;
 
 /// The ring, and who watches.
 #[derive(Debug, Default)]
@@ -153,9 +152,8 @@ impl State {
 
     /// Whether one that knows how it was at `told` is to be told how it is.
     fn is_long_ago(&self, told: Index) -> bool {
-        let entries = self.ring.upto().0.saturating_sub(told.0);
-        let is_behind = || self.ring.first_of_newest(QUIET_THINGS).is_some_and(|index| told < index);
-        entries >= QUIET_ENTRIES || self.ring.may_forget_topics() && is_behind()
+        let is_passed = || self.ring.begins().is_some_and(|begins| told < begins);
+        self.ring.upto().0.saturating_sub(told.0) >= QUIET_ENTRIES || is_passed()
     }
 }
 
@@ -244,7 +242,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::infrastructure::runtime::ring::KEPT_BYTES_MAX;
+    use crate::infrastructure::runtime::ring::{KEPT_BYTES_MAX, KEPT_MAX};
 
     fn thing(index: u64, number: u32, topic: &str) -> Emitted {
         Emitted { index: Index(index), number, topic: topic.to_owned(), value: Bytes::from(index.to_string()) }
@@ -345,10 +343,10 @@ mod tests {
         let mut quiet = watch(&hub, &["quiet"], Some((1, 0)));
         emit(&hub, max + 2..=max + 10, "loud");
         assert_eq!(told(&mut watch(&hub, &["quiet"], Some((1, 0))), 1), ["<2"]);
-        assert_eq!(told(&mut watch(&hub, &["quiet"], Some((2, 0))), 1), [""; 0]);
-        assert_eq!(told(&mut watch(&hub, &["new"], Some((1, 0))), 1), [""; 0]);
+        assert_eq!(told(&mut watch(&hub, &["quiet"], Some((2, 0))), 1), [format!("={}", max + 10)]);
+        assert_eq!(told(&mut watch(&hub, &["new"], Some((1, 0))), 1), [format!("={}", max + 10)]);
         assert_eq!(told(&mut watch(&hub, &["loud", "quiet"], Some((1, 0))), 1), ["<10"]);
-        assert_eq!(told(&mut quiet, 9), ["<2"]);
+        assert_eq!(told(&mut quiet, 9), ["<2".to_owned(), format!("={}", max + 10)]);
     }
 
     #[test]
@@ -391,9 +389,9 @@ mod tests {
         let (hub, woken) = (hub(), Arc::default());
         let mut quiet = counted(&hub, &["quiet"], Some((0, 0)), &woken);
         assert_eq!(told(&mut quiet, 9), [""; 0]);
-        emit(&hub, 1..=QUIET_ENTRIES - 1, "loud");
+        hub.publish(Vec::new(), Index(QUIET_ENTRIES - 1));
         assert_eq!((woken.load(Ordering::Relaxed), told(&mut quiet, 9)), (0, vec![]));
-        emit(&hub, QUIET_ENTRIES..=QUIET_ENTRIES, "loud");
+        hub.publish(Vec::new(), Index(QUIET_ENTRIES));
         assert_eq!(woken.load(Ordering::Relaxed), 1);
         assert_eq!(told(&mut quiet, 9), [format!("={QUIET_ENTRIES}")]);
         hub.publish(Vec::new(), Index(2 * QUIET_ENTRIES - 1));
@@ -402,24 +400,44 @@ mod tests {
 
     #[test]
     fn who_hears_nothing_misses_nothing_though_topics_are_forgotten() {
+        // Things at a time, of how many bytes, and how many times later it looks that was woken.
+        for (batch, bytes, late) in [(256, 0, 40), (1024, 0, 8), (1024, 4200, 3), (8192, 0, 0)] {
+            let (hub, woken) = (hub(), Arc::new(AtomicUsize::new(0)));
+            let mut quiet = counted(&hub, &["quiet"], Some((0, u32::MAX)), &woken);
+            let mut idle = watch(&hub, &["quiet"], Some((0, u32::MAX)));
+            assert_eq!(told(&mut quiet, 9), [""; 0]);
+            let value = Bytes::from(vec![0; bytes]);
+            let (mut seen, mut look_in, mut words) = (0, None, Vec::new());
+            for first in (1..=4 * KEPT_MAX as u64).step_by(batch as usize) {
+                let thing = |index| Emitted { value: value.clone(), ..thing(index, 0, &format!("topic {index}")) };
+                hub.publish((first..first + batch).map(thing).collect(), Index(first + batch - 1));
+                if std::mem::replace(&mut seen, woken.load(Ordering::Relaxed)) != seen {
+                    look_in = Some(late);
+                }
+                match look_in {
+                    Some(0) => words.extend(told(&mut quiet, 9)),
+                    _ => {}
+                }
+                look_in = look_in.and_then(|times: u32| times.checked_sub(1));
+            }
+            assert!(words.iter().all(|word| word.starts_with('=')), "{batch} of {bytes}: {words:?}");
+            assert!((3..100).contains(&words.len()), "{batch} of {bytes}: {words:?}");
+            assert!(told(&mut idle, 1)[0].starts_with('<'), "topics were forgotten, and it did not look");
+        }
+    }
+
+    /// So that a thousand of them cost nothing.
+    #[test]
+    fn who_hears_nothing_of_few_topics_is_told_once_in_all_that_is_kept() {
         let (hub, woken) = (hub(), Arc::new(AtomicUsize::new(0)));
         let mut quiet = counted(&hub, &["quiet"], Some((0, u32::MAX)), &woken);
-        let mut idle = watch(&hub, &["quiet"], Some((0, u32::MAX)));
         assert_eq!(told(&mut quiet, 9), [""; 0]);
-        let (mut seen, mut words) = (0, Vec::new());
-        let batch = QUIET_THINGS as u64 / 8;
-        for first in (1..=4 * KEPT_MAX as u64).step_by(QUIET_THINGS / 8) {
-            let things = (first..first + batch).map(|index| thing(index, 0, &format!("topic {index}"))).collect();
-            hub.publish(things, Index(first + batch - 1));
-            // It looks when it is woken, as whoever reads for it does.
-            if std::mem::replace(&mut seen, woken.load(Ordering::Relaxed)) != seen {
-                words.extend(told(&mut quiet, 9));
-            }
+        let mut words = Vec::new();
+        for first in (1..=8 * KEPT_MAX as u64).step_by(1024) {
+            emit(&hub, first..=first + 1023, "loud");
+            words.extend(told(&mut quiet, 9));
         }
-        assert!(words.iter().all(|word| word.starts_with('=')), "{words:?}");
-        let often = 3 * KEPT_MAX / QUIET_THINGS - 1;
-        assert!((often..=2 * often).contains(&words.len()), "{words:?}");
-        assert!(told(&mut idle, 1)[0].starts_with('<'), "topics were forgotten, and it did not look");
+        assert!((7..=8).contains(&words.len()), "{words:?}");
     }
 
     #[test]

@@ -16,8 +16,8 @@ pub(super) const KEPT_BYTES_MAX: usize = 64 << 20;
 const THING_BYTES: usize = 96;
 /// Topics of which it is known since when all is kept, and the bytes of their names. Of further ones it is known only that
 /// something may be missing.
-const DROPPED_MAX: usize = 4096;
-const DROPPED_BYTES_MAX: usize = 1 << 20;
+const DROPPED_MAX: usize = 16_384;
+const DROPPED_BYTES_MAX: usize = 4 << 20;
 
 /// Things of whole commands: of one command either all that it emitted is kept, or nothing.
 #[derive(Debug, Default)]
@@ -57,14 +57,11 @@ impl Ring {
         self.upto
     }
 
-    /// Where the first of the newest so many things was emitted; none if there are fewer.
-    pub(crate) fn first_of_newest(&self, count: usize) -> Option<Index> {
-        self.kept.get(self.kept.len().checked_sub(count)?).map(|thing| thing.index)
-    }
-
-    /// Whether so many topics are gone that soon something may be missing of one that never emitted anything.
-    pub(crate) fn may_forget_topics(&self) -> bool {
-        2 * self.dropped.len() > DROPPED_MAX || 2 * self.dropped_bytes > DROPPED_BYTES_MAX
+    /// Where what is kept begins, if anything was dropped. Of a topic that is not known here it is not known for ever whether
+    /// it was quiet before.
+    pub(crate) fn begins(&self) -> Option<Index> {
+        let first = self.kept.front().map_or(self.upto, |thing| thing.index);
+        (!self.dropped.is_empty()).then_some(first)
     }
 
     /// Forgets all: what was emitted up to and with this index is not known here.
