@@ -81,7 +81,8 @@ def _at_rest(members: Members, seconds: float) -> list[Rest]:
 
 def _wakes(default: list[Rest], slow: list[Rest]) -> Finding:
     """A line through both rates of heartbeats: where it meets none, nobody would be woken by heartbeats."""
-    rates = (1 / 0.03, 1 / 0.3)
+    # At rest a leader is heard half as often.
+    rates = (1 / 0.06, 1 / 0.6)
     words, beyond = list[str](), list[float]()
     for many, few in zip(default, slow, strict=True):
         each = (many.wakes - few.wakes) / (rates[0] - rates[1])

@@ -45,8 +45,8 @@ class Config:
     between continents take "1s" or more. The same on every member."""
 
     heartbeat: float = 0.03
-    """Seconds; default 30 ms. How often a leader is heard; while nothing is written and every member has everything,
-    half as often, as long as that is five times in `election_timeout`. A tenth of that; at most half of it."""
+    """Seconds; default 30 ms. How often a leader is heard. While every member has everything half as often, though
+    once a second and five times in `election_timeout` at the least. A tenth of that; it must be at most half of it."""
 
     timeout: float = 10.0
     """Seconds; default 10 s. How long a call waits unless `options(timeout=...)` says otherwise: long enough for a

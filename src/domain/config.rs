@@ -4,16 +4,18 @@ use core::time::Duration;
 
 use crate::ids::{ClusterId, Incarnation, NodeId};
 
-/// How often, at the least, a leader that has nothing to say is heard in an election timeout, if heartbeats are no rarer.
+/// How often a leader that has nothing to say is heard in an election timeout at the least.
 const RESTS: u32 = 5;
+/// And how long it is silent at the most: who is not heard for seconds is held to be ill.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     pub id: NodeId,
     /// Followers campaign after hearing nothing for this long, up to twice it (drawn anew each time, thesis §3.4).
     pub election_timeout: Duration,
-    /// A leader is heard this often; half as often while nothing is written and everybody has everything, if it is heard five times
-    /// in an election timeout even so.
+    /// A leader is heard this often. While everybody has everything half as often, though once a second and five times in an
+    /// election timeout at the least, if heartbeats are no rarer.
     pub heartbeat: Duration,
     /// How long a leader waits for entries to tell with them that its commit index has moved, before it does so alone; not at all
     /// where others wait for it: of a membership, of the first entry of a term, of what is [`crate::Input::Awaited`]. By default zero.
@@ -73,7 +75,7 @@ impl Config {
 
     /// How often a leader is heard that has nothing to say.
     pub(crate) fn rest(&self) -> Duration {
-        (self.election_timeout / RESTS).min(self.heartbeat * 2).max(self.heartbeat)
+        (self.election_timeout / RESTS).min(self.heartbeat * 2).min(REST_MAX).max(self.heartbeat)
     }
 }
 
@@ -82,11 +84,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn at_rest_heartbeats_are_half_as_many_where_five_fit_into_an_election_timeout() {
+    fn at_rest_heartbeats_are_half_as_many_where_that_is_often_enough() {
         let (millis, id) = (Duration::from_millis, NodeId::new("n1").unwrap());
-        for (heartbeat, rest) in [(10, 20), (30, 60), (50, 60), (60, 60), (150, 150)] {
-            let config = Config { heartbeat: millis(heartbeat), ..Config::new(id, ClusterId(1), 1) };
-            assert_eq!(config.rest(), millis(rest), "{heartbeat}");
+        for (heartbeat, timeout, rest) in [
+            (10, 300, 20),
+            (30, 300, 60),
+            (50, 300, 60),
+            (60, 300, 60),
+            (150, 300, 150),
+            (600, 20_000, 1000),
+            (2000, 20_000, 2000),
+        ] {
+            let (heartbeat, election_timeout) = (millis(heartbeat), millis(timeout));
+            let config = Config { heartbeat, election_timeout, ..Config::new(id, ClusterId(1), 1) };
+            assert_eq!(config.rest(), millis(rest), "{heartbeat:?}");
         }
     }
 }

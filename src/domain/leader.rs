@@ -22,8 +22,6 @@ pub(crate) struct Leader {
     pub(crate) round: u64,
     pub(crate) rounds: Rounds,
     pub(crate) heartbeat_due: Instant,
-    /// Where the log ended at the last heartbeat.
-    pub(crate) seen: Index,
     /// That everything up to here is committed is told at once.
     pub(crate) awaited: Index,
     /// When those whom entries have not told of it are told how far is committed.
@@ -67,7 +65,6 @@ impl Leader {
             round: 0,
             rounds: Rounds::default(),
             heartbeat_due,
-            seen: Index::ZERO,
             awaited: first,
             notice_due: Instant::NEVER,
             beat: true,
@@ -79,10 +76,10 @@ impl Leader {
         }
     }
 
-    /// Whether nothing came since the last heartbeat, nobody waits, and everybody has everything up to here.
+    /// Whether nobody waits, and all others have everything up to here.
     fn is_at_rest(&self, last: Index) -> bool {
         let is_asked = !self.reads.is_empty() || self.transfer.is_some();
-        self.seen == last && !is_asked && self.progress.values().all(|one| one.matched == last)
+        !is_asked && self.progress.values().all(|one| one.matched == last)
     }
 
     pub(crate) fn deadline(&self) -> Instant {
@@ -147,7 +144,6 @@ impl RaftCore {
         if now >= leader.heartbeat_due {
             let is_at_rest = is_written && leader.is_at_rest(last);
             leader.heartbeat_due = now + if is_at_rest { config.rest() } else { config.heartbeat };
-            leader.seen = last;
             leader.beat = true;
             self.shorten();
         }

@@ -26,7 +26,7 @@ pub struct NodeConfig {
     pub join: Vec<String>,
     /// Followers campaign after one to two of these without a leader. 300 ms: ten heartbeats.
     pub election_timeout: Duration,
-    /// A leader is heard this often, and half as often at rest, but five times in an election timeout. 30 ms.
+    /// A leader is heard this often; about half as often while everybody has everything. 30 ms.
     pub heartbeat: Duration,
     /// A larger command is refused. 8 MiB.
     pub command_bytes_max: usize,

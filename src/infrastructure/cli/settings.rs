@@ -30,7 +30,7 @@ const KEYS: &[(&str, &str)] = &[
     ("command_bytes_max", "bytes of a command"),
     ("data_dir", "where the node keeps its log and snapshots"),
     ("election_timeout", "silence after which members elect another leader"),
-    ("heartbeat", "how often a leader is heard, half as often while nothing is written"),
+    ("heartbeat", "how often a leader is heard; about half as often while nothing is written"),
     ("id", "the node's name among the members"),
     ("inflight_max", "calls that wait on a node"),
     ("insecure", "whether to go beyond this machine in plain text"),
