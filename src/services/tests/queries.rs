@@ -214,13 +214,14 @@ fn a_leader_with_a_lease_answers_at_once_and_its_followers_after_one_question() 
 #[test]
 fn a_leader_that_nobody_hears_has_no_lease_for_long() {
     let mut world = World::new(3);
+    execute(&mut world, "c");
     world.isolate(1);
     let held = world.lease_query(1, 200);
     world.run(200);
     assert!(is_done(&world, held), "the others have promised it");
-    world.run(80);
+    world.run(62);
     let query = world.lease_query(1, 10_000);
-    world.run(15);
+    world.run(8);
     assert!(world.answer(query).is_none() && world.core(1).is_leader());
     world.mend();
     world.run(1_000);
