@@ -96,7 +96,7 @@ mod tests {
             (2000, 20_000, 2000),
         ] {
             let (heartbeat, election_timeout) = (millis(heartbeat), millis(timeout));
-            let config = Config { heartbeat, election_timeout, ..Config::new(id, ClusterId(1), 1) };
+            let config = Config { election_timeout, heartbeat, ..Config::new(id, ClusterId(1), 1) };
             assert_eq!(config.rest(), millis(rest), "{heartbeat:?}");
         }
     }
