@@ -42,7 +42,7 @@ def _interruptible(words: list[str]) -> int | dict[str, Any]:
     done, what is known of it is said first."""
     engine = _engine.load()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # Of a script's background, or whoever started it does not want it interrupted.
+        # Of a script's background, or whoever started it does not want it interrupted. A node ends at one all the same.
         status: int | dict[str, Any] = engine.command_line(words)
         return status
     done: list[int | dict[str, Any]] = []

@@ -45,8 +45,9 @@ class Config:
     between continents take "1s" or more. The same on every member."""
 
     heartbeat: float = 0.03
-    """Seconds; default 30 ms. How often a leader is heard. While every member has everything half as often, though
-    once a second and five times in `election_timeout` at the least. A tenth of that; it must be at most half of it."""
+    """Seconds; default 30 ms. How often a leader is heard; half as often while every member has everything, but at
+    least once a second and five times in `election_timeout`, unless `heartbeat` itself is rarer. A tenth of
+    `election_timeout`; it must be at most a third of it."""
 
     timeout: float = 10.0
     """Seconds; default 10 s. How long a call waits unless `options(timeout=...)` says otherwise: long enough for a
@@ -121,9 +122,9 @@ class Config:
             self._check()
 
     def _check(self) -> None:
-        if self.heartbeat * 2 > self.election_timeout:
+        if self.heartbeat * 3 > self.election_timeout:
             raise ConfigError(
-                f"heartbeat={self.heartbeat:g}s is more than half of election_timeout={self.election_timeout:g}s: "
+                f"heartbeat={self.heartbeat:g}s is more than a third of election_timeout={self.election_timeout:g}s: "
                 "one late heartbeat would cost an election; a tenth is usual"
             )
         if self.election_timeout < _ELECTION_TIMEOUT_MIN:

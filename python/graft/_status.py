@@ -30,8 +30,8 @@ class Member:
     last_contact: float | None
     """Seconds since this node heard of it: a leader tells of the others, and these tell of the leader; else None."""
     trouble: str | None
-    """Why there is no connection to it, and what to do; why it does not work, if it told this leader; or that its state
-    differs, if the last `verify()` of this member found that."""
+    """The first of these that is known: why there is no connection to it, and what to do; why it does not work, if it
+    told this leader; that its state differs, if the last `verify()` of this member found that. `health()` has all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

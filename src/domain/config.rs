@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::ids::{ClusterId, Incarnation, NodeId};
 
 /// How often a leader that has nothing to say is heard in an election timeout at the least.
-const RESTS: u32 = 5;
+const HEARD_MIN: u32 = 5;
 /// And how long it is silent at the most: who is not heard for seconds is held to be ill.
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -14,8 +14,8 @@ pub struct Config {
     pub id: NodeId,
     /// Followers campaign after hearing nothing for this long, up to twice it (drawn anew each time, thesis §3.4).
     pub election_timeout: Duration,
-    /// A leader is heard this often. While everybody has everything half as often, though once a second and five times in an
-    /// election timeout at the least, if heartbeats are no rarer.
+    /// A leader is heard this often; half as often while everybody has everything, but at least once a second and five times in
+    /// an election timeout, unless this itself is rarer.
     pub heartbeat: Duration,
     /// How long a leader waits for entries to tell with them that its commit index has moved, before it does so alone; not at all
     /// where others wait for it: of a membership, of the first entry of a term, of what is [`crate::Input::Awaited`]. By default zero.
@@ -75,7 +75,7 @@ impl Config {
 
     /// How often a leader is heard that has nothing to say.
     pub(crate) fn rest(&self) -> Duration {
-        (self.election_timeout / RESTS).min(self.heartbeat * 2).min(REST_MAX).max(self.heartbeat)
+        (self.election_timeout / HEARD_MIN).min(self.heartbeat * 2).min(REST_MAX).max(self.heartbeat)
     }
 }
 

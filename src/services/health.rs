@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::api::View;
 use crate::status::{MemberStatus, Status, named};
 
-/// A member that is in touch is heard with every heartbeat; whoever starts or is busy may be late by this much.
+/// A member that is in touch is heard with every heartbeat, at rest once a second at the least; whoever starts or is busy may be
+/// late by this much.
 const SILENT: Duration = Duration::from_secs(3);
 
 /// One thing that is not well.

@@ -84,7 +84,7 @@ pub struct MemberStatus {
     pub reachable: Option<bool>,
     /// Why there is no connection to it, in words, if so; or, though there is one, why it does not work: that the leader tells.
     pub trouble: Option<String>,
-    /// How its state was found to differ from those of the others: whoever compared them tells.
+    /// How its state differs from those of the others, if the last comparison that was asked for here found so.
     pub difference: Option<String>,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import pytest
 from machines import Bank
 from nodes import DEADLINE_SECONDS, Group, Trio
 from shells import Shell
+
+# Tests that a script runs in its background hand down that interrupts are ignored; what is caught is not handed down.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_sizes(text, size):
         ({"command_bytes_max": 1.5}, "must be a size"),
         ({"command_bytes_max": 0}, "above 0"),
         ({"inflight_max": "256"}, "must be an int above 0"),
-        ({"heartbeat": "200ms"}, "more than half of election_timeout"),
+        ({"heartbeat": "200ms"}, "more than a third of election_timeout"),
         ({"election_timeout": "5ms", "heartbeat": "1ms"}, "below 0.01s"),
         ({"log_bytes_max": "1MiB"}, "would never fit"),
         ({"log_bytes_max": "100MiB"}, "the log would be full before a snapshot could shorten it"),
@@ -75,7 +75,7 @@ def test_what_is_wrong_is_said(settings, words):
 def test_replace_keeps_the_rest_and_checks_again():
     config = graft.Config(heartbeat="10ms").replace(election_timeout="100ms")
     assert (config.heartbeat, config.election_timeout) == (0.01, 0.1)
-    with pytest.raises(graft.ConfigError, match="more than half"):
+    with pytest.raises(graft.ConfigError, match="more than a third"):
         config.replace(heartbeat="90ms")
 
 

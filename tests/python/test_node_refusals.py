@@ -33,7 +33,7 @@ def make(machine=None, **changes):
         ({"members": {"n2": "h:1"}}, "members has no 'n1'"),
         ({"members": {"n1": "127.0.0.1:0", "n2": "h:1"}}, "the port, so it cannot be 0"),
         ({"config": {"heartbeat": 1}}, "must be a graft.Config"),
-        ({"heartbeat": "1s"}, "more than half of election_timeout"),
+        ({"heartbeat": "1s"}, "more than a third of election_timeout"),
     ],
 )
 def test_settings(changes, words):

@@ -58,7 +58,7 @@ impl PyMachine {
         })
     }
 
-    /// One attachment for the whole batch: a list of indices, one of terms, one of times, one of bodies.
+    /// A list of indices, one of terms, one of times, one of bodies.
     fn call_apply(&self, py: Python<'_>, commands: &[Command], made: &mut Made) -> PyResult<Option<String>> {
         let indices = PyList::new(py, commands.iter().map(|command| command.index.0))?;
         let terms = PyList::new(py, commands.iter().map(|command| command.term.0))?;

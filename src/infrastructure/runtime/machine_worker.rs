@@ -59,7 +59,7 @@ pub(crate) enum MachineJob {
 #[derive(Debug)]
 pub(crate) struct ApplyJob {
     pub(crate) commands: Vec<Committed>,
-    /// The place in `commands`, and whom to answer.
+    /// The place in `commands`, and whom to answer; places ascend.
     pub(crate) callers: Vec<(usize, RequestId, Option<Caller>)>,
     pub(crate) upto: Index,
 }
@@ -69,7 +69,8 @@ pub(crate) struct ApplyJob {
 const APPLY_BATCH_MAX: usize = 1024;
 /// Commands that it gets in the first call, when nothing is known of its answers.
 const APPLY_BATCH_FIRST: usize = 64;
-/// Bytes that the commands of one call should answer and emit at the most, for all of that is in memory at once.
+/// Bytes that the commands of one call should answer and emit, for all of that is in memory at once. Nobody knows before what they
+/// answer: the first call, and one whose commands answer more than those before, may come to more.
 const ANSWERS_BYTES: usize = 16 << 20;
 
 /// Drives the machine. Callers are answered when the machine has let go of whatever it holds (the interpreter, say).
@@ -153,7 +154,8 @@ impl Work<'_> {
             let some = &commands[begin..end];
             let is_last = end == commands.len();
             let upto = some.last().filter(|_| !is_last).map_or(upto, |command| command.index);
-            halted = halted.or(self.apply(some, theirs, upto));
+            let halts = self.apply(some, theirs, upto);
+            halted = halted.or(halts);
             if is_last || self.dead.load(Ordering::Relaxed) {
                 break;
             }
@@ -203,9 +205,11 @@ impl Work<'_> {
         let _ = self.engine.leave(Message::Applied { index, done, expired });
         answer(commands, answers, callers, halt.as_ref(), self.metrics);
         self.engine.help();
-        let halted = halt.filter(|_| self.halted.is_none());
-        self.halted = self.halted.take().or_else(|| halted.as_ref().map(|halt| halt.why.clone()));
-        halted
+        if self.halted.is_some() {
+            return None;
+        }
+        self.halted = halt.as_ref().map(|halt| halt.why.clone());
+        halt
     }
 
     fn snapshot(&mut self, meta: SnapshotMeta) {

@@ -57,11 +57,11 @@ impl Ring {
         self.upto
     }
 
-    /// Where what is kept begins, if anything was dropped. Of a topic that is not known here it is not known for ever whether
-    /// it was quiet before.
+    /// Where what is kept begins, if so many topics are gone that it may soon not be known of another whether it was quiet
+    /// before.
     pub(crate) fn begins(&self) -> Option<Index> {
-        let first = self.kept.front().map_or(self.upto, |thing| thing.index);
-        (!self.dropped.is_empty()).then_some(first)
+        let may_forget = 4 * self.dropped.len() > DROPPED_MAX || 4 * self.dropped_bytes > DROPPED_BYTES_MAX;
+        may_forget.then(|| self.kept.front().map_or(self.upto, |thing| thing.index))
     }
 
     /// Forgets all: what was emitted up to and with this index is not known here.

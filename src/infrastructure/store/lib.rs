@@ -7,7 +7,7 @@
 //! numbered without gaps and each is written only after the one before it is durable; that is how a torn tail, which
 //! a crash may leave, is told from damage, which it may not.
 //!
-//! Nothing but [`OsFiles`] touches the file system: everything else speaks to [`Files`].
+//! Nothing but `os.rs` touches the file system: everything else speaks to [`Files`].
 
 use std::path::Path;
 use std::sync::Arc;

@@ -233,8 +233,8 @@ fn written(bytes: usize) -> Vec<u8> {
     memory
 }
 
-/// The operating system's files as one store has them: once it has its lock, no name is made, changed or opened where its
-/// directory is not any more.
+/// The operating system's files as one store has them: once it has its lock, it is looked whether its directory is still there
+/// before a name in it is made, changed or opened.
 #[derive(Clone, Debug, Default)]
 pub struct PlacedFiles {
     place: Arc<OnceLock<OsPlace>>,

@@ -13,7 +13,7 @@ const WINDOW_BYTES: usize = 1 << 20;
 /// Of fewer segments nobody is asked to make memory ready.
 const SEGMENTS_MIN: usize = 3;
 
-/// What segments are read into. All of it stays in memory, and most of what that costs is not to read.
+/// What segments are read into. It stays in memory, and to get that costs more than to read into it.
 #[derive(Debug)]
 pub(super) struct Windows(Option<Receiver<Vec<u8>>>);
 
